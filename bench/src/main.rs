@@ -1,0 +1,3 @@
+//! stopcock beside its peers.
+
+fn main() {}

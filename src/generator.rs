@@ -1,0 +1,251 @@
+mod coroutine;
+
+use crate::{
+    CancelledOwned, IntoSignal, Signal, StopReason,
+    stream::{Flow, Valve},
+};
+use coroutine::Coroutine;
+use futures_core::{FusedStream, Stream};
+use pin_project::pin_project;
+use std::{
+    fmt::{self, Debug, Formatter},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+pub use coroutine::{GeneratorBody, YieldItem, Yielder};
+
+/// Makes a stream of a body that yields, until the body returns or `signal` fires.
+///
+/// ```text
+/// body     a---b---c---d--
+/// signal   ---------!
+/// output   a---b----|
+/// ```
+///
+/// The body is an async closure or an async fn. It runs inside of the consumer's poll: nothing is spawned, nothing
+/// is allocated, and between two polls it does nothing. It may borrow, and the stream is `Send` when the body is.
+///
+/// # Termination
+///
+/// Ends when the body returns, or at the signal. Then, and when the stream is dropped, the body is dropped at the
+/// `await` where it stands, its locals in reverse order, before the end is told. A body that yielded `n` items has
+/// run up to its `n`-th yield, and no further until the next poll. If the signal has fired before the first poll, the
+/// body never begins. A panic in the body passes through once, then the stream is over.
+///
+/// # Fairness
+///
+/// As [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
+///
+/// # Cancel safety
+///
+/// An item that was handed over comes out, even if the future of [`yield_item`](Yielder::yield_item) is dropped
+/// then, as by a `select!`.
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use std::pin::pin;
+/// use stopcock::{CancellationToken, generator};
+///
+/// # futures::executor::block_on(async {
+/// let token = CancellationToken::new();
+/// let mut fibonacci = pin!(generator(&token, async |mut y| {
+///     let (mut a, mut b) = (0, 1);
+///     loop {
+///         y.yield_item(a).await;
+///         (a, b) = (b, a + b);
+///     }
+/// }));
+///
+/// assert_eq!(fibonacci.as_mut().take(6).collect::<Vec<u64>>().await, [0, 1, 1, 2, 3, 5]);
+/// token.cancel();
+/// assert_eq!(fibonacci.next().await, None);
+/// # });
+/// ```
+///
+/// # What does not compile
+///
+/// The yielder is tied to its body by a lifetime. This compiles:
+///
+/// ```
+/// # use stopcock::{Yielder, generator, signal};
+/// let mut yielded = 0;
+/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+///     y.yield_item(1).await;
+///     yielded += 1;
+/// });
+/// # drop(items);
+/// ```
+///
+/// Letting it escape does not:
+///
+/// ```compile_fail
+/// # use stopcock::{Yielder, generator, signal};
+/// let mut escaped = None;
+/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+///     y.yield_item(1).await;
+///     escaped = Some(y);
+/// });
+/// # drop(items);
+/// ```
+///
+/// A body may put it into a local:
+///
+/// ```
+/// # use stopcock::{Yielder, generator, signal};
+/// struct Progress<'a> {
+///     yielder: Yielder<'a, u32>,
+/// }
+///
+/// let items = generator(signal::never(), async |y: Yielder<'_, u32>| {
+///     let mut progress = Progress { yielder: y };
+///     progress.yielder.yield_item(1).await;
+/// });
+/// # drop(items);
+/// ```
+///
+/// Storing it where it outlives the body does not compile:
+///
+/// ```compile_fail
+/// # use stopcock::{Yielder, generator, signal};
+/// struct Progress {
+///     yielder: Yielder<'static, u32>,
+/// }
+///
+/// let items = generator(signal::never(), async |y: Yielder<'_, u32>| {
+///     let mut progress = Progress { yielder: y };
+///     progress.yielder.yield_item(1).await;
+/// });
+/// # drop(items);
+/// ```
+///
+/// A body may spawn what does not yield:
+///
+/// ```
+/// # use stopcock::{Yielder, generator, signal};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+///     let one = tokio::spawn(async { 1 }).await.unwrap();
+///     y.yield_item(one).await;
+/// });
+/// # drop(items);
+/// # }
+/// ```
+///
+/// Spawning the yielder, or sending it to another thread, does not compile:
+///
+/// ```compile_fail
+/// # use stopcock::{Yielder, generator, signal};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+///     tokio::spawn(async move { y.yield_item(1).await }).await.unwrap();
+/// });
+/// # drop(items);
+/// # }
+/// ```
+///
+/// Bodies may nest, and the inner one may yield to the outer stream:
+///
+/// ```
+/// # use std::pin::pin;
+/// # use futures::StreamExt;
+/// # use stopcock::{Yielder, generator, signal};
+/// let items = generator(signal::never(), async |mut outer: Yielder<'_, u32>| {
+///     let inner = generator(signal::never(), async |mut inner: Yielder<'_, u32>| {
+///         outer.yield_item(1).await;
+///         inner.yield_item(2).await;
+///     });
+///     pin!(inner).next().await;
+/// });
+/// # drop(items);
+/// ```
+///
+/// Swapping two yielders does not compile:
+///
+/// ```compile_fail
+/// # use std::pin::pin;
+/// # use futures::StreamExt;
+/// # use stopcock::{Yielder, generator, signal};
+/// let items = generator(signal::never(), async |mut outer: Yielder<'_, u32>| {
+///     let inner = generator(signal::never(), async |mut inner: Yielder<'_, u32>| {
+///         std::mem::swap(&mut outer, &mut inner);
+///         inner.yield_item(2).await;
+///     });
+///     pin!(inner).next().await;
+/// });
+/// # drop(items);
+/// ```
+pub fn generator<T, G, B>(signal: G, body: B) -> Generator<T, B, G::Signal>
+where
+    G: IntoSignal,
+    B: for<'a> AsyncFnOnce(Yielder<'a, T>) + for<'a> GeneratorBody<'a, T>,
+{
+    Generator {
+        valve: Valve::new(Coroutine::new(body), signal.into_signal()),
+    }
+}
+
+/// The stream of [`generator`].
+#[pin_project]
+#[must_use = "streams do nothing unless polled"]
+pub struct Generator<T, B, G = CancelledOwned>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+{
+    #[pin]
+    valve: Valve<Coroutine<T, B>, G>,
+}
+
+impl<T, B, G> Generator<T, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+{
+    /// Why the signal stopped it: `Some` from the poll it was stopped on, `None` while it runs and after the body
+    /// returned.
+    pub fn stop_reason(&self) -> Option<&StopReason> {
+        self.valve.stop_reason()
+    }
+}
+
+impl<T, B, G> Stream for Generator<T, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+    G: Signal,
+{
+    type Item = T;
+
+    #[inline]
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.project().valve.poll_next(cx).map(|flow| match flow {
+            Flow::Item(item) => Some(item),
+            Flow::Stopped | Flow::Ended => None,
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.valve.upper_bound())
+    }
+}
+
+impl<T, B, G> FusedStream for Generator<T, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+    G: Signal,
+{
+    fn is_terminated(&self) -> bool {
+        self.valve.is_over()
+    }
+}
+
+impl<T, B, G> Debug for Generator<T, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+{
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.valve.debug("Generator", f)
+    }
+}

@@ -1,0 +1,271 @@
+//! A body, and the slot through which it hands its items over.
+//!
+//! The one place with `unsafe`. What it rests on:
+//!
+//! 1. The slot lies in the pinned [`Coroutine`], beside the future of the body, which is dropped before it. A pinned
+//!    value is dropped before its memory is used for anything else, so where the body lives, its slot does.
+//! 2. A [`Yielder`] does not outlive its body. `GeneratorBody` holds for every lifetime `'a`, so that a body knows
+//!    none of its yielder's but that it is longer than the call; and the yielder is invariant in it, so that no two
+//!    yielders can be made to have the same one. It cannot be stored outside, returned, swapped, or given to a task
+//!    or a thread that outlives the poll.
+//! 3. There is one `Yielder` for a slot, and it is reached by `&mut`. What uses it runs inside of the body's poll or
+//!    drop, or on a scoped thread which these wait for. The coroutine touches the slot only before and after the
+//!    poll. So no two accesses overlap.
+//! 4. `Slot` is `!Unpin`, and with it everything around it. The `&mut` that each poll makes of the whole does not
+//!    claim to be the only way to a slot which the yielder points to as well.
+#![allow(unsafe_code, reason = "the body borrows a slot that lies beside it")]
+
+use crate::waker_id::WakerId;
+use futures_core::Stream;
+use pin_project::pin_project;
+use std::{
+    cell::UnsafeCell,
+    fmt::{self, Debug, Formatter},
+    future::Future,
+    marker::{PhantomData, PhantomPinned},
+    pin::Pin,
+    ptr::NonNull,
+    task::{Context, Poll, Waker},
+};
+
+/// What [`generator`](crate::generator()) takes: every async closure and async fn of a [`Yielder`] that returns `()`.
+///
+/// It is implemented for all of them. It is there to name their future.
+pub trait GeneratorBody<'a, T>: FnOnce(Yielder<'a, T>) -> Self::Future {
+    /// The future of the body.
+    type Future: Future<Output = ()>;
+}
+
+impl<'a, T, B, Fut> GeneratorBody<'a, T> for B
+where
+    B: FnOnce(Yielder<'a, T>) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    type Future = Fut;
+}
+
+/// The stream that a body is, with no signal to stop it.
+#[pin_project]
+pub(super) struct Coroutine<T, B>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+{
+    // Dropped in this order.
+    #[pin]
+    stage: Stage<B, <B as GeneratorBody<'static, T>>::Future>,
+    #[pin]
+    slot: Slot<T>,
+}
+
+#[pin_project(project = StageProjection, project_replace = StageReplaced)]
+enum Stage<B, Fut> {
+    Made(B),
+    Running(#[pin] Fut),
+    Over,
+}
+
+impl<T, B> Coroutine<T, B>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+{
+    pub(super) fn new(body: B) -> Self {
+        Self {
+            stage: Stage::Made(body),
+            slot: Slot::new(),
+        }
+    }
+}
+
+impl<T, B> Stream for Coroutine<T, B>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+{
+    type Item = T;
+
+    #[inline]
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut this = self.project();
+        if matches!(*this.stage, Stage::Made(_)) {
+            if let StageReplaced::Made(body) = this.stage.as_mut().project_replace(Stage::Over) {
+                // SAFETY: the yielder goes to the body of this very coroutine, whose future is dropped before the
+                // slot. `'static` is a stand-in for that lifetime: a body is written for every lifetime (2).
+                let yielder = unsafe { this.slot.as_mut().yielder() };
+                this.stage.set(Stage::Running(body(yielder)));
+            }
+        }
+        let is_over = match this.stage.as_mut().project() {
+            StageProjection::Running(body) => {
+                this.slot.as_mut().open(cx.waker());
+                body.poll(cx).is_ready()
+            }
+            _ => true,
+        };
+        if is_over {
+            this.stage.set(Stage::Over);
+        }
+        // A body can return with an item still there, of a `yield_item` that it dropped.
+        match this.slot.close() {
+            Some(item) => Poll::Ready(Some(item)),
+            None if is_over => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Where an item lies between a yield and the end of the poll.
+struct Slot<T> {
+    inner: UnsafeCell<Inner<T>>,
+    _pinned: PhantomPinned,
+}
+
+struct Inner<T> {
+    item: Option<T>,
+    /// The one that the coroutine is being polled with.
+    waker: WakerId,
+    /// How often a yield has been polled in vain since the last item came.
+    waits: u32,
+}
+
+impl<T> Slot<T> {
+    fn new() -> Self {
+        Self {
+            inner: UnsafeCell::new(Inner {
+                item: None,
+                waker: WakerId::default(),
+                waits: 0,
+            }),
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called once for a slot, and the yielder is not used any more once the slot is dropped, nor while the
+    /// coroutine calls `open` or `close`.
+    unsafe fn yielder<'a>(self: Pin<&mut Self>) -> Yielder<'a, T> {
+        Yielder {
+            slot: NonNull::from(&*self),
+            brand: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn open(self: Pin<&mut Self>, waker: &Waker) {
+        // SAFETY: the body is not being polled, so that nobody else is at the slot (3).
+        unsafe { (*self.inner.get()).waker = WakerId::of(waker) }
+    }
+
+    #[inline]
+    fn close(self: Pin<&mut Self>) -> Option<T> {
+        // SAFETY: as in `open`.
+        let inner = unsafe { &mut *self.inner.get() };
+        // Between two polls no waker is the right one: a yield that a `Drop` waits for has to find out.
+        inner.waker = WakerId::default();
+        inner.item.take()
+    }
+}
+
+// SAFETY: a shared slot can do nothing: `open` and `close` want it `Pin<&mut>`.
+unsafe impl<T: Send> Sync for Slot<T> {}
+
+/// How often in a row a `yield_item` may be polled with its way blocked, before it is taken for stuck.
+///
+/// Nothing that suspends its body comes near it: a `FuturesUnordered` asks a few times before it lets go. What asks
+/// on and on is an executor inside of the body.
+const WAITS: u32 = 1 << 16;
+
+const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be taken before the body's poll returns: \
+                     something inside of the body waits for it, such as a `block_on`. Await it in the body instead";
+
+/// Hands items from a [`generator`](crate::generator())'s body to the stream.
+///
+/// The lifetime ties it to its body: what that rules out is shown at [`generator`](crate::generator()).
+pub struct Yielder<'a, T> {
+    slot: NonNull<Slot<T>>,
+    /// Invariant in `'a`, and no promise that a `T` lives as long.
+    brand: PhantomData<fn(&'a ()) -> &'a ()>,
+}
+
+// SAFETY: what it gives access to is a `T` to be sent, and the slot is never used from two sides at once (3).
+unsafe impl<T: Send> Send for Yielder<'_, T> {}
+
+// SAFETY: a shared yielder can do nothing: everything wants it `&mut`.
+unsafe impl<T: Send> Sync for Yielder<'_, T> {}
+
+impl<'a, T> Yielder<'a, T> {
+    /// Hands `item` over; ready when the stream is polled for the next one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its first poll, the future takes the item with it. Dropped later, as by a `select!`, the item
+    /// comes out of the stream all the same; one exception is a yield whose way is still blocked by the item of
+    /// another that was dropped: it has not handed over yet.
+    ///
+    /// # Panics
+    ///
+    /// If it is waited for by something that does not return to the stream meanwhile, such as a `block_on` inside
+    /// of the body: nobody could take the item.
+    pub fn yield_item(&mut self, item: T) -> YieldItem<'_, 'a, T> {
+        YieldItem {
+            yielder: self,
+            item: Some(item),
+        }
+    }
+
+    /// Puts an item that is not yet there into the slot, if that is free; whether there is nothing more to wait for.
+    #[inline]
+    fn hand_over(&mut self, item: &mut Option<T>, waker: &Waker) -> Poll<()> {
+        // SAFETY: the slot outlives the body, and nothing else is at it while this yielder is used (1, 2, 3).
+        let inner = unsafe { &mut *(*self.slot.as_ptr()).inner.get() };
+        if inner.item.is_none() {
+            if item.is_none() {
+                return Poll::Ready(());
+            }
+            inner.item = item.take();
+            inner.waits = 0;
+        } else {
+            inner.waits += 1;
+            assert!(inner.waits < WAITS, "{STUCK}");
+        }
+        // The next poll of the stream polls the body. What polls the yield on the body's behalf with a waker of its
+        // own, as `FuturesUnordered` does, passes that poll on only if that waker was woken.
+        if inner.waker != WakerId::of(waker) {
+            waker.wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl<T> Debug for Yielder<'_, T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Yielder").finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Yielder::yield_item`].
+#[must_use = "an item is handed over when the future is awaited"]
+pub struct YieldItem<'y, 'a, T> {
+    yielder: &'y mut Yielder<'a, T>,
+    /// `None` once it is in the slot.
+    item: Option<T>,
+}
+
+impl<T> Unpin for YieldItem<'_, '_, T> {}
+
+impl<T> Future for YieldItem<'_, '_, T> {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.yielder.hand_over(&mut this.item, cx.waker())
+    }
+}
+
+impl<T> Debug for YieldItem<'_, '_, T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("YieldItem")
+            .field("is_handed_over", &self.item.is_none())
+            .finish()
+    }
+}

@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+#![doc(test(attr(deny(warnings))))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod stop_reason;
+mod token;
+
+pub mod signal;
+
+mod generator;
+mod stream;
+
+#[cfg(feature = "tokio")]
+mod clock;
+mod sync;
+mod waker_id;
+
+#[cfg(all(test, stopcock_loom))]
+mod loom_tests;
+
+pub use generator::{Generator, GeneratorBody, YieldItem, Yielder, generator};
+pub use signal::{IntoSignal, Signal};
+pub use stop_reason::StopReason;
+#[cfg(feature = "tokio")]
+pub use stream::WithDeadline;
+pub use stream::{CancelStreamExt, TakeUntilCancelled};
+pub use token::{CancellationToken, Cancelled, CancelledOwned, DropGuard};

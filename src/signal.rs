@@ -1,0 +1,255 @@
+//! What can stop a stream: tokens, futures, and whatever implements [`Signal`].
+
+use crate::StopReason;
+use futures_util::task::AtomicWaker;
+use pin_project::pin_project;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+/// Something that fires once, and stays fired.
+///
+/// An adapter asks it two questions. Before every item: [`is_fired`](Self::is_fired). When its source is pending:
+/// [`poll_fired`](Self::poll_fired), so that it is woken.
+///
+/// # Examples
+///
+/// A flag of another library as a signal:
+///
+/// ```
+/// use futures::task::AtomicWaker;
+/// use std::{
+///     pin::Pin,
+///     sync::{
+///         Arc,
+///         atomic::{AtomicBool, Ordering},
+///     },
+///     task::{Context, Poll},
+/// };
+/// use stopcock::{CancelStreamExt, Signal, StopReason};
+///
+/// #[derive(Default)]
+/// struct Shutdown {
+///     begun: AtomicBool,
+///     waker: AtomicWaker,
+/// }
+///
+/// struct ShutdownSignal(Arc<Shutdown>);
+///
+/// impl Signal for ShutdownSignal {
+///     fn is_fired(self: Pin<&mut Self>) -> bool {
+///         self.0.begun.load(Ordering::Acquire)
+///     }
+///
+///     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+///         // First the waker, then the look: what fires in between is not lost.
+///         self.0.waker.register(cx.waker());
+///         match self.is_fired() {
+///             true => Poll::Ready("shutting down".into()),
+///             false => Poll::Pending,
+///         }
+///     }
+/// }
+///
+/// let shutdown = Arc::new(Shutdown::default());
+/// let mut lines = futures::stream::repeat("line")
+///     .take_until_cancelled(ShutdownSignal(Arc::clone(&shutdown)));
+///
+/// futures::executor::block_on(async {
+///     use futures::StreamExt;
+///
+///     assert_eq!(lines.next().await, Some("line"));
+///     shutdown.begun.store(true, Ordering::Release);
+///     shutdown.waker.wake();
+///     assert_eq!(lines.next().await, None);
+/// });
+/// assert_eq!(lines.stop_reason().unwrap().to_string(), "shutting down");
+/// ```
+pub trait Signal {
+    /// Whether it has fired. Asked before every item, so it should cost a load or two.
+    ///
+    /// Once it has said `true` it says so for ever, and `poll_fired` is ready.
+    fn is_fired(self: Pin<&mut Self>) -> bool;
+
+    /// The reason if it has fired; else `cx`'s waker, and no earlier one, is woken when it fires.
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason>;
+
+    /// A look that is too dear for every item, such as one at the clock: after how many items at most to look again.
+    ///
+    /// Asked before the first item, after a `Pending` of the source, after the adapter has yielded for fairness, and
+    /// then as often as it says itself. So many `items` have come in a row since the last look: none at first and
+    /// after a `Pending`. `is_fired` is asked next, and answers with what was seen. A signal whose `is_fired` misses
+    /// nothing has no need of it.
+    fn look(self: Pin<&mut Self>, items: u32, cx: &mut Context<'_>) -> u32 {
+        let _ = (items, cx);
+        u32::MAX
+    }
+}
+
+/// What can be turned into a [`Signal`]: a token, a reference to one, or a signal itself.
+pub trait IntoSignal {
+    /// The signal that it turns into.
+    type Signal: Signal;
+
+    /// Turns it into a signal.
+    fn into_signal(self) -> Self::Signal;
+}
+
+impl<G: Signal> IntoSignal for G {
+    type Signal = G;
+
+    fn into_signal(self) -> G {
+        self
+    }
+}
+
+/// A signal that never fires.
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use stopcock::{generator, signal};
+///
+/// let squares = generator(signal::never(), async |mut y| {
+///     for n in 1..=3 {
+///         y.yield_item(n * n).await;
+///     }
+/// });
+/// let squares: Vec<u32> = futures::executor::block_on(squares.collect());
+/// assert_eq!(squares, [1, 4, 9]);
+/// ```
+pub fn never() -> Never {
+    Never(())
+}
+
+/// The signal of [`never`].
+#[derive(Clone, Debug)]
+pub struct Never(());
+
+impl Signal for Never {
+    #[inline]
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        false
+    }
+
+    #[inline]
+    fn poll_fired(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
+        Poll::Pending
+    }
+}
+
+/// A signal that fires when `future` is ready, whatever its output, with [`StopReason::Cancelled`].
+///
+/// The future is polled before the first item. From then on it is polled only after its own waker ran, which costs
+/// the stream a flag per item, and each time that an adapter yields for fairness. It is dropped once it is ready.
+///
+/// # Panics
+///
+/// A panic of the future passes through the poll of the stream, and the stream is over.
+///
+/// # Examples
+///
+/// ```
+/// use futures::{StreamExt, channel::oneshot, executor::block_on, stream};
+/// use stopcock::{CancelStreamExt, signal};
+///
+/// let (stop, stopped) = oneshot::channel::<()>();
+/// let mut numbers = stream::iter(0..).take_until_cancelled(signal::when(stopped));
+///
+/// assert_eq!(block_on(numbers.next()), Some(0));
+/// stop.send(()).unwrap();
+/// assert_eq!(block_on(numbers.next()), None);
+/// ```
+pub fn when<Fut: Future>(future: Fut) -> When<Fut> {
+    let bell = Arc::new(Bell {
+        rung: AtomicBool::new(true),
+        stream: AtomicWaker::new(),
+    });
+    When {
+        future: Some(future),
+        waker: Waker::from(Arc::clone(&bell)),
+        bell,
+    }
+}
+
+/// The signal of [`when`].
+#[pin_project]
+#[derive(Debug)]
+pub struct When<Fut> {
+    /// `None` once it has fired.
+    #[pin]
+    future: Option<Fut>,
+    bell: Arc<Bell>,
+    /// The `bell`, as the future knows it.
+    waker: Waker,
+}
+
+/// The future's waker: notes that the future wants to be polled, and wakes the stream.
+#[derive(Debug)]
+struct Bell {
+    // ORDERING: `Release` when it rings, `Acquire` when it is heard: the poll sees what the waking thread did. What
+    // rings while the stream registers is caught by the `AtomicWaker`, as it is asked for after registering.
+    rung: AtomicBool,
+    stream: AtomicWaker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.stream.wake();
+    }
+}
+
+impl<Fut: Future> When<Fut> {
+    #[inline(never)]
+    fn poll_future(self: Pin<&mut Self>) -> bool {
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            return true;
+        };
+        // Silenced first: it may ring again while the future is polled.
+        this.bell.rung.store(false, Ordering::Relaxed);
+        let ready = future.poll(&mut Context::from_waker(this.waker)).is_ready();
+        if ready {
+            // Rung for ever, so that one flag is all that an item has to ask for.
+            this.bell.rung.store(true, Ordering::Relaxed);
+            this.future.set(None);
+        }
+        ready
+    }
+}
+
+impl<Fut: Future> Signal for When<Fut> {
+    #[inline]
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        self.bell.rung.load(Ordering::Acquire) && self.poll_future()
+    }
+
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        self.bell.stream.register(cx.waker());
+        if self.is_fired() {
+            Poll::Ready(StopReason::Cancelled)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn look(self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
+        // A whole row has come, and the adapter has yielded.
+        if items > 0 {
+            self.bell.rung.store(true, Ordering::Relaxed);
+        }
+        u32::MAX
+    }
+}

@@ -1,0 +1,104 @@
+use std::{
+    error::Error,
+    fmt::{self, Display, Formatter},
+    io,
+    sync::Arc,
+};
+
+/// Why a stream, a future or a token was stopped.
+///
+/// One type everywhere: a [`CancellationToken`](crate::CancellationToken) hands it down to its whole subtree, an
+/// adapter answers it from `stop_reason()` or yields it as its last item.
+///
+/// # Examples
+///
+/// ```
+/// use stopcock::{CancellationToken, StopReason};
+///
+/// let token = CancellationToken::new();
+/// token.cancel_with("the disk is full");
+/// assert_eq!(token.stop_reason().unwrap().to_string(), "the disk is full");
+///
+/// let error = std::io::Error::from(StopReason::DeadlineExceeded);
+/// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// Somebody cancelled, and gave no other reason.
+    Cancelled,
+    /// The deadline passed.
+    DeadlineExceeded,
+    /// Nothing came for too long.
+    IdleTimeout,
+    /// Nobody wants the items any more.
+    ConsumerDropped,
+    /// A reason of the caller's own. It displays as the error, which is also its `source()`.
+    Custom(Arc<dyn Error + Send + Sync>),
+}
+
+impl StopReason {
+    /// Makes a reason of an error, or of a text.
+    pub fn custom(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Custom(Arc::from(error.into()))
+    }
+
+    /// The error that the reason was made of, if it is an `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::Custom(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl Display for StopReason {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::DeadlineExceeded => f.write_str("deadline exceeded"),
+            Self::IdleTimeout => f.write_str("idle for too long"),
+            Self::ConsumerDropped => f.write_str("consumer dropped"),
+            Self::Custom(error) => Display::fmt(error, f),
+        }
+    }
+}
+
+impl Error for StopReason {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Custom(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+impl From<&'static str> for StopReason {
+    fn from(text: &'static str) -> Self {
+        Self::custom(text)
+    }
+}
+
+impl From<String> for StopReason {
+    fn from(text: String) -> Self {
+        Self::custom(text)
+    }
+}
+
+impl From<Box<dyn Error + Send + Sync>> for StopReason {
+    fn from(error: Box<dyn Error + Send + Sync>) -> Self {
+        Self::custom(error)
+    }
+}
+
+/// `TimedOut` for the two timeouts, else `Other`. Never `Interrupted`: std's readers try that again, and an answer
+/// that was cut short would look whole.
+impl From<StopReason> for io::Error {
+    fn from(reason: StopReason) -> Self {
+        let kind = match reason {
+            StopReason::DeadlineExceeded | StopReason::IdleTimeout => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, reason)
+    }
+}

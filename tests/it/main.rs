@@ -1,0 +1,1 @@
+//! The laws of termination, held against every public item.
