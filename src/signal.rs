@@ -2,7 +2,7 @@
 
 use crate::StopReason;
 use futures_util::task::AtomicWaker;
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use std::{
     future::Future,
     pin::Pin,
@@ -180,7 +180,7 @@ pub fn when<Fut: Future>(future: Fut) -> When<Fut> {
 }
 
 /// The signal of [`when`].
-#[pin_project]
+#[pin_project(PinnedDrop)]
 #[derive(Debug)]
 pub struct When<Fut> {
     /// `None` once it has fired.
@@ -208,6 +208,14 @@ impl Wake for Bell {
     fn wake_by_ref(self: &Arc<Self>) {
         self.rung.store(true, Ordering::Release);
         self.stream.wake();
+    }
+}
+
+#[pinned_drop]
+impl<Fut> PinnedDrop for When<Fut> {
+    fn drop(self: Pin<&mut Self>) {
+        // Whoever keeps the future's waker shall not keep the stream's task.
+        drop(self.bell.stream.take());
     }
 }
 

@@ -1,1 +1,15 @@
-//! The laws of termination, held against every public item.
+//! The laws of termination, held against every public item through the public API: data in, data out. No test
+//! sleeps or asks a wall clock.
+
+mod depth;
+mod generator;
+mod laws;
+mod signal;
+mod stop_reason;
+mod stress;
+mod support;
+mod take_until_cancelled;
+mod token;
+mod traits;
+#[cfg(feature = "tokio")]
+mod with_deadline;

@@ -1,0 +1,347 @@
+//! The laws G1 to G4, and what a body may do with its yielder.
+
+use crate::support::{Wakes, panic_of, poll};
+use futures::{
+    FutureExt, StreamExt,
+    executor::block_on,
+    future::{self, join, join_all},
+    stream::FuturesUnordered,
+};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+use stopcock::{CancellationToken, Yielder, generator, signal};
+
+/// Writes its name down when it is dropped.
+struct Dropped<'a>(&'a RefCell<Vec<&'static str>>, &'static str);
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(self.1);
+    }
+}
+
+/// Pending once, and asks to be polled again.
+async fn turn() {
+    let mut turned = false;
+    future::poll_fn(|cx| {
+        if std::mem::replace(&mut turned, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn collect<T>(stream: impl futures::Stream<Item = T>) -> Vec<T> {
+    block_on(stream.collect())
+}
+
+#[test]
+fn a_body_runs_up_to_the_yield_that_is_asked_for_and_no_further() {
+    let steps = Cell::new(0);
+    let mut items = pin!(generator(signal::never(), async |mut y| {
+        for n in 1..=3 {
+            steps.set(n);
+            y.yield_item(n).await;
+        }
+        steps.set(4);
+    }));
+    assert_eq!(steps.get(), 0);
+    for n in 1..=3 {
+        assert_eq!(poll(items.as_mut()), Poll::Ready(Some(n)));
+        assert_eq!(steps.get(), n);
+    }
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+    assert_eq!(steps.get(), 4);
+}
+
+#[test]
+fn dropping_or_stopping_drops_the_locals_in_reverse_order_and_the_body_never_resumes() {
+    for stop in [true, false] {
+        let dropped = RefCell::new(Vec::new());
+        let resumed = Cell::new(false);
+        let token = CancellationToken::new();
+        let captured = Dropped(&dropped, "captured");
+        let mut items = Box::pin(generator(&token, async |mut y: Yielder<'_, u8>| {
+            let _captured = &captured;
+            let _first = Dropped(&dropped, "first");
+            let _second = Dropped(&dropped, "second");
+            y.yield_item(1).await;
+            resumed.set(true);
+        }));
+        assert_eq!(poll(items.as_mut()), Poll::Ready(Some(1)));
+        if stop {
+            token.cancel();
+            assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+            assert_eq!(*dropped.borrow(), ["second", "first"]);
+        }
+        drop(items);
+        assert_eq!(*dropped.borrow(), ["second", "first"]);
+        assert!(!resumed.get());
+        drop(captured);
+    }
+}
+
+#[test]
+fn a_stop_before_the_first_poll_drops_a_body_that_never_began() {
+    let token = CancellationToken::new();
+    let dropped = RefCell::new(Vec::new());
+    let captured = Dropped(&dropped, "captured");
+    let mut items = pin!(generator(&token, async move |mut y: Yielder<'_, u8>| {
+        let _captured = captured;
+        y.yield_item(1).await;
+    }));
+    token.cancel();
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+    assert_eq!(*dropped.borrow(), ["captured"]);
+    assert!(items.stop_reason().is_some());
+}
+
+#[test]
+fn bodies_borrow_and_take_async_fns_and_helpers() {
+    async fn countdown(mut y: Yielder<'_, u32>) {
+        helper(&mut y, 2).await;
+        helper(&mut y, 1).await;
+    }
+    async fn helper(y: &mut Yielder<'_, u32>, n: u32) {
+        y.yield_item(n).await;
+    }
+    assert_eq!(collect(generator(signal::never(), countdown)), [2, 1]);
+
+    let words = vec![String::from("a"), String::from("b")];
+    let borrowed = generator(signal::never(), async |mut y| {
+        for word in &words {
+            y.yield_item(word.as_str()).await;
+        }
+    });
+    assert_eq!(collect(borrowed), ["a", "b"]);
+}
+
+#[test]
+fn an_item_of_a_yield_that_was_dropped_after_it_handed_over_still_comes_out() {
+    let items = generator(signal::never(), async |mut y| {
+        for n in [1, 3, 5] {
+            // The yield is polled first and hands over; the other one is ready in the same poll.
+            futures::select_biased! {
+                () = y.yield_item(n).fuse() => {}
+                () = future::ready(()).fuse() => {}
+            }
+            y.yield_item(n + 1).await;
+        }
+        let mut last = y.yield_item(7);
+        assert!((&mut last).now_or_never().is_none());
+    });
+    assert_eq!(collect(items), [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn an_item_of_a_yield_that_was_dropped_unpolled_goes_with_it() {
+    let items = generator(signal::never(), async |mut y| {
+        drop(y.yield_item(1));
+        y.yield_item(2).await;
+    });
+    assert_eq!(collect(items), [2]);
+}
+
+#[test]
+fn the_item_of_the_last_poll_comes_out_before_the_end_and_after_the_body_is_gone() {
+    let dropped = RefCell::new(Vec::new());
+    let mut items = pin!(generator(signal::never(), async |mut y| {
+        let _local = Dropped(&dropped, "local");
+        assert!(y.yield_item(1).now_or_never().is_none());
+    }));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(1)));
+    assert_eq!(*dropped.borrow(), ["local"]);
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+}
+
+#[test]
+fn a_yield_is_joined_with_other_work() {
+    let items = generator(signal::never(), async |mut y| {
+        for n in 0..3 {
+            join(y.yield_item(n), async {
+                turn().await;
+                turn().await;
+            })
+            .await;
+        }
+    });
+    assert_eq!(collect(items), [0, 1, 2]);
+}
+
+#[test]
+fn a_yield_inside_of_futures_unordered_goes_on() {
+    let items = generator(signal::never(), async |mut y| {
+        let mut all: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + '_>>> =
+            FuturesUnordered::new();
+        all.push(Box::pin(turn()));
+        all.push(Box::pin(async {
+            for n in 0..3 {
+                y.yield_item(n).await;
+            }
+        }));
+        while all.next().await.is_some() {}
+        drop(all);
+        // More than 30 futures, and `join_all` is a `FuturesUnordered` as well.
+        let mut waits: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
+        for _ in 0..40 {
+            waits.push(Box::pin(turn()));
+        }
+        waits.push(Box::pin(y.yield_item(3)));
+        join_all(waits).await;
+    });
+    assert_eq!(collect(items), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_blocked_yield_inside_of_futures_unordered_goes_on() {
+    let items = generator(signal::never(), async |mut y| {
+        assert!(y.yield_item(1).now_or_never().is_none());
+        let mut all: FuturesUnordered<_> = [y.yield_item(2)].into_iter().collect();
+        while all.next().await.is_some() {}
+    });
+    assert_eq!(collect(items), [1, 2]);
+}
+
+#[test]
+fn an_item_costs_no_wake_up_of_the_consumer() {
+    let wakes = Wakes::new();
+    let mut items = pin!(generator(signal::never(), async |mut y| {
+        for n in 0..3 {
+            y.yield_item(n).await;
+            // The way of this one is blocked for a poll.
+            assert!(y.yield_item(10 + n).now_or_never().is_none());
+            y.yield_item(20 + n).await;
+        }
+    }));
+    let mut all = Vec::new();
+    while let Poll::Ready(Some(n)) = wakes.poll(items.as_mut()) {
+        all.push(n);
+    }
+    assert_eq!(all, [0, 10, 20, 1, 11, 21, 2, 12, 22]);
+    assert_eq!(wakes.count(), 0);
+}
+
+#[test]
+fn an_executor_inside_of_the_body_panics_and_does_not_hang() {
+    /// The smallest `block_on`: it parks until it is woken.
+    fn block_on_it(future: impl Future<Output = ()>) {
+        struct Unpark(std::thread::Thread);
+        impl std::task::Wake for Unpark {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
+        let mut future = pin!(future);
+        while future
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+        {
+            std::thread::park();
+        }
+    }
+
+    let mut items = pin!(generator(signal::never(), async |mut y| {
+        block_on_it(y.yield_item(1));
+    }));
+    assert!(panic_of(|| poll(items.as_mut())).contains("`block_on`"));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+
+    // And in a `Drop`, between two polls.
+    struct YieldsInDrop<'a>(Yielder<'a, u8>);
+    impl Drop for YieldsInDrop<'_> {
+        fn drop(&mut self) {
+            block_on_it(self.0.yield_item(2));
+        }
+    }
+    let mut items = Box::pin(generator(signal::never(), async |y| {
+        let mut local = YieldsInDrop(y);
+        local.0.yield_item(1).await;
+    }));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(1)));
+    assert!(panic_of(|| drop(items)).contains("`block_on`"));
+}
+
+#[test]
+fn an_item_that_a_drop_hands_over_after_the_stop_does_not_come_out() {
+    struct YieldsInDrop<'a>(Yielder<'a, u8>);
+    impl Drop for YieldsInDrop<'_> {
+        fn drop(&mut self) {
+            assert!(self.0.yield_item(2).now_or_never().is_none());
+        }
+    }
+    let token = CancellationToken::new();
+    let mut items = pin!(generator(&token, async |y| {
+        let mut local = YieldsInDrop(y);
+        local.0.yield_item(1).await;
+    }));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(1)));
+    token.cancel();
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+}
+
+#[test]
+fn generators_nest_and_the_inner_body_may_yield_to_the_outer_stream() {
+    let items = generator(signal::never(), async |mut outer: Yielder<'_, u32>| {
+        for n in 0..2 {
+            let inner = generator(signal::never(), async |mut inner: Yielder<'_, u32>| {
+                outer.yield_item(10 * n).await;
+                inner.yield_item(1).await;
+                outer.yield_item(10 * n + 2).await;
+                inner.yield_item(3).await;
+            });
+            let inner: Vec<_> = inner.collect().await;
+            assert_eq!(inner, [1, 3]);
+        }
+    });
+    assert_eq!(collect(items), [0, 2, 10, 12]);
+}
+
+#[test]
+fn a_yielder_is_lent_to_a_scoped_thread_while_the_body_waits_for_it() {
+    let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(y.yield_item(1).now_or_never().is_none()));
+        });
+        y.yield_item(2).await;
+    });
+    assert_eq!(collect(items), [1, 2]);
+}
+
+#[test]
+fn a_generator_moves_to_another_thread_between_two_polls() {
+    let mut items = Box::pin(generator(signal::never(), async |mut y| {
+        let local = [1, 2, 3];
+        for n in &local {
+            y.yield_item(*n).await;
+        }
+    }));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(1)));
+    let mut items = std::thread::spawn(move || {
+        assert_eq!(poll(items.as_mut()), Poll::Ready(Some(2)));
+        items
+    })
+    .join()
+    .unwrap();
+    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(3)));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+}
+
+#[test]
+fn a_panic_in_the_body_comes_out_once_after_the_items_before_it() {
+    let mut items = pin!(generator(signal::never(), async |mut y| {
+        y.yield_item(1).await;
+        panic!("the body says so");
+    }));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(1)));
+    assert_eq!(panic_of(|| poll(items.as_mut())), "the body says so");
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+}

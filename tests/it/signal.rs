@@ -1,0 +1,157 @@
+//! Signals: how often they are asked, and what they leave alone.
+
+use crate::support::{Source, Wakes, poll};
+use futures::{StreamExt, channel::oneshot, executor::block_on, future, stream};
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+};
+use stopcock::{CancelStreamExt, CancellationToken, Signal, StopReason, signal};
+
+/// Never ready; counts its polls, and wakes itself in those for which `wake` says so.
+struct Counted {
+    polls: Rc<Cell<usize>>,
+    wake: fn(usize) -> bool,
+}
+
+impl Future for Counted {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.polls.set(self.polls.get() + 1);
+        if (self.wake)(self.polls.get()) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+#[test]
+fn a_future_is_polled_first_and_then_only_after_its_waker_ran_and_at_a_yield() {
+    let polls = Rc::new(Cell::new(0));
+    let future = Counted {
+        polls: Rc::clone(&polls),
+        wake: |_| false,
+    };
+    let script = "a-b---".to_string() + &"c".repeat(3000);
+    let mut stream = Source::new(&script).take_until_cancelled(signal::when(future));
+    for _ in 0..6 + 1024 {
+        let _ = poll(pin!(&mut stream));
+        assert_eq!(polls.get(), 1);
+    }
+    // The yield, and the first poll after it.
+    assert_eq!(poll(pin!(&mut stream)), Poll::Pending);
+    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(Some('c')));
+    assert_eq!(polls.get(), 2);
+}
+
+#[test]
+fn a_future_that_wakes_itself_is_polled_before_the_next_item() {
+    let polls = Rc::new(Cell::new(0));
+    let future = Counted {
+        polls: Rc::clone(&polls),
+        wake: |poll| poll < 3,
+    };
+    let mut stream = Source::new("abcdef").take_until_cancelled(signal::when(future));
+    let counted: Vec<_> = (0..5)
+        .map(|_| {
+            let _ = poll(pin!(&mut stream));
+            polls.get()
+        })
+        .collect();
+    assert_eq!(counted, [1, 2, 3, 3, 3]);
+}
+
+#[test]
+fn a_future_that_is_ready_at_once_keeps_the_source_from_ever_being_polled() {
+    let source = Source::new("abc");
+    let record = source.record();
+    let mut stream = source.take_until_cancelled(signal::when(future::ready(7)));
+    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
+    assert_eq!(record.polls(), 0);
+    assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
+}
+
+#[test]
+fn a_sender_that_is_dropped_fires_as_well() {
+    let (sender, receiver) = oneshot::channel::<()>();
+    let wakes = Wakes::new();
+    let mut stream = stream::pending::<u8>().take_until_cancelled(signal::when(receiver));
+    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Pending);
+    drop(sender);
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Ready(None));
+}
+
+#[test]
+fn a_future_that_is_not_unpin_fires() {
+    let token = CancellationToken::new();
+    let waits = async { token.cancelled().await };
+    let mut stream = pin!(stream::repeat(1).take_until_cancelled(signal::when(waits)));
+    assert_eq!(block_on(stream.next()), Some(1));
+    token.cancel();
+    assert_eq!(block_on(stream.next()), None);
+}
+
+#[test]
+fn a_panic_of_the_future_ends_the_stream() {
+    let source = Source::new("abc");
+    let record = source.record();
+    let stop = future::lazy(|_| panic!("the future says so"));
+    let mut stream = source.take_until_cancelled(signal::when(stop));
+    let message = crate::support::panic_of(|| poll(pin!(&mut stream)));
+    assert_eq!(message, "the future says so");
+    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
+    assert!(record.is_dropped());
+    assert!(stream.stop_reason().is_none());
+}
+
+#[test]
+fn never_never_fires() {
+    let stream = stream::iter(0..5000).take_until_cancelled(signal::never());
+    assert_eq!(block_on(stream.count()), 5000);
+}
+
+/// A foreign signal that is asked by hand.
+struct Fired(bool);
+
+impl Signal for Fired {
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        self.0
+    }
+
+    fn poll_fired(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
+        match self.0 {
+            true => Poll::Ready("foreign".into()),
+            false => Poll::Pending,
+        }
+    }
+
+    fn look(mut self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
+        self.0 = items == 3;
+        3
+    }
+}
+
+#[test]
+fn a_foreign_signal_is_looked_at_as_often_as_it_says() {
+    let mut stream = Source::new("a-bcdef").take_until_cancelled(Fired(false));
+    let items: Vec<_> = std::iter::repeat_with(|| poll(pin!(&mut stream)))
+        .take(6)
+        .collect();
+    assert_eq!(
+        items,
+        [
+            Poll::Ready(Some('a')),
+            Poll::Pending,
+            Poll::Ready(Some('b')),
+            Poll::Ready(Some('c')),
+            Poll::Ready(Some('d')),
+            Poll::Ready(None),
+        ]
+    );
+    assert_eq!(stream.stop_reason().unwrap().to_string(), "foreign");
+}

@@ -1,0 +1,119 @@
+//! What `take_until_cancelled` does beside the laws that all streams keep.
+
+use crate::support::{Source, Wakes, poll};
+use futures::{StreamExt, executor::block_on, stream};
+use std::{cell::RefCell, pin::pin, rc::Rc, task::Poll};
+use stopcock::{CancelStreamExt, CancellationToken, StopReason, signal};
+
+#[test]
+fn a_lent_stream_is_read_on_after_the_stop() {
+    let token = CancellationToken::new();
+    let mut numbers = stream::iter(1..=4);
+    let mut lent = (&mut numbers).take_until_cancelled(&token);
+    assert_eq!(block_on(lent.next()), Some(1));
+    token.cancel();
+    assert_eq!(block_on(lent.next()), None);
+    assert_eq!(block_on(numbers.collect::<Vec<_>>()), [2, 3, 4]);
+}
+
+#[test]
+fn the_reason_is_the_one_of_the_token_and_stays() {
+    let token = CancellationToken::new();
+    let child = token.child_token();
+    let mut stream = stream::iter(1..).take_until_cancelled(&child);
+    assert!(token.cancel_with("first"));
+    assert!(!child.cancel_with("second"));
+    assert!(stream.stop_reason().is_none());
+    assert_eq!(block_on(stream.next()), None);
+    assert_eq!(stream.stop_reason().unwrap().to_string(), "first");
+}
+
+#[test]
+fn an_empty_source_ends_by_itself() {
+    let token = CancellationToken::new();
+    let mut stream = stream::empty::<u8>().take_until_cancelled(&token);
+    assert_eq!(block_on(stream.next()), None);
+    token.cancel();
+    assert_eq!(block_on(stream.next()), None);
+    assert!(stream.stop_reason().is_none());
+}
+
+#[test]
+fn a_token_cancelled_beforehand_keeps_the_source_from_ever_being_polled() {
+    let token = CancellationToken::new();
+    token.cancel_with(StopReason::ConsumerDropped);
+    let source = Source::new("abc|");
+    let record = source.record();
+    let mut stream = source.take_until_cancelled(token);
+    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
+    assert_eq!(record.polls(), 0);
+    assert!(record.is_dropped());
+    assert!(matches!(
+        stream.stop_reason(),
+        Some(StopReason::ConsumerDropped)
+    ));
+}
+
+#[test]
+fn the_registration_goes_with_the_stream_and_at_its_natural_end() {
+    let token = CancellationToken::new();
+    let wakes = Wakes::new();
+    let mut stream = Source::new("-|").take_until_cancelled(&token);
+    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Pending);
+    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Ready(None));
+    token.cancel();
+    assert_eq!(wakes.count(), 0, "a stream that has ended is woken");
+}
+
+#[test]
+fn pending_polls_with_one_waker_are_woken_once() {
+    let token = CancellationToken::new();
+    let wakes = Wakes::new();
+    let mut stream = Source::new("----").take_until_cancelled(token.child_token());
+    for _ in 0..3 {
+        assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Pending);
+    }
+    token.cancel();
+    token.cancel();
+    assert_eq!(wakes.count(), 1);
+}
+
+#[test]
+fn adapters_nest_and_each_has_its_own_reason() {
+    let (inner, outer) = (CancellationToken::new(), CancellationToken::new());
+    let source = Source::new("abc");
+    let record = source.record();
+    let mut stream = source
+        .take_until_cancelled(&inner)
+        .take_until_cancelled(&outer);
+    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(Some('a')));
+    outer.cancel_with("outer");
+    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
+    assert!(record.is_dropped());
+    assert!(!inner.is_cancelled());
+    assert_eq!(stream.stop_reason().unwrap().to_string(), "outer");
+}
+
+#[test]
+fn streams_that_borrow_are_not_send_or_are_dyn_can_be_stopped() {
+    let token = CancellationToken::new();
+    let text = String::from("ab");
+    let seen = Rc::new(RefCell::new(Vec::new()));
+
+    let borrowed = stream::iter(text.chars()).take_until_cancelled(&token);
+    let not_send = borrowed.inspect(|item| seen.borrow_mut().push(*item));
+    let not_send = not_send.take_until_cancelled(&token);
+    let boxed = not_send.boxed_local().take_until_cancelled(signal::never());
+    assert_eq!(block_on(boxed.collect::<String>()), "ab");
+    assert_eq!(*seen.borrow(), ['a', 'b']);
+}
+
+#[test]
+fn a_stream_that_is_not_unpin_is_stopped_where_it_is_pinned() {
+    let token = CancellationToken::new();
+    let source = stream::unfold(0, async |n| Some((n, n + 1)));
+    let mut stream = pin!(source.take_until_cancelled(&token));
+    assert_eq!(block_on(stream.next()), Some(0));
+    token.cancel();
+    assert_eq!(block_on(stream.next()), None);
+}

@@ -1,0 +1,143 @@
+//! Auto traits pass through, types have names, and adapters stay small.
+
+use futures::{
+    StreamExt,
+    stream::{BoxStream, Empty, Iter, LocalBoxStream},
+};
+use std::{
+    error::Error,
+    fmt::{Debug, Display},
+    hash::Hash,
+    marker::PhantomPinned,
+    panic::{RefUnwindSafe, UnwindSafe},
+    rc::Rc,
+};
+use stopcock::{
+    CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, Signal, StopReason,
+    TakeUntilCancelled, Yielder, generator, signal,
+};
+
+fn is_send<T: Send>() {}
+fn is_sync<T: Sync>() {}
+fn is_unpin<T: Unpin>() {}
+fn is_unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
+fn is_debug<T: Debug>() {}
+
+/// Answers whether a type has a trait, without an error if it has not.
+macro_rules! has {
+    ($type:ty: $bound:ident) => {{
+        struct Has<T>(std::marker::PhantomData<T>);
+        trait Not {
+            const ANSWER: bool = false;
+        }
+        impl<T> Not for Has<T> {}
+        #[allow(dead_code, reason = "which of the two is used is the answer")]
+        impl<T: $bound> Has<T> {
+            const ANSWER: bool = true;
+        }
+        <Has<$type>>::ANSWER
+    }};
+}
+
+#[test]
+fn the_token_and_its_futures_are_everything_that_tokio_utils_are() {
+    is_send::<CancellationToken>();
+    is_sync::<CancellationToken>();
+    is_unpin::<CancellationToken>();
+    is_unwind_safe::<CancellationToken>();
+    fn is_a_key<T: Clone + Default + Eq + Hash + Debug>() {}
+    is_a_key::<CancellationToken>();
+
+    is_send::<(Cancelled<'_>, CancelledOwned, DropGuard)>();
+    is_sync::<(Cancelled<'_>, CancelledOwned, DropGuard)>();
+    is_unpin::<(Cancelled<'_>, CancelledOwned, DropGuard)>();
+    is_debug::<(Cancelled<'_>, CancelledOwned, DropGuard)>();
+
+    fn is_a_reason<T: Clone + Error + Display + Debug + Send + Sync + 'static>() {}
+    is_a_reason::<StopReason>();
+    assert_eq!(size_of::<CancellationToken>(), size_of::<usize>());
+    assert_eq!(size_of::<Option<CancellationToken>>(), size_of::<usize>());
+}
+
+#[test]
+fn auto_traits_pass_through_an_adapter() {
+    type Of<S> = TakeUntilCancelled<S>;
+    is_send::<Of<BoxStream<'static, u8>>>();
+    is_unpin::<Of<BoxStream<'static, u8>>>();
+    is_sync::<Of<Empty<u8>>>();
+    assert!(!has!(Of<LocalBoxStream<'static, u8>>: Send));
+    assert!(!has!(Of<PhantomPinned>: Unpin));
+    is_unpin::<Of<LocalBoxStream<'static, u8>>>();
+
+    type Until<Fut> = TakeUntilCancelled<Empty<u8>, signal::When<Fut>>;
+    is_unpin::<Until<futures::future::Ready<()>>>();
+    assert!(!has!(Until<PhantomPinned>: Unpin));
+    assert!(!has!(Until<Rc<u8>>: Send));
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn auto_traits_pass_through_a_deadline() {
+    use stopcock::WithDeadline;
+
+    is_send::<WithDeadline<BoxStream<'static, u8>>>();
+    is_unpin::<WithDeadline<BoxStream<'static, u8>>>();
+    is_sync::<WithDeadline<Empty<u8>>>();
+    assert!(!has!(WithDeadline<LocalBoxStream<'static, u8>>: Send));
+    assert!(!has!(WithDeadline<PhantomPinned>: Unpin));
+}
+
+#[test]
+fn a_generator_is_send_and_sync_when_its_body_is() {
+    fn is_send<T: Send>(_: &T) {}
+    fn is_sync<T: Sync>(_: &T) {}
+    let items = generator(signal::never(), async |mut y| {
+        let local = String::from("a");
+        y.yield_item(local.len()).await;
+    });
+    is_send(&items);
+    is_sync(&items);
+    self::is_send::<Yielder<'_, u8>>();
+    assert!(!has!(Yielder<'static, Rc<u8>>: Send));
+    assert!(!has!(Yielder<'static, Rc<u8>>: Sync));
+}
+
+#[test]
+fn types_can_be_named_in_a_struct_and_boxed() {
+    struct Service {
+        body: TakeUntilCancelled<Iter<std::vec::IntoIter<u8>>>,
+        limited: TakeUntilCancelled<BoxStream<'static, u8>, signal::Never>,
+    }
+    let token = CancellationToken::new();
+    let service = Service {
+        body: futures::stream::iter(vec![1]).take_until_cancelled(&token),
+        limited: futures::stream::empty()
+            .boxed()
+            .take_until_cancelled(signal::never()),
+    };
+    let _: BoxStream<'static, u8> = service.body.chain(service.limited).boxed();
+
+    fn is_a_signal<G: Signal>(_: G) {}
+    is_a_signal(token.cancelled_owned());
+}
+
+#[test]
+fn an_adapter_adds_at_most_64_bytes() {
+    fn added<S, A>(_: &S, wrap: impl FnOnce(&S) -> A) -> usize {
+        let _ = wrap;
+        size_of::<A>() - size_of::<S>()
+    }
+    let token = CancellationToken::new();
+    let source = futures::stream::iter(0..3);
+    assert!(
+        added(&source, |source| source
+            .clone()
+            .take_until_cancelled(&token))
+            <= 64
+    );
+    #[cfg(feature = "tokio")]
+    {
+        let timeout = std::time::Duration::ZERO;
+        assert!(added(&source, |source| source.clone().with_timeout(timeout)) <= 64);
+    }
+}

@@ -1,0 +1,370 @@
+//! The laws D2 to D7, and S1 to S13 where the stop is a point in time. The clock is tokio's, paused.
+
+use crate::support::{Moment, Source, Wakes, panic_of, poll, scripts};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, FusedStream},
+};
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use stopcock::{CancelStreamExt, StopReason};
+use tokio::time::{Instant, advance};
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+const MICROSECOND: Duration = Duration::from_micros(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Moves the paused clock from inside of a poll, where nothing can be awaited and no timer runs.
+fn tick(by: Duration) {
+    let _ = pin!(advance(by)).poll(&mut Context::from_waker(Waker::noop()));
+}
+
+/// `Ok` items as letters, `X` the error, `|` the end, `-` a pending.
+fn marble(polled: Poll<Option<Result<char, StopReason>>>) -> char {
+    match polled {
+        Poll::Pending => '-',
+        Poll::Ready(None) => '|',
+        Poll::Ready(Some(Ok(item))) => item,
+        Poll::Ready(Some(Err(StopReason::DeadlineExceeded))) => 'X',
+        Poll::Ready(Some(Err(other))) => panic!("{other}"),
+    }
+}
+
+/// Polls a script with a deadline so often, moving the clock to `now` before the poll `before`.
+fn run(script: &str, deadline: Duration, before: usize, now: Duration, polls: usize) -> String {
+    let start = Instant::now();
+    let mut stream = Source::new(script).with_deadline(start + deadline);
+    let mut output = String::new();
+    for n in 0..polls {
+        if n == before {
+            tick(start + now - Instant::now());
+        }
+        output.push(marble(poll(pin!(&mut stream))));
+    }
+    output
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nanosecond_before_the_deadline_it_goes_on_and_at_the_deadline_it_stops() {
+    for deadline in [NANOSECOND, MILLISECOND, SECOND, SECOND + 7 * NANOSECOND] {
+        let early = deadline - NANOSECOND;
+        // At the first poll, and at one after a pending.
+        assert_eq!(run("abc|", deadline, 0, early, 4), "abc|");
+        assert_eq!(run("abc|", deadline, 0, deadline, 3), "X||");
+        assert_eq!(run("a-bc|", deadline, 2, early, 5), "a-bc|");
+        assert_eq!(run("a-bc|", deadline, 2, deadline, 4), "a-X|");
+        assert_eq!(run("---a|", deadline, 3, deadline, 5), "---X|");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_the_past_keeps_the_source_from_ever_being_polled() {
+    let past = Instant::now() - SECOND;
+    let streams = [
+        Source::new("abc").with_deadline(past),
+        Source::new("abc").with_deadline(std::time::Instant::now() - SECOND),
+        Source::new("abc").with_timeout(Duration::ZERO),
+    ];
+    for mut stream in streams {
+        assert_eq!(marble(poll(pin!(&mut stream))), 'X');
+        assert!(matches!(
+            stream.stop_reason(),
+            Some(StopReason::DeadlineExceeded)
+        ));
+        assert_eq!(marble(poll(pin!(&mut stream))), '|');
+    }
+    let source = Source::new("abc");
+    let record = source.record();
+    let _ = poll(pin!(source.with_timeout(Duration::ZERO)));
+    assert_eq!(record.polls(), 0);
+    assert!(record.is_dropped());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_greatest_timeout_means_never() {
+    let mut stream = Source::new("a-b|").with_timeout(Duration::MAX);
+    tick(SECOND * 3600 * 24 * 365);
+    let output: String = (0..4).map(|_| marble(poll(pin!(&mut stream)))).collect();
+    assert_eq!(output, "a-b|");
+    assert!(stream.stop_reason().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_counts_from_the_call_and_not_from_the_first_poll() {
+    let mut stream = Source::new("abc").with_timeout(SECOND);
+    advance(SECOND).await;
+    assert_eq!(marble(poll(pin!(&mut stream))), 'X');
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_stream_is_woken_at_the_deadline_by_its_latest_waker() {
+    let mut stream = Source::new("---").with_timeout(SECOND);
+    let (first, latest) = (Wakes::new(), Wakes::new());
+    for wakes in [&first, &first, &latest] {
+        assert_eq!(marble(wakes.poll(pin!(&mut stream))), '-');
+    }
+    advance(SECOND - MILLISECOND).await;
+    assert_eq!(latest.count(), 0);
+    advance(2 * MILLISECOND).await;
+    assert_eq!((first.count(), latest.count()), (0, 1));
+    assert_eq!(marble(latest.poll(pin!(&mut stream))), 'X');
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_task_has_spent_its_budget_is_woken_all_the_same() {
+    let wakes = Wakes::new();
+    let mut stream = Source::new("-").with_timeout(SECOND);
+    tokio::spawn({
+        let wakes = wakes.clone();
+        async move {
+            while tokio::task::coop::has_budget_remaining() {
+                let consume = pin!(tokio::task::coop::consume_budget());
+                let _ = consume.poll(&mut Context::from_waker(Waker::noop()));
+            }
+            assert_eq!(marble(wakes.poll(pin!(&mut stream))), '-');
+            advance(2 * SECOND).await;
+            assert_eq!(wakes.count(), 1);
+            assert_eq!(marble(wakes.poll(pin!(&mut stream))), 'X');
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn finishing_early_releases_the_timer() {
+    let wakes = Wakes::new();
+    let mut ended = Source::new("-|").with_timeout(SECOND);
+    assert_eq!(marble(wakes.poll(pin!(&mut ended))), '-');
+    assert_eq!(marble(wakes.poll(pin!(&mut ended))), '|');
+    let mut dropped = Source::new("-|").with_timeout(SECOND);
+    assert_eq!(marble(wakes.poll(pin!(&mut dropped))), '-');
+    drop(dropped);
+    advance(2 * SECOND).await;
+    assert_eq!(wakes.count(), 0);
+    assert!(ended.stop_reason().is_none());
+}
+
+/// How late a stream is stopped that takes so long for each item, and how many items come late.
+fn lateness(stream: impl Stream<Item = ()>, deadline: Instant) -> (Duration, usize) {
+    let mut stream = pin!(stream.with_deadline(deadline));
+    let mut late = 0;
+    loop {
+        let was_over = Instant::now() >= deadline;
+        match poll(stream.as_mut()) {
+            Poll::Ready(Some(Ok(()))) => late += usize::from(was_over),
+            Poll::Ready(Some(Err(_))) => {
+                assert!(was_over, "stopped before the deadline");
+                return (Instant::now() - deadline, late);
+            }
+            Poll::Pending => {}
+            Poll::Ready(None) => unreachable!(),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_always_ready_source_at_a_steady_pace_is_at_most_a_millisecond_late() {
+    let paces = [
+        10, 100, 999, 1_000, 7_777, 15_625, 33_333, 500_000, 999_999, 1_000_000, 1_000_001,
+    ];
+    for pace in paces
+        .map(Duration::from_nanos)
+        .into_iter()
+        .chain([7 * MILLISECOND, SECOND])
+    {
+        for length in [MILLISECOND, 3 * MILLISECOND / 2, 20 * MILLISECOND] {
+            let source = stream::repeat_with(|| tick(pace));
+            let (late_by, late) = lateness(source, Instant::now() + length);
+            // The item during which the deadline passes is nobody's fault.
+            let own = if pace > MILLISECOND {
+                pace
+            } else {
+                Duration::ZERO
+            };
+            assert!(
+                late_by <= MILLISECOND + own,
+                "{late_by:?} late at {pace:?} an item"
+            );
+            assert!(
+                pace <= MILLISECOND || late == 0,
+                "{late} items late at {pace:?} an item"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_the_consumer_counts() {
+    let deadline = Instant::now() + 20 * MILLISECOND;
+    let source = stream::repeat(());
+    let mut stream = source.with_deadline(deadline);
+    while let Poll::Ready(Some(Ok(()))) | Poll::Pending = poll(pin!(&mut stream)) {
+        tick(100 * MICROSECOND);
+    }
+    assert!(Instant::now() - deadline <= MILLISECOND + 100 * MICROSECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_sudden_slow_down_at_most_64_items_come_late() {
+    for fast in [1, 10, 63, 64, 65, 1000, 5000] {
+        let mut items = 0;
+        let source = stream::repeat_with(|| {
+            items += 1;
+            tick(if items <= fast { NANOSECOND } else { SECOND });
+        });
+        let (_, late) = lateness(source, Instant::now() + SECOND);
+        assert!(late <= 64, "{late} items late after {fast} fast ones");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_begins_to_wait_between_two_items_is_stopped_at_its_next_poll() {
+    let mut stream = stream::repeat('a').with_timeout(SECOND);
+    for _ in 0..200 {
+        assert_eq!(stream.next().await.unwrap().unwrap(), 'a');
+    }
+    tokio::time::sleep(SECOND / 2).await;
+    assert_eq!(stream.next().await.unwrap().unwrap(), 'a');
+    tokio::time::sleep(SECOND).await;
+    assert!(stream.next().await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_short_script_stops_as_the_laws_say_wherever_the_deadline_passes() {
+    for script in scripts("a-|", if cfg!(miri) { 3 } else { 5 }) {
+        if script.find('|').is_some_and(|end| end + 1 < script.len()) {
+            continue;
+        }
+        for before in 0..=script.len() {
+            let source = Source::new(&script);
+            let record = source.record();
+            let mut stream = source.with_timeout(SECOND);
+            let case = format!("{script:?}, deadline before poll {before}");
+            let mut output = String::new();
+            for n in 0..script.len() + 3 {
+                let is_over = output.ends_with(['X', '|']);
+                assert_eq!(stream.is_terminated(), is_over, "{case}");
+                let hint = stream.size_hint();
+                assert!(hint.0 == 0 && (hint.1 == Some(0)) == is_over, "{case}");
+                if n == before {
+                    tick(SECOND);
+                }
+                match marble(poll(pin!(&mut stream))) {
+                    marble @ ('X' | '|') => {
+                        assert!(record.is_dropped(), "{case}");
+                        let was_stopped = output.contains('X') || marble == 'X';
+                        assert_eq!(stream.stop_reason().is_some(), was_stopped, "{case}");
+                        output.push(marble);
+                    }
+                    marble => output.push(marble),
+                }
+            }
+            let natural = format!(
+                "{script}{}",
+                if script.ends_with('|') { "|||" } else { "---" }
+            );
+            let natural = &natural[..script.len() + 3];
+            let stop = output.find('X').unwrap_or(output.len());
+            assert_eq!(output[..stop], natural[..stop], "S1: {case}");
+            assert!(
+                output[stop..].chars().skip(1).all(|c| c == '|'),
+                "S7: {case}"
+            );
+            let is_exact = before == 0 || script[..before].ends_with('-');
+            if is_exact {
+                assert_eq!(stop, before, "D2: {case}");
+            } else {
+                // A row of one item is looked at after one more, a row of two after two more.
+                let end = natural.find('|').unwrap_or(natural.len());
+                let latest = before + 2;
+                assert!(
+                    stop >= before && (stop <= latest || end <= latest),
+                    "D6: {case}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_during_a_pending_poll_stops_that_poll_or_wakes_the_next() {
+    let wakes = Wakes::new();
+    let source = Source::with_hook("-", |moment| {
+        if moment == Moment::Poll(0) {
+            tick(2 * SECOND);
+        }
+    });
+    let mut stream = source.with_timeout(SECOND);
+    let mut output = String::from(marble(wakes.poll(pin!(&mut stream))));
+    if output == "-" {
+        tokio::task::yield_now().await;
+        assert_eq!(wakes.count(), 1);
+        output = marble(wakes.poll(pin!(&mut stream))).into();
+    }
+    assert_eq!(output, "X");
+}
+
+#[tokio::test(start_paused = true)]
+async fn panics_of_the_source_and_of_its_drop_pass_through_once() {
+    let mut stream = Source::new("a!b").with_timeout(SECOND);
+    assert_eq!(marble(poll(pin!(&mut stream))), 'a');
+    assert_eq!(panic_of(|| poll(pin!(&mut stream))), "the script says so");
+    tick(2 * SECOND);
+    assert_eq!(marble(poll(pin!(&mut stream))), '|');
+
+    let source = Source::with_hook("a", |moment| assert!(moment != Moment::Drop, "dropped"));
+    let mut stream = source.with_timeout(SECOND);
+    tick(2 * SECOND);
+    assert_eq!(panic_of(|| poll(pin!(&mut stream))), "dropped");
+    assert!(matches!(
+        stream.stop_reason(),
+        Some(StopReason::DeadlineExceeded)
+    ));
+    assert_eq!(marble(poll(pin!(&mut stream))), '|');
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lent_stream_is_read_on_after_the_deadline() {
+    let mut numbers = stream::iter(0..4);
+    {
+        let mut lent = (&mut numbers).with_timeout(SECOND);
+        assert_eq!(lent.next().await.unwrap().unwrap(), 0);
+        tick(SECOND);
+        assert!(lent.next().await.unwrap().is_err());
+    }
+    assert_eq!(numbers.next().await, Some(1));
+}
+
+#[test]
+fn outside_of_a_runtime_the_first_poll_panics_and_says_what_to_do() {
+    let far = || Instant::now() + 3600 * SECOND;
+    let mut ready = Source::new("abc").with_deadline(far());
+    assert!(panic_of(|| poll(pin!(&mut ready))).contains("context of a Tokio 1.x runtime"));
+    assert!(matches!(poll(pin!(&mut ready)), Poll::Ready(None)));
+    let mut pending = stream::pending::<u8>().with_deadline(far());
+    assert!(panic_of(|| poll(pin!(&mut pending))).contains("Runtime::block_on"));
+
+    // Where no timer can be needed there is nothing to panic about.
+    let mut over = Source::new("abc").with_timeout(Duration::ZERO);
+    assert_eq!(marble(poll(pin!(&mut over))), 'X');
+    let mut never = Source::new("a|").with_timeout(Duration::MAX);
+    assert_eq!(marble(poll(pin!(&mut never))), 'a');
+}
+
+#[test]
+fn in_a_runtime_without_timers_tokio_says_what_to_do() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let message = runtime.block_on(async {
+        let mut pending = stream::pending::<u8>().with_timeout(SECOND);
+        panic_of(|| poll(pin!(&mut pending)))
+    });
+    assert!(message.contains("enable_time"), "{message}");
+}
