@@ -215,7 +215,7 @@ impl Wake for Bell {
 impl<Fut> PinnedDrop for When<Fut> {
     fn drop(self: Pin<&mut Self>) {
         // Whoever keeps the future's waker shall not keep the stream's task.
-        drop(self.bell.stream.take());
+        drop(self.project().bell.stream.take());
     }
 }
 
@@ -240,12 +240,13 @@ impl<Fut: Future> When<Fut> {
 
 impl<Fut: Future> Signal for When<Fut> {
     #[inline]
-    fn is_fired(self: Pin<&mut Self>) -> bool {
-        self.bell.rung.load(Ordering::Acquire) && self.poll_future()
+    fn is_fired(mut self: Pin<&mut Self>) -> bool {
+        let this = self.as_mut().project();
+        this.bell.rung.load(Ordering::Acquire) && self.poll_future()
     }
 
-    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        self.bell.stream.register(cx.waker());
+    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        self.as_mut().project().bell.stream.register(cx.waker());
         if self.is_fired() {
             Poll::Ready(StopReason::Cancelled)
         } else {

@@ -60,8 +60,24 @@ where
 #[pin_project(project = StageProjection, project_replace = StageReplaced)]
 enum Stage<B, Fut> {
     Made(B),
-    Running(#[pin] Fut),
+    Running(#[pin] Body<Fut>),
     Over,
+}
+
+/// The future of a body. It points into itself, and the stream around it is looked at through a `&`, by `size_hint`
+/// say: behind an `UnsafeCell`, that `&` claims nothing of the future.
+struct Body<Fut>(UnsafeCell<Fut>);
+
+// SAFETY: a shared `Body` can do nothing: `poll` wants it `Pin<&mut>`.
+unsafe impl<Fut> Sync for Body<Fut> {}
+
+impl<Fut: Future> Body<Fut> {
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fut::Output> {
+        // SAFETY: the future is pinned with the `Body`: nothing moves it out, and there is no `Drop`.
+        let future = unsafe { self.map_unchecked_mut(|body| body.0.get_mut()) };
+        future.poll(cx)
+    }
 }
 
 impl<T, B> Coroutine<T, B>
@@ -85,12 +101,13 @@ where
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let mut this = self.project();
-        if matches!(*this.stage, Stage::Made(_)) {
+        if let StageProjection::Made(_) = this.stage.as_mut().project() {
             if let StageReplaced::Made(body) = this.stage.as_mut().project_replace(Stage::Over) {
                 // SAFETY: the yielder goes to the body of this very coroutine, whose future is dropped before the
                 // slot. `'static` is a stand-in for that lifetime: a body is written for every lifetime (2).
                 let yielder = unsafe { this.slot.as_mut().yielder() };
-                this.stage.set(Stage::Running(body(yielder)));
+                let future = UnsafeCell::new(body(yielder));
+                this.stage.set(Stage::Running(Body(future)));
             }
         }
         let is_over = match this.stage.as_mut().project() {
@@ -172,7 +189,7 @@ unsafe impl<T: Send> Sync for Slot<T> {}
 ///
 /// Nothing that suspends its body comes near it: a `FuturesUnordered` asks a few times before it lets go. What asks
 /// on and on is an executor inside of the body.
-const WAITS: u32 = 1 << 16;
+const WAITS: u32 = 1 << 12;
 
 const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be taken before the body's poll returns: \
                      something inside of the body waits for it, such as a `block_on`. Await it in the body instead";
