@@ -1,10 +1,12 @@
 //! When to look at the clock, and the timer.
 
-use crate::{Signal, StopReason};
+use crate::{Signal, StopReason, bell::Bell, waker_id::WakerId};
 use pin_project::pin_project;
 use std::{
     future::Future,
+    mem,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -15,31 +17,34 @@ use tokio::{
 };
 
 /// How many items at most may come between two looks at the clock.
-const STRIDE: u32 = 64;
+const STRIDE: u8 = 64;
 
-/// How late a look may be, as far as the pace of the items so far can tell.
-const SLACK: Duration = Duration::from_millis(1);
+/// How late a look may be, in nanoseconds, as far as the pace of the items so far can tell.
+const SLACK: u64 = 1_000_000;
 
 /// A point in time as a signal.
 ///
 /// Sleeping is left to a timer, which is made when the source is first pending. While items come in a row no timer
-/// of this thread can run, so the clock is read: before the first item and after each `Pending`, then after 1, 2, 4,
-/// up to [`STRIDE`] items, so few that at the pace of the last ones they take no longer than [`SLACK`], nor longer
-/// than what is left of the time.
+/// of this thread can run, so the clock is read: before the first item, after each `Pending`, and after each stride.
+/// A stride is 1 item at first, at most twice as many as the last one, and so few that at the pace of the last one
+/// they take no longer than [`SLACK`], nor than what is left of the time.
 ///
-/// A pace can change, above all if the consumer begins to wait between two items. So a row that has gone on for a
-/// stride gets its timer too: it cannot run while items come in a row, but while the consumer waits it does, and
-/// every item asks whether it has.
+/// A pace can change, above all if the consumer begins to wait between two items. So for a row of more than
+/// [`STRIDE`] items the timer rings a bell. It cannot while items come in a row, but while the consumer waits it does,
+/// and every item asks for it.
 pub(crate) struct Deadline {
     /// `None`: never.
     at: Option<Instant>,
-    /// The last look at the clock.
-    last_look: Option<Instant>,
+    /// How much time was left at the last look, in nanoseconds.
+    left: u64,
     timer: Option<Pin<Box<Timer>>>,
-    /// The items before there was a timer.
-    untimed: u32,
-    /// Set only where there is no timer.
-    passed: bool,
+    /// What the timer wakes, if not the task itself.
+    bell: Option<Arc<Bell>>,
+    stride: u8,
+    /// How many items of this row, as far as looked at, came without a bell.
+    silent: u8,
+    /// Set only where there is no bell.
+    has_passed: bool,
 }
 
 impl Deadline {
@@ -55,33 +60,51 @@ impl Deadline {
     fn new(at: Option<Instant>) -> Self {
         Self {
             at,
-            last_look: None,
+            left: 0,
             timer: None,
-            untimed: 0,
-            passed: false,
+            bell: None,
+            stride: 1,
+            silent: 0,
+            has_passed: false,
         }
     }
 
-    fn pass(&mut self) {
+    fn pass(&mut self) -> u32 {
+        self.bell = None;
         self.timer = None;
-        self.passed = true;
+        self.has_passed = true;
+        1
     }
 
-    /// Whether the time is over; else the timer wakes `cx`'s waker.
-    fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_timer(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
         self.timer
             .get_or_insert_with(|| Box::pin(Timer::new(at)))
             .as_mut()
-            .poll(cx)
+            .poll(waker)
+    }
+
+    fn hang_bell(&mut self, at: Instant) -> Poll<()> {
+        let bell = self.bell.insert(Bell::new());
+        bell.silence();
+        let waker = bell.waker();
+        self.poll_timer(at, &waker)
+    }
+
+    /// As many as fit into what may pass until the next look, if `items` took `nanos`.
+    fn next_stride(&self, items: u32, nanos: u64) -> u8 {
+        let fitting = self.left.min(SLACK) * u64::from(items) / nanos.max(1);
+        // The pace of a few says little of many.
+        let most = items.saturating_mul(2).min(STRIDE.into());
+        fitting.clamp(1, most.into()) as u8
     }
 }
 
 impl Signal for Deadline {
     #[inline]
     fn is_fired(self: Pin<&mut Self>) -> bool {
-        match &self.timer {
-            Some(timer) => timer.is_elapsed(),
-            None => self.passed,
+        match &self.bell {
+            Some(bell) => bell.is_rung(),
+            None => self.has_passed,
         }
     }
 
@@ -89,38 +112,45 @@ impl Signal for Deadline {
         let Some(at) = self.at else {
             return Poll::Pending;
         };
-        if self.passed || self.poll_timer(at, cx).is_ready() {
-            return Poll::Ready(StopReason::DeadlineExceeded);
-        }
-        Poll::Pending
+        let elapsed = match &self.bell {
+            _ if self.has_passed => Poll::Ready(()),
+            None => self.poll_timer(at, cx.waker()),
+            Some(bell) => {
+                bell.wake_at_ring(cx);
+                if !bell.is_rung() {
+                    return Poll::Pending;
+                }
+                bell.silence();
+                let waker = bell.waker();
+                self.poll_timer(at, &waker)
+            }
+        };
+        elapsed.map(|()| StopReason::DeadlineExceeded)
     }
 
-    fn look(mut self: Pin<&mut Self>, items: u32, cx: &mut Context<'_>) -> u32 {
+    fn look(mut self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
         let Some(at) = self.at else {
             return u32::MAX;
         };
         let now = Instant::now();
-        let left = at.saturating_duration_since(now);
-        if left.is_zero() {
-            self.pass();
-            return 1;
+        if now >= at {
+            return self.pass();
         }
-        let Some(last_look) = self.last_look.replace(now).filter(|_| items > 0) else {
+        let left = u64::try_from((at - now).as_nanos()).unwrap_or(u64::MAX);
+        let took = mem::replace(&mut self.left, left).saturating_sub(left);
+        if items == 0 {
             if self.timer.is_none() {
                 require_runtime();
             }
-            return 1;
-        };
-        self.untimed = self.untimed.saturating_add(items);
-        if self.untimed >= STRIDE && self.timer.is_none() && self.poll_timer(at, cx).is_ready() {
-            self.pass();
-            return 1;
+            self.silent = 0;
+            return self.stride.into();
         }
-        let took = now.saturating_duration_since(last_look).as_nanos().max(1);
-        let fitting = left.min(SLACK).as_nanos() * u128::from(items) / took;
-        // Twice as many as those that the pace was taken of, and no more: a short row says little.
-        let most = items.saturating_mul(2).min(STRIDE);
-        u32::try_from(fitting).unwrap_or(most).clamp(1, most)
+        self.stride = self.next_stride(items, took);
+        self.silent = self.silent.saturating_add(items as u8);
+        if self.silent >= STRIDE && self.bell.is_none() && self.hang_bell(at).is_ready() {
+            return self.pass();
+        }
+        self.stride.into()
     }
 }
 
@@ -138,8 +168,8 @@ fn require_runtime() {
 struct Timer {
     #[pin]
     sleep: Sleep,
-    /// Kept, so that it cannot be mistaken for another one at the same address.
-    registered: Option<Waker>,
+    /// A clone of the waker that it was last polled with, and that waker's id.
+    registered: Option<(Waker, WakerId)>,
 }
 
 impl Timer {
@@ -150,21 +180,20 @@ impl Timer {
         }
     }
 
-    #[inline]
-    fn is_elapsed(&self) -> bool {
-        self.sleep.is_elapsed()
-    }
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
         let this = self.project();
         if this.sleep.is_elapsed() {
             return Poll::Ready(());
         }
         match this.registered {
-            Some(waker) if waker.will_wake(cx.waker()) => return Poll::Pending,
-            _ => *this.registered = Some(cx.waker().clone()),
+            Some((_, id)) if *id == WakerId::of(waker) => return Poll::Pending,
+            _ => {}
         }
+        let clone = waker.clone();
+        let id = WakerId::kept_by(&clone, waker);
         // A spent budget would leave the timer unregistered, and is no business of the stream's.
-        pin!(unconstrained(this.sleep)).poll(cx)
+        let polled = pin!(unconstrained(this.sleep)).poll(&mut Context::from_waker(waker));
+        *this.registered = Some((clone, id));
+        polled
     }
 }

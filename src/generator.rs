@@ -2,7 +2,7 @@ mod coroutine;
 
 use crate::{
     CancelledOwned, IntoSignal, Signal, StopReason,
-    stream::{Flow, Valve},
+    stream::{Halt, Valve},
 };
 use coroutine::Coroutine;
 use futures_core::{FusedStream, Stream};
@@ -220,10 +220,11 @@ where
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        self.project().valve.poll_next(cx).map(|flow| match flow {
-            Flow::Item(item) => Some(item),
-            Flow::Stopped | Flow::Ended => None,
-        })
+        match self.project().valve.poll_next(cx) {
+            Ok(item) => Poll::Ready(Some(item)),
+            Err(Halt::Pending) => Poll::Pending,
+            Err(Halt::Stopped | Halt::Ended) => Poll::Ready(None),
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -10,6 +10,7 @@ pub mod signal;
 mod generator;
 mod stream;
 
+mod bell;
 #[cfg(feature = "tokio")]
 mod clock;
 mod sync;

@@ -1,1 +1,611 @@
+//! The token under the interleavings of two or three threads: one question each.
+//!
+//! Run with `RUSTFLAGS="--cfg stopcock_loom" cargo test --lib --release --no-default-features`. The `Arc`s are std's,
+//! which loom takes for granted. What the threads find out they say in return values, so that nothing but the token
+//! and the wakers synchronises them.
 
+use crate::{CancellationToken, CancelledOwned, Signal, StopReason};
+use loom::{
+    model::Builder,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+use std::{
+    error::Error,
+    fmt::{self, Display, Formatter},
+    future::Future,
+    mem,
+    panic::{self, AssertUnwindSafe},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Bell {
+    fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn rings(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn poll(cancelled: &mut CancelledOwned, bell: &Arc<Bell>) -> Poll<()> {
+    let waker = Waker::from(Arc::clone(bell));
+    let poll = Pin::new(&mut *cancelled).poll(&mut Context::from_waker(&waker));
+    if poll.is_ready() {
+        assert!(Pin::new(cancelled).is_fired(), "ready means cancelled");
+    }
+    poll
+}
+
+/// A waiter after everything: woken once if it was left pending, not at all or once if not, and kept by nobody.
+fn check_waiter(first_poll: Poll<()>, mut cancelled: CancelledOwned, bell: &Arc<Bell>) {
+    match first_poll {
+        Poll::Pending => assert_eq!(bell.rings(), 1, "a pending waiter is woken once"),
+        Poll::Ready(()) => assert!(bell.rings() <= 1, "no waiter is woken twice"),
+    }
+    assert!(poll(&mut cancelled, &Bell::new()).is_ready());
+    drop(cancelled);
+    assert_eq!(Arc::strong_count(bell), 1, "the waker is gone");
+}
+
+fn reason(token: &CancellationToken) -> String {
+    token
+        .stop_reason()
+        .expect("it is cancelled, so it has a reason")
+        .to_string()
+}
+
+/// root, middle, leaf.
+fn chain() -> [CancellationToken; 3] {
+    let root = CancellationToken::new();
+    let middle = root.child_token();
+    let leaf = middle.child_token();
+    [root, middle, leaf]
+}
+
+/// All interleavings of up to three preemptions: one more takes minutes, and finds no more of what was broken on trial.
+fn model(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound.get_or_insert(3);
+    builder.check(model);
+}
+
+#[test]
+fn a_waiter_is_woken_or_finds_it_cancelled() {
+    model(|| {
+        let token = CancellationToken::new();
+        let canceller = thread::spawn({
+            let token = token.clone();
+            move || token.cancel()
+        });
+        let bell = Bell::new();
+        let mut cancelled = token.cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        canceller.join().unwrap();
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn a_waiter_below_unlisted_ancestors_is_woken_or_finds_it_cancelled() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let canceller = thread::spawn(move || root.cancel());
+        let bell = Bell::new();
+        let mut cancelled = leaf.cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        canceller.join().unwrap();
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn a_waiter_below_a_listed_middle_is_woken_or_finds_it_cancelled() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let elder_bell = Bell::new();
+        let mut elder = middle.cancelled_owned();
+        let elder_poll = poll(&mut elder, &elder_bell);
+        assert!(elder_poll.is_pending());
+
+        let canceller = thread::spawn(move || root.cancel());
+        let bell = Bell::new();
+        let mut cancelled = leaf.cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        canceller.join().unwrap();
+        check_waiter(elder_poll, elder, &elder_bell);
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn both_of_two_waiters_that_list_the_same_child_are_woken_or_find_it_cancelled() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let wait = |token: CancellationToken| {
+            move || {
+                let bell = Bell::new();
+                let mut cancelled = token.cancelled_owned();
+                (poll(&mut cancelled, &bell), cancelled, bell)
+            }
+        };
+        let one = thread::spawn(wait(child.clone()));
+        let other = thread::spawn(wait(child));
+        root.cancel();
+        for waiter in [one, other] {
+            let (first_poll, cancelled, bell) = waiter.join().unwrap();
+            check_waiter(first_poll, cancelled, &bell);
+        }
+    });
+}
+
+#[test]
+fn both_of_two_waiters_that_list_the_same_child_are_woken_by_a_later_cancel() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let mut one = leaf.clone().cancelled_owned();
+        let (mut other, bell) = (leaf.cancelled_owned(), Bell::new());
+        let waiter = thread::spawn(move || {
+            let bell = Bell::new();
+            (poll(&mut one, &bell), one, bell)
+        });
+        let first_poll = poll(&mut other, &bell);
+        // It may come before the other thread has listed anything: then the other has to find it cancelled.
+        root.cancel();
+        check_waiter(first_poll, other, &bell);
+        let (first_poll, cancelled, bell) = waiter.join().unwrap();
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn waiters_at_the_leaf_and_at_the_middle_are_woken_or_find_it_cancelled() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let wait = |token: CancellationToken| {
+            move || {
+                let bell = Bell::new();
+                let mut cancelled = token.cancelled_owned();
+                (poll(&mut cancelled, &bell), cancelled, bell)
+            }
+        };
+        let at_leaf = thread::spawn(wait(leaf));
+        let at_middle = thread::spawn(wait(middle));
+        root.cancel();
+        for waiter in [at_leaf, at_middle] {
+            let (first_poll, cancelled, bell) = waiter.join().unwrap();
+            check_waiter(first_poll, cancelled, &bell);
+        }
+    });
+}
+
+#[test]
+fn a_waiter_is_woken_once_though_parent_and_child_are_cancelled_at_once() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let cancel_root = thread::spawn(move || root.cancel());
+        let cancel_middle = thread::spawn(move || middle.cancel());
+        let bell = Bell::new();
+        let mut cancelled = leaf.cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        cancel_root.join().unwrap();
+        cancel_middle.join().unwrap();
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn a_look_does_not_keep_the_wake_from_a_waiter() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let bell = Bell::new();
+        let mut cancelled = leaf.clone().cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        assert!(first_poll.is_pending());
+
+        let canceller = thread::spawn(move || root.cancel());
+        let _ = leaf.stop_reason();
+        canceller.join().unwrap();
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn whoever_cancels_a_token_finds_its_waiter_told_or_being_told() {
+    model(|| {
+        let token = CancellationToken::new();
+        let bell = Bell::new();
+        let mut cancelled = token.clone().cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        let canceller = thread::spawn({
+            let token = token.clone();
+            move || token.cancel_with("one")
+        });
+        let other_won = token.cancel_with("other");
+        let one_won = canceller.join().unwrap();
+        assert!(one_won != other_won, "exactly one wins");
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn a_child_made_during_a_cancel_is_cancelled_with_its_reason() {
+    model(|| {
+        let [root, middle, _] = chain();
+        let canceller = thread::spawn(move || root.cancel_with("root"));
+        let child = middle.child_token();
+        let early = child.stop_reason();
+        canceller.join().unwrap();
+        assert_eq!(reason(&child), "root");
+        assert!(early.is_none_or(|early| early.to_string() == "root"));
+    });
+}
+
+#[test]
+fn a_waiter_on_a_child_made_during_a_cancel_is_woken_or_finds_it_cancelled() {
+    model(|| {
+        let root = CancellationToken::new();
+        let canceller = thread::spawn({
+            let root = root.clone();
+            move || root.cancel()
+        });
+        let bell = Bell::new();
+        let mut cancelled = root.child_token().cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        canceller.join().unwrap();
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn a_waiter_dropped_during_a_cancel_is_woken_at_most_once_and_leaves_nothing() {
+    model(|| {
+        let root = CancellationToken::new();
+        let bell = Bell::new();
+        let mut cancelled = root.child_token().cancelled_owned();
+        assert!(poll(&mut cancelled, &bell).is_pending());
+        let canceller = thread::spawn(move || root.cancel());
+        drop(cancelled);
+        canceller.join().unwrap();
+        assert!(bell.rings() <= 1);
+        assert_eq!(Arc::strong_count(&bell), 1);
+    });
+}
+
+#[test]
+fn a_neighbour_of_a_waiter_that_is_dropped_during_a_cancel_is_woken() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let mut leaver = child.clone().cancelled_owned();
+        assert!(poll(&mut leaver, &Bell::new()).is_pending());
+        let bell = Bell::new();
+        let mut stayer = child.cancelled_owned();
+        let first_poll = poll(&mut stayer, &bell);
+        let canceller = thread::spawn(move || root.cancel());
+        drop(leaver);
+        canceller.join().unwrap();
+        check_waiter(first_poll, stayer, &bell);
+    });
+}
+
+#[test]
+fn the_last_handle_of_a_listed_child_can_be_dropped_during_a_cancel() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let mut gone = leaf.clone().cancelled_owned();
+        assert!(poll(&mut gone, &Bell::new()).is_pending());
+        drop((gone, middle));
+        // Its neighbour in the root's list, after it.
+        let bell = Bell::new();
+        let mut neighbour = root.child_token().cancelled_owned();
+        let first_poll = poll(&mut neighbour, &bell);
+
+        let canceller = thread::spawn({
+            let root = root.clone();
+            move || root.cancel()
+        });
+        // The leaf and the middle go with it, here or at the end of the canceller's visit.
+        drop(leaf);
+        canceller.join().unwrap();
+        check_waiter(first_poll, neighbour, &bell);
+        assert!(root.is_cancelled());
+    });
+}
+
+#[test]
+fn the_last_handle_of_a_listed_child_can_be_dropped_while_another_registers() {
+    model(|| {
+        let root = CancellationToken::new();
+        let leaver = root.child_token();
+        let mut gone = leaver.clone().cancelled_owned();
+        assert!(poll(&mut gone, &Bell::new()).is_pending());
+        drop(gone);
+        let stayer = root.child_token();
+        let dropper = thread::spawn(move || drop(leaver));
+        let bell = Bell::new();
+        let mut cancelled = stayer.cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        dropper.join().unwrap();
+        root.cancel();
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn the_latest_waker_is_woken_though_it_came_during_the_cancel() {
+    model(|| {
+        let root = CancellationToken::new();
+        let (earlier, latest) = (Bell::new(), Bell::new());
+        let mut cancelled = root.child_token().cancelled_owned();
+        assert!(poll(&mut cancelled, &earlier).is_pending());
+        let canceller = thread::spawn(move || root.cancel());
+        let second_poll = poll(&mut cancelled, &latest);
+        canceller.join().unwrap();
+        assert!(earlier.rings() + latest.rings() <= 1);
+        check_waiter(second_poll, cancelled, &latest);
+        assert_eq!(Arc::strong_count(&earlier), 1);
+    });
+}
+
+#[test]
+fn a_losing_cancel_leaves_the_whole_subtree_cancelled() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let cancel = |mine: &'static str, root: CancellationToken, leaf: CancellationToken| {
+            move || {
+                let won = root.cancel_with(mine);
+                assert!(leaf.is_cancelled());
+                (won, reason(&leaf))
+            }
+        };
+        let canceller = thread::spawn(cancel("one", root.clone(), leaf.clone()));
+        let (other_won, other_saw) = cancel("other", root.clone(), leaf.clone())();
+        let (one_won, one_saw) = canceller.join().unwrap();
+        assert!(one_won != other_won, "exactly one wins");
+        assert_eq!(one_saw, other_saw);
+        assert_eq!(one_saw, if one_won { "one" } else { "other" });
+        for token in [&root, &middle, &leaf] {
+            assert_eq!(reason(token), one_saw);
+        }
+    });
+}
+
+/// What a thread sees after its cancel is what everybody sees for ever; a child that won has its own reason, and so
+/// has all that is below it.
+#[test]
+fn all_agree_on_the_reasons_of_a_parent_and_a_child_cancelled_at_once() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let canceller = thread::spawn({
+            let [root, leaf] = [&root, &leaf].map(Clone::clone);
+            move || (root.cancel_with("root"), reason(&leaf))
+        });
+        let middle_won = middle.cancel_with("middle");
+        let seen_here = reason(&leaf);
+        let (root_won, seen_there) = canceller.join().unwrap();
+
+        assert!(root_won);
+        assert_eq!(reason(&root), "root");
+        let expected = if middle_won { "middle" } else { "root" };
+        assert_eq!(reason(&middle), expected);
+        assert_eq!(reason(&leaf), expected);
+        assert_eq!(seen_here, expected);
+        assert_eq!(seen_there, expected);
+    });
+}
+
+/// The same with a waiter at the leaf, so that the cancels come by there as well.
+#[test]
+fn all_agree_on_the_reasons_below_two_cancels_that_tell_a_waiter() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let bell = Bell::new();
+        let mut cancelled = leaf.clone().cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        let canceller = thread::spawn({
+            let root = root.clone();
+            move || root.cancel_with("root")
+        });
+        let middle_won = middle.cancel_with("middle");
+        let root_won = canceller.join().unwrap();
+
+        assert!(root_won);
+        let expected = if middle_won { "middle" } else { "root" };
+        assert_eq!(reason(&leaf), expected);
+        assert_eq!(reason(&middle), expected);
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn all_agree_on_the_reason_that_two_looks_fix_while_the_middle_is_cancelled() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let look =
+            |leaf: CancellationToken| move || leaf.stop_reason().map(|reason| reason.to_string());
+        let canceller = thread::spawn({
+            let look = look(leaf.clone());
+            move || {
+                root.cancel_with("root");
+                look()
+            }
+        });
+        let looker = thread::spawn(look(leaf.clone()));
+        let middle_won = middle.cancel_with("middle");
+        let looks = [canceller.join().unwrap(), looker.join().unwrap()];
+
+        let expected = if middle_won { "middle" } else { "root" };
+        assert_eq!(reason(&middle), expected);
+        assert_eq!(reason(&leaf), expected);
+        for seen in looks.into_iter().flatten() {
+            assert_eq!(seen, expected);
+        }
+    });
+}
+
+#[derive(Debug)]
+struct PanicsOnDrop;
+
+impl Display for PanicsOnDrop {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("an error")
+    }
+}
+
+impl Error for PanicsOnDrop {}
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        // Without a message for each of the interleavings.
+        panic::resume_unwind(Box::new("dropped"));
+    }
+}
+
+/// The loser has taken the waiters by the time it drops its reason: it has to tell them first.
+#[test]
+fn a_losing_reason_that_panics_when_dropped_keeps_no_wake_from_a_waiter() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let bell = Bell::new();
+        let mut cancelled = child.clone().cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        let canceller = thread::spawn({
+            let root = root.clone();
+            move || root.cancel()
+        });
+        let looker = thread::spawn({
+            let child = child.clone();
+            move || drop(child.stop_reason())
+        });
+        let reason = StopReason::custom(PanicsOnDrop);
+        let won = panic::catch_unwind(AssertUnwindSafe(|| child.cancel_with(reason)));
+        canceller.join().unwrap();
+        looker.join().unwrap();
+        if won.is_ok() {
+            // It is the child's reason now, and must not go here.
+            mem::forget(child.clone());
+        }
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+/// The cancel comes by a child that has a reason of its own, and is left with the last of the child.
+#[test]
+fn a_reason_that_goes_with_a_child_during_a_cancel_keeps_no_wake_from_its_neighbour() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let mut gone = child.clone().cancelled_owned();
+        assert!(poll(&mut gone, &Bell::new()).is_pending());
+        drop(gone);
+        assert!(child.cancel_with(StopReason::custom(PanicsOnDrop)));
+        let bell = Bell::new();
+        let mut neighbour = root.child_token().cancelled_owned();
+        let first_poll = poll(&mut neighbour, &bell);
+
+        let dropper = thread::spawn(move || {
+            let _ = child.stop_reason();
+            panic::catch_unwind(AssertUnwindSafe(|| drop(child))).is_ok()
+        });
+        let cancelled = panic::catch_unwind(AssertUnwindSafe(|| root.cancel())).is_ok();
+        let dropped = dropper.join().unwrap();
+        assert!(cancelled != dropped, "the panic comes out once");
+        check_waiter(first_poll, neighbour, &bell);
+    });
+}
+
+#[test]
+fn a_look_that_sees_a_cancel_sees_a_reason_and_keeps_it() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let canceller = thread::spawn(move || root.cancel_with(StopReason::ConsumerDropped));
+        if leaf.is_cancelled() {
+            assert_eq!(reason(&leaf), StopReason::ConsumerDropped.to_string());
+            assert!(leaf.is_cancelled());
+        }
+        canceller.join().unwrap();
+    });
+}
+
+#[test]
+fn what_was_written_before_a_cancel_is_seen_with_it() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let written = Arc::new(AtomicUsize::new(0));
+        let canceller = thread::spawn({
+            let written = Arc::clone(&written);
+            move || {
+                written.store(1, Ordering::Relaxed);
+                root.cancel();
+            }
+        });
+        if leaf.is_cancelled() {
+            assert_eq!(written.load(Ordering::Relaxed), 1);
+        }
+        canceller.join().unwrap();
+    });
+}
+
+/// What a look has fixed is a store of its own: it has to hand on what it was made of.
+#[test]
+fn what_was_written_before_a_cancel_is_seen_with_what_a_look_has_fixed() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let written = Arc::new(AtomicUsize::new(0));
+        let canceller = thread::spawn({
+            let written = Arc::clone(&written);
+            move || {
+                written.store(1, Ordering::Relaxed);
+                root.cancel();
+            }
+        });
+        let looker = thread::spawn({
+            let leaf = leaf.clone();
+            move || drop(leaf.stop_reason())
+        });
+        if leaf.is_cancelled() {
+            assert_eq!(written.load(Ordering::Relaxed), 1);
+        }
+        canceller.join().unwrap();
+        looker.join().unwrap();
+    });
+}
+
+#[test]
+fn what_was_written_before_a_cancel_is_seen_by_a_waiter_that_is_refused() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let written = Arc::new(AtomicUsize::new(0));
+        let canceller = thread::spawn({
+            let written = Arc::clone(&written);
+            move || {
+                written.store(1, Ordering::Relaxed);
+                root.cancel();
+            }
+        });
+        if poll(&mut leaf.cancelled_owned(), &Bell::new()).is_ready() {
+            assert_eq!(written.load(Ordering::Relaxed), 1);
+        }
+        canceller.join().unwrap();
+    });
+}

@@ -1,16 +1,12 @@
 //! What can stop a stream: tokens, futures, and whatever implements [`Signal`].
 
-use crate::StopReason;
-use futures_util::task::AtomicWaker;
+use crate::{StopReason, bell::Bell};
 use pin_project::{pin_project, pinned_drop};
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 /// Something that fires once, and stays fired.
@@ -74,7 +70,7 @@ use std::{
 pub trait Signal {
     /// Whether it has fired. Asked before every item, so it should cost a load or two.
     ///
-    /// Once it has said `true` it says so for ever, and `poll_fired` is ready.
+    /// `true` is taken for true once `poll_fired` is ready.
     fn is_fired(self: Pin<&mut Self>) -> bool;
 
     /// The reason if it has fired; else `cx`'s waker, and no earlier one, is woken when it fires.
@@ -168,13 +164,10 @@ impl Signal for Never {
 /// assert_eq!(block_on(numbers.next()), None);
 /// ```
 pub fn when<Fut: Future>(future: Fut) -> When<Fut> {
-    let bell = Arc::new(Bell {
-        rung: AtomicBool::new(true),
-        stream: AtomicWaker::new(),
-    });
+    let bell = Bell::new();
     When {
         future: Some(future),
-        waker: Waker::from(Arc::clone(&bell)),
+        waker: bell.waker(),
         bell,
     }
 }
@@ -191,31 +184,11 @@ pub struct When<Fut> {
     waker: Waker,
 }
 
-/// The future's waker: notes that the future wants to be polled, and wakes the stream.
-#[derive(Debug)]
-struct Bell {
-    // ORDERING: `Release` when it rings, `Acquire` when it is heard: the poll sees what the waking thread did. What
-    // rings while the stream registers is caught by the `AtomicWaker`, as it is asked for after registering.
-    rung: AtomicBool,
-    stream: AtomicWaker,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.stream.wake();
-    }
-}
-
 #[pinned_drop]
 impl<Fut> PinnedDrop for When<Fut> {
     fn drop(self: Pin<&mut Self>) {
         // Whoever keeps the future's waker shall not keep the stream's task.
-        drop(self.project().bell.stream.take());
+        self.project().bell.forget_stream();
     }
 }
 
@@ -226,27 +199,25 @@ impl<Fut: Future> When<Fut> {
         let Some(future) = this.future.as_mut().as_pin_mut() else {
             return true;
         };
-        // Silenced first: it may ring again while the future is polled.
-        this.bell.rung.store(false, Ordering::Relaxed);
-        let ready = future.poll(&mut Context::from_waker(this.waker)).is_ready();
-        if ready {
+        this.bell.silence();
+        let is_ready = future.poll(&mut Context::from_waker(this.waker)).is_ready();
+        if is_ready {
             // Rung for ever, so that one flag is all that an item has to ask for.
-            this.bell.rung.store(true, Ordering::Relaxed);
+            this.bell.ring();
             this.future.set(None);
         }
-        ready
+        is_ready
     }
 }
 
 impl<Fut: Future> Signal for When<Fut> {
     #[inline]
     fn is_fired(mut self: Pin<&mut Self>) -> bool {
-        let this = self.as_mut().project();
-        this.bell.rung.load(Ordering::Acquire) && self.poll_future()
+        self.as_mut().project().bell.is_rung() && self.poll_future()
     }
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        self.as_mut().project().bell.stream.register(cx.waker());
+        self.as_mut().project().bell.wake_at_ring(cx);
         if self.is_fired() {
             Poll::Ready(StopReason::Cancelled)
         } else {
@@ -257,7 +228,7 @@ impl<Fut: Future> Signal for When<Fut> {
     fn look(self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
         // A whole row has come, and the adapter has yielded.
         if items > 0 {
-            self.bell.rung.store(true, Ordering::Relaxed);
+            self.project().bell.ring();
         }
         u32::MAX
     }

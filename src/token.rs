@@ -1,3 +1,4 @@
+mod listeners;
 mod tree;
 
 use crate::{IntoSignal, Signal, StopReason};
@@ -205,10 +206,7 @@ impl Signal for CancelledOwned {
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         match self.0.poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => match self.0.token.stop_reason() {
-                Some(reason) => Poll::Ready(reason),
-                None => unreachable!("a cancelled token has a reason"),
-            },
+            Poll::Ready(()) => Poll::Ready(self.0.reason()),
         }
     }
 }
@@ -254,6 +252,14 @@ impl<T: Borrow<CancellationToken>> Listening<T> {
     #[inline]
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         self.waiter.poll(&self.token.borrow().node, cx)
+    }
+
+    #[cold]
+    fn reason(&self) -> StopReason {
+        match self.token.borrow().stop_reason() {
+            Some(reason) => reason,
+            None => unreachable!("a cancelled token has a reason"),
+        }
     }
 }
 

@@ -2,8 +2,8 @@ use std::{ptr, task::Waker};
 
 /// Which waker it is, without keeping one.
 ///
-/// Two wakers of the same id wake the same task as long as one of them lives: afterwards its addresses may be reused.
-#[derive(Default, PartialEq)]
+/// An id means one waker as long as that one lives, or a clone of it with the same data.
+#[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct WakerId {
     data: usize,
     vtable: usize,
@@ -15,6 +15,19 @@ impl WakerId {
         Self {
             data: waker.data().addr(),
             vtable: ptr::from_ref(waker.vtable()).addr(),
+        }
+    }
+
+    /// The id of a waker of which `clone` is kept.
+    ///
+    /// Not the clone's own: a vtable can have one address here and another there, as tokio's has under optimisation,
+    /// so that a waker is not always recognised by its clone. The clone's only if its data is different: then nothing
+    /// keeps the original's address from being used again.
+    pub(crate) fn kept_by(clone: &Waker, original: &Waker) -> Self {
+        if clone.data() == original.data() {
+            Self::of(original)
+        } else {
+            Self::of(clone)
         }
     }
 }

@@ -1,3 +1,51 @@
-//! stopcock beside its peers.
+//! stopcock beside its peers, measured in the same run, and beside the bars it is held to.
+//!
+//! ```text
+//! cargo run --release -p stopcock-bench              # everything
+//! cargo run --release -p stopcock-bench -- deadline  # the work whose name contains that word
+//! ```
+//!
+//! Instructions are counted by callgrind, where valgrind is installed.
 
-fn main() {}
+mod adapter;
+mod allocations;
+mod callgrind;
+mod cancel;
+mod case;
+mod deadline;
+mod drop_latency;
+mod generator;
+mod polling;
+mod report;
+mod stops;
+mod token;
+
+use case::Row;
+use std::env;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
+
+fn main() {
+    let rows: Vec<Row> = [
+        adapter::rows(),
+        deadline::rows(),
+        generator::rows(),
+        token::rows(),
+        cancel::rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [] => report::print(&rows, ""),
+        [word] => report::print(&rows, word),
+        // How this program calls itself under callgrind.
+        [command, row, case, n] if command == "run" => {
+            case::find(&rows, row, case)(n.parse().expect("a number of operations"));
+        }
+        _ => panic!("usage: stopcock-bench [word]"),
+    }
+}

@@ -1,4 +1,4 @@
-use super::valve::{Flow, Valve};
+use super::valve::{Halt, Valve};
 use crate::{CancelledOwned, Signal, StopReason};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -35,10 +35,11 @@ impl<S: Stream, G: Signal> Stream for TakeUntilCancelled<S, G> {
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        self.project().valve.poll_next(cx).map(|flow| match flow {
-            Flow::Item(item) => Some(item),
-            Flow::Stopped | Flow::Ended => None,
-        })
+        match self.project().valve.poll_next(cx) {
+            Ok(item) => Poll::Ready(Some(item)),
+            Err(Halt::Pending) => Poll::Pending,
+            Err(Halt::Stopped | Halt::Ended) => Poll::Ready(None),
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

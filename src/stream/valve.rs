@@ -11,11 +11,11 @@ use std::{
 };
 
 /// How many items in a row an adapter lets by before it yields to its siblings.
-const ITEMS_IN_A_ROW: u32 = 1024;
+const ITEMS_IN_A_ROW: u16 = 1024;
 
-/// What came of a poll.
-pub(crate) enum Flow<T> {
-    Item(T),
+/// Why no item came of a poll.
+pub(crate) enum Halt {
+    Pending,
     /// The signal stopped it, in this very poll.
     Stopped,
     /// It is over: the source ended, or it had been over before.
@@ -38,16 +38,17 @@ enum State<S, G> {
     Over(Option<StopReason>),
 }
 
-/// The items since the last `Pending`.
+/// The items since the last `Pending`, in stretches between two close looks at the signal.
 struct Row {
-    /// How many more may come in this stretch, before the signal is looked at closely or the row is over.
-    unwatched: u32,
-    /// How many there are in this stretch.
-    stretch: u32,
-    /// How many may come in this row after this stretch.
-    left: u32,
-    /// Whether a poll has panicked. Then `unwatched` is 0, and no item has to ask.
-    broken: bool,
+    /// How many more may come in this stretch. None once the stream is over, or a poll has panicked.
+    unwatched: u16,
+    /// How long this stretch is; 0 for the first one of a row.
+    stretch: u16,
+    /// How long the first one is: a whole row, or nothing if the signal wants a look before.
+    first_stretch: u16,
+    /// How many may come in this row after this stretch, unless it is the first one.
+    left: u16,
+    is_broken: bool,
 }
 
 impl<S, G> Valve<S, G> {
@@ -57,8 +58,9 @@ impl<S, G> Valve<S, G> {
             row: Row {
                 unwatched: 0,
                 stretch: 0,
-                left: ITEMS_IN_A_ROW,
-                broken: false,
+                first_stretch: 0,
+                left: 0,
+                is_broken: false,
             },
         }
     }
@@ -71,7 +73,7 @@ impl<S, G> Valve<S, G> {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.row.broken || matches!(self.state, State::Over(_))
+        self.row.is_broken || matches!(self.state, State::Over(_))
     }
 
     /// For the `Debug` of an adapter: neither source nor signal has to have one.
@@ -87,90 +89,120 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     /// How many items may still come at the most. At the least none do, as it can be stopped at any time.
     pub(crate) fn upper_bound(&self) -> Option<usize> {
         match &self.state {
-            State::Open(source, _) if !self.row.broken => source.size_hint().1,
+            State::Open(source, _) if !self.row.is_broken => source.size_hint().1,
             _ => Some(0),
         }
     }
 
     #[inline]
-    pub(crate) fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Flow<S::Item>> {
-        let mut this = self.project();
-        let StateProjection::Open(source, mut signal) = this.state.as_mut().project() else {
-            return Poll::Ready(Flow::Ended);
+    pub(crate) fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Result<S::Item, Halt> {
+        if self.as_mut().project().row.count_down() {
+            self.as_mut().begin_stretch(cx)?;
+        }
+        let this = self.as_mut().project();
+        let StateProjection::Open(source, mut signal) = this.state.project() else {
+            return Err(Halt::Ended);
         };
         let guard = BreakOnPanic(this.row);
-        let row = &mut *guard.0;
-
-        if row.unwatched == 0 {
-            match row.begin_stretch(signal.as_mut(), cx) {
-                Stretch::Begun => {}
-                Stretch::Yield => return guard.defuse(Poll::Pending),
-                Stretch::Broken => {
-                    this.state.set(State::Over(None));
-                    return guard.defuse(Poll::Ready(Flow::Ended));
-                }
-            }
-        }
         // The signal is asked first, so that a source which is always ready cannot outrun it.
-        if !signal.as_mut().is_fired() {
-            match source.poll_next(cx) {
-                Poll::Ready(Some(item)) => {
-                    row.unwatched -= 1;
-                    return guard.defuse(Poll::Ready(Flow::Item(item)));
-                }
-                Poll::Ready(None) => {
-                    this.state.set(State::Over(None));
-                    return guard.defuse(Poll::Ready(Flow::Ended));
-                }
-                Poll::Pending => {
-                    row.begin();
-                    row.stretch = 0;
+        if signal.as_mut().is_fired() {
+            if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
+                guard.defuse(());
+                return Err(self.end(Some(reason)));
+            }
+        }
+        match source.poll_next(cx) {
+            Poll::Ready(Some(item)) => guard.defuse(Ok(item)),
+            Poll::Ready(None) => {
+                guard.defuse(());
+                Err(self.end(None))
+            }
+            Poll::Pending => {
+                guard.0.begin();
+                // A signal that fired during the poll is noticed here.
+                match guard.defuse(signal.poll_fired(cx)) {
+                    Poll::Ready(reason) => Err(self.end(Some(reason))),
+                    Poll::Pending => Err(Halt::Pending),
                 }
             }
         }
-        // Either it has fired or it shall wake the stream: a signal that fired during the poll is noticed here.
-        let flow = match signal.poll_fired(cx) {
-            Poll::Ready(reason) => {
-                this.state.set(State::Over(Some(reason)));
-                Poll::Ready(Flow::Stopped)
-            }
-            Poll::Pending => Poll::Pending,
-        };
-        guard.defuse(flow)
     }
-}
 
-enum Stretch {
-    Begun,
-    Yield,
-    Broken,
+    /// What is not needed for every item.
+    #[inline(never)]
+    fn begin_stretch(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<(), Halt> {
+        let this = self.as_mut().project();
+        let StateProjection::Open(_, mut signal) = this.state.project() else {
+            this.row.unwatched = 0;
+            return Err(Halt::Ended);
+        };
+        if this.row.is_broken {
+            return Err(self.end(None));
+        }
+        let guard = BreakOnPanic(this.row);
+        let items = guard.0.end_stretch();
+        if guard.0.left == 0 && !signal.as_mut().is_fired() {
+            guard.0.left = ITEMS_IN_A_ROW;
+            cx.waker().wake_by_ref();
+            return guard.defuse(Err(Halt::Pending));
+        }
+        let next_look = signal.look(items.into(), cx);
+        guard.0.begin_stretch(next_look);
+        guard.defuse(Ok(()))
+    }
+
+    #[cold]
+    fn end(self: Pin<&mut Self>, reason: Option<StopReason>) -> Halt {
+        let mut this = self.project();
+        let halt = match reason {
+            Some(_) => Halt::Stopped,
+            None => Halt::Ended,
+        };
+        this.row.unwatched = 0;
+        this.state.set(State::Over(reason));
+        halt
+    }
 }
 
 impl Row {
-    fn begin(&mut self) {
-        self.unwatched = 0;
-        self.left = ITEMS_IN_A_ROW;
+    /// Counts one, whatever will come of the poll: only an item goes on in the same stretch. Whether none was left.
+    #[inline]
+    fn count_down(&mut self) -> bool {
+        let (unwatched, was_used_up) = self.unwatched.overflowing_sub(1);
+        self.unwatched = unwatched;
+        was_used_up
     }
 
-    #[inline(never)]
-    fn begin_stretch<G: Signal>(
-        &mut self,
-        mut signal: Pin<&mut G>,
-        cx: &mut Context<'_>,
-    ) -> Stretch {
-        if self.broken {
-            return Stretch::Broken;
+    #[inline]
+    fn begin(&mut self) {
+        self.unwatched = self.first_stretch;
+        self.stretch = 0;
+    }
+
+    /// How many items have come in it.
+    fn end_stretch(&mut self) -> u16 {
+        self.unwatched = 0;
+        if self.stretch == 0 {
+            self.stretch = self.first_stretch;
+            self.left = ITEMS_IN_A_ROW - self.first_stretch;
         }
-        if self.left == 0 && !signal.as_mut().is_fired() {
-            self.begin();
-            cx.waker().wake_by_ref();
-            return Stretch::Yield;
-        }
-        // A fired signal with nothing left is not yielded for; the stretch is never used.
-        self.stretch = signal.look(self.stretch, cx).clamp(1, self.left.max(1));
+        self.stretch
+    }
+
+    fn begin_stretch(&mut self, next_look: u32) {
+        let next_look = u16::try_from(next_look).unwrap_or(u16::MAX);
+        self.first_stretch = match next_look {
+            0..ITEMS_IN_A_ROW => 0,
+            _ => ITEMS_IN_A_ROW,
+        };
+        // At least one, for a signal that has fired with nothing left.
+        self.stretch = next_look.min(self.left).max(1);
         self.left = self.left.saturating_sub(self.stretch);
-        self.unwatched = self.stretch;
-        Stretch::Begun
+        // The item at hand is the first.
+        self.unwatched = self.stretch - 1;
     }
 }
 
@@ -189,6 +221,6 @@ impl BreakOnPanic<'_> {
 impl Drop for BreakOnPanic<'_> {
     fn drop(&mut self) {
         self.0.unwatched = 0;
-        self.0.broken = true;
+        self.0.is_broken = true;
     }
 }

@@ -1,4 +1,4 @@
-use super::valve::{Flow, Valve};
+use super::valve::{Halt, Valve};
 use crate::{StopReason, clock::Deadline};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -37,11 +37,12 @@ impl<S: Stream> Stream for WithDeadline<S> {
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut valve = self.project().valve;
-        valve.as_mut().poll_next(cx).map(|flow| match flow {
-            Flow::Item(item) => Some(Ok(item)),
-            Flow::Stopped => valve.stop_reason().cloned().map(Err),
-            Flow::Ended => None,
-        })
+        match valve.as_mut().poll_next(cx) {
+            Ok(item) => Poll::Ready(Some(Ok(item))),
+            Err(Halt::Pending) => Poll::Pending,
+            Err(Halt::Stopped) => Poll::Ready(valve.stop_reason().cloned().map(Err)),
+            Err(Halt::Ended) => Poll::Ready(None),
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -24,22 +24,22 @@
 //!    waited on it or below it, and stays listed until it goes.
 //! 5. The list of a node is taken only under the lock under which the node is found or made cancelled, and nothing
 //!    enters it afterwards. So a listener that got in while the node was open is always taken by someone, once.
-//! 6. Once `listed` is set, the parent either lists the node or has had its list taken by a cancel, which will come
+//! 6. Once `is_listed` is set, the parent either lists the node or has had its list taken by a cancel, which will come
 //!    to the node. With 5: a waiter that got into its node's list, and then found each ancestor listed or listed it,
 //!    is woken by a cancel of any of them.
 //! 7. Every walk is a loop: up the parents, down the listeners, and along the parents that a drop lets go of.
 
+use super::listeners::{Listener, Listeners, NO_KEY, Taken};
 use crate::{
     StopReason,
-    sync::{AtomicU8, AtomicUsize, Mutex, MutexGuard, Ordering},
+    sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering},
     waker_id::WakerId,
 };
 use std::{
     any::Any,
-    collections::{BTreeMap, btree_map},
     mem,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
     thread,
 };
@@ -50,11 +50,11 @@ const CANCELLED: u8 = 2;
 
 pub(super) struct Node {
     // ORDERING: stored with `Release` under the lock, loaded with `Acquire` without it. The pair makes what came
-    // before a cancel visible to whoever sees the cancel, by whichever node of the subtree.
+    // before a cancel visible to whoever sees the cancel, by whichever node below.
     state: AtomicU8,
-    /// The key under which `parent` lists this node, or `NO_KEY`.
+    /// Whether `listed_as` is set.
     // ORDERING: `Relaxed`. It publishes nothing: invariant 6 rests on the order of critical sections alone.
-    listed: AtomicUsize,
+    is_listed: AtomicBool,
     parent: Option<Arc<Self>>,
     guarded: Mutex<Guarded>,
 }
@@ -63,6 +63,8 @@ pub(super) struct Node {
 struct Guarded {
     /// `Some` from when `state` is `CANCELLED`.
     reason: Option<StopReason>,
+    /// The key under which `parent` lists this node, or `NO_KEY`.
+    listed_as: u64,
     listeners: Listeners,
 }
 
@@ -79,7 +81,7 @@ impl Node {
     fn new(state: u8, parent: Option<Arc<Self>>) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU8::new(state),
-            listed: AtomicUsize::new(NO_KEY),
+            is_listed: AtomicBool::new(false),
             parent,
             guarded: Mutex::new(Guarded::default()),
         })
@@ -88,17 +90,32 @@ impl Node {
     /// Whether this node or an ancestor has been cancelled: a load for each level, one for a root.
     #[inline]
     pub(super) fn is_cancelled(&self) -> bool {
+        // A root and the child of one, which most tokens are, without a loop.
+        let state = self.state.load(Ordering::Acquire);
+        if state == OPEN_ROOT {
+            return false;
+        }
+        match &self.parent {
+            Some(parent) if parent.state.load(Ordering::Acquire) == OPEN_ROOT => state == CANCELLED,
+            _ => self.is_cancelled_in_the_depth(),
+        }
+    }
+
+    #[cold]
+    fn is_cancelled_in_the_depth(&self) -> bool {
         let mut node = self;
-        loop {
-            match node.state.load(Ordering::Acquire) {
-                OPEN_ROOT => return false,
-                OPEN_CHILD => match &node.parent {
-                    Some(parent) => node = parent,
-                    None => return false,
-                },
-                _ => return true,
+        while !node.is_closed() {
+            match &node.parent {
+                Some(parent) => node = parent,
+                None => return false,
             }
         }
+        true
+    }
+
+    /// Whether this very node is cancelled.
+    fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == CANCELLED
     }
 
     /// The reason, if this node is cancelled: of its nearest cancelled ancestor, and from now on its own.
@@ -135,9 +152,9 @@ impl Node {
     }
 
     /// Fixes `reason` unless one is fixed already, and takes the listeners.
-    fn close(&self, reason: StopReason) -> (bool, StopReason, Entries) {
+    fn close(&self, reason: StopReason) -> (bool, StopReason, Taken) {
         let mut guarded = self.lock();
-        let listeners = mem::take(&mut guarded.listeners.entries);
+        let listeners = guarded.listeners.take();
         let (won, reason) = self.settle(guarded, reason);
         (won, reason, listeners)
     }
@@ -160,14 +177,15 @@ impl Node {
 
     /// The reason fixed in this very node.
     fn own_reason(&self) -> Option<StopReason> {
-        if self.state.load(Ordering::Acquire) != CANCELLED {
+        if !self.is_closed() {
             return None;
         }
         self.lock().reason.clone()
     }
 
     /// Lists a listener here, or gives it back if this node is cancelled.
-    fn insert(&self, listener: Listener) -> Result<usize, Listener> {
+    #[inline(always)]
+    fn insert(&self, listener: Listener) -> Result<u64, Listener> {
         let mut guarded = self.lock();
         match guarded.reason {
             None => Ok(guarded.listeners.insert(listener)),
@@ -175,33 +193,23 @@ impl Node {
         }
     }
 
-    /// Puts a listener in another's place and answers with that one, or gives it back if there is none.
-    fn replace(&self, key: usize, listener: Listener) -> Result<Listener, Listener> {
-        match self.lock().listeners.entries.get_mut(&key) {
-            Some(entry) => Ok(mem::replace(entry, listener)),
-            None => Err(listener),
-        }
-    }
-
-    /// Takes a listener out. Whoever calls drops it, and holds no lock by then.
-    fn remove(&self, key: usize) -> Option<Listener> {
-        self.lock().listeners.entries.remove(&key)
+    /// Takes a listener out, and drops it without the lock.
+    fn remove(&self, key: u64) {
+        let listener = self.lock().listeners.remove(key);
+        drop(listener);
     }
 
     /// Makes sure that a cancel of any ancestor comes by here; `false` if one has been cancelled.
     fn list_up_to_root(self: &Arc<Self>) -> bool {
         let mut node = self;
         while let Some(parent) = &node.parent {
-            if node.listed.load(Ordering::Relaxed) == NO_KEY {
+            if !node.is_listed.load(Ordering::Relaxed) {
                 let Ok(key) = parent.insert(Listener::Child(Arc::downgrade(node))) else {
                     return false;
                 };
-                let first =
-                    node.listed
-                        .compare_exchange(NO_KEY, key, Ordering::Relaxed, Ordering::Relaxed);
-                if first.is_err() {
+                if !node.set_listed(key) {
                     // Another thread has listed it meanwhile. Neither of the two has to wait for the other.
-                    drop(parent.remove(key));
+                    parent.remove(key);
                 }
             }
             // Up to the root even where a node is listed: the thread that listed it may not be there yet.
@@ -210,12 +218,22 @@ impl Node {
         true
     }
 
+    fn set_listed(&self, key: u64) -> bool {
+        let mut guarded = self.lock();
+        let is_first = guarded.listed_as == NO_KEY;
+        if is_first {
+            guarded.listed_as = key;
+            self.is_listed.store(true, Ordering::Relaxed);
+        }
+        is_first
+    }
+
     /// For a node that goes.
     fn leave_parent(&mut self) -> Option<Arc<Self>> {
         let parent = self.parent.take()?;
-        let key = self.listed.load(Ordering::Relaxed);
-        if key != NO_KEY {
-            drop(parent.remove(key));
+        if self.is_listed.load(Ordering::Relaxed) {
+            let key = self.lock().listed_as;
+            parent.remove(key);
         }
         Some(parent)
     }
@@ -237,25 +255,25 @@ impl Drop for Node {
 }
 
 /// Tells everybody below that `reason` stops them: their subtree first, then the next in line.
-fn tell(reason: StopReason, listeners: Entries) {
+fn tell(reason: StopReason, listeners: Taken) {
     let mut panic = FirstPanic::default();
     let mut above = Vec::new();
     let mut reason = reason;
-    let mut listeners = listeners.into_iter();
+    let mut listeners = listeners;
     loop {
         match listeners.next() {
-            Some((_, Listener::Waker(waker))) => panic.catch(|| waker.wake()),
-            Some((_, Listener::Child(child))) => {
+            Some(Listener::Waker(waker)) => panic.catch(|| waker.wake()),
+            Some(Listener::Child(child)) => {
                 let Some(child) = child.upgrade() else {
                     continue;
                 };
                 let (_, childs_reason, childs_listeners) = child.close(reason.clone());
                 // It may be the last handle.
                 panic.catch(|| drop(child));
-                let rest = mem::replace(&mut listeners, childs_listeners.into_iter());
+                let rest = mem::replace(&mut listeners, childs_listeners);
                 let rest_reason = mem::replace(&mut reason, childs_reason);
                 // A chain has no rest, so that its depth costs no memory.
-                if rest.len() > 0 {
+                if !rest.is_empty() {
                     above.push((rest_reason, rest));
                 }
             }
@@ -296,9 +314,8 @@ impl FirstPanic {
 /// A future's place in a node's list.
 #[derive(Default)]
 pub(super) struct Waiter {
-    key: usize,
-    /// The clone that is listed. A poll that finds the node open finds it listed, so that these addresses are its own
-    /// and no later waker's.
+    key: u64,
+    /// The waker of which a clone is listed. A poll that finds the node open finds the clone still there.
     registered: WakerId,
 }
 
@@ -306,10 +323,7 @@ impl Waiter {
     /// Ready once the node is cancelled; until then `cx`'s waker, the latest one, is listed.
     #[inline]
     pub(super) fn poll(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
-        if node.is_cancelled() {
-            return Poll::Ready(());
-        }
-        if self.registered == WakerId::of(cx.waker()) {
+        if self.registered == WakerId::of(cx.waker()) && !node.is_cancelled() {
             return Poll::Pending;
         }
         self.register(node, cx.waker())
@@ -317,71 +331,44 @@ impl Waiter {
 
     #[inline(never)]
     fn register(&mut self, node: &Arc<Node>, waker: &Waker) -> Poll<()> {
-        // Cloned here and the earlier one dropped below, both without the lock: they may run anything.
-        let waker = waker.clone();
-        let id = WakerId::of(&waker);
+        if node.is_cancelled() {
+            return Poll::Ready(());
+        }
+        // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
+        let clone = waker.clone();
+        let id = WakerId::kept_by(&clone, waker);
         if self.key == NO_KEY {
-            let Ok(key) = node.insert(Listener::Waker(waker)) else {
+            let Ok(key) = node.insert(Listener::Waker(clone)) else {
                 return Poll::Ready(());
             };
             self.key = key;
+            self.registered = id;
             if !node.list_up_to_root() {
                 self.leave(node);
                 return Poll::Ready(());
             }
         } else {
-            // Refused once a cancel has taken the earlier one.
-            let Ok(earlier) = node.replace(self.key, Listener::Waker(waker)) else {
+            let replaced = node
+                .lock()
+                .listeners
+                .replace(self.key, Listener::Waker(clone));
+            // Taken by a cancel.
+            if replaced.is_err() {
                 return Poll::Ready(());
-            };
-            drop(earlier);
+            }
+            // Before the earlier waker goes, whose drop may panic.
+            self.registered = id;
         }
-        self.registered = id;
         Poll::Pending
     }
 
     /// Leaves the list.
+    #[inline]
     pub(super) fn leave(&mut self, node: &Node) {
-        let key = mem::take(&mut self.key);
-        if key != NO_KEY {
+        if self.key != NO_KEY {
+            let key = mem::take(&mut self.key);
             self.registered = WakerId::default();
-            drop(node.remove(key));
-        }
-    }
-}
-
-type Entries = BTreeMap<usize, Listener>;
-
-/// Who is to be told, in the order in which they came.
-///
-/// A map and not a slab: whatever order they leave in, and however many there were, it holds memory only for those
-/// that are there.
-#[derive(Default)]
-struct Listeners {
-    last_key: usize,
-    entries: Entries,
-}
-
-enum Listener {
-    Waker(Waker),
-    Child(Weak<Node>),
-}
-
-/// No entry has this key.
-const NO_KEY: usize = 0;
-
-impl Listeners {
-    fn insert(&mut self, listener: Listener) -> usize {
-        loop {
-            self.last_key = self.last_key.wrapping_add(1);
-            match self.entries.entry(self.last_key) {
-                btree_map::Entry::Vacant(entry) if self.last_key != NO_KEY => {
-                    entry.insert(listener);
-                    return self.last_key;
-                }
-                // Only after a wrap-around, which takes a 32-bit machine and a patient program.
-                _ => {}
-            }
+            node.remove(key);
         }
     }
 }

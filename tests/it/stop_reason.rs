@@ -1,1 +1,175 @@
-//! To come.
+//! `StopReason`: what it says, what it is made of, and what it turns into.
+
+use std::{
+    error::Error,
+    fmt::{self, Display, Formatter},
+    io::{self, ErrorKind, Read},
+    sync::Arc,
+};
+use stopcock::StopReason;
+
+#[derive(Debug)]
+struct DiskFull {
+    path: &'static str,
+}
+
+impl Display for DiskFull {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "no room in {}", self.path)
+    }
+}
+
+impl Error for DiskFull {}
+
+fn disk_full() -> StopReason {
+    StopReason::custom(DiskFull { path: "/tmp" })
+}
+
+/// One of each.
+fn reasons() -> [StopReason; 5] {
+    [
+        StopReason::Cancelled,
+        StopReason::DeadlineExceeded,
+        StopReason::IdleTimeout,
+        StopReason::ConsumerDropped,
+        disk_full(),
+    ]
+}
+
+#[test]
+fn each_displays_as_what_happened_and_a_custom_one_as_its_error() {
+    let texts = reasons().map(|reason| reason.to_string());
+    let expected = [
+        "cancelled",
+        "deadline exceeded",
+        "idle for too long",
+        "consumer dropped",
+        "no room in /tmp",
+    ];
+    assert_eq!(texts, expected);
+}
+
+#[test]
+fn each_has_a_debug_that_tells_it_from_the_others() {
+    let texts = reasons().map(|reason| format!("{reason:?}"));
+    assert!(texts[4].contains("DiskFull"));
+    for (place, text) in texts.iter().enumerate() {
+        assert!(!texts[..place].contains(text));
+    }
+}
+
+#[test]
+fn only_a_custom_one_has_a_source_and_it_is_the_error() {
+    for reason in reasons() {
+        match reason {
+            StopReason::Custom(_) => {
+                let error = reason.source().unwrap().downcast_ref::<DiskFull>();
+                assert_eq!(error.unwrap().path, "/tmp");
+            }
+            _ => assert!(reason.source().is_none()),
+        }
+    }
+}
+
+#[test]
+fn a_custom_one_can_be_taken_for_its_error_and_for_no_other() {
+    assert_eq!(disk_full().downcast_ref::<DiskFull>().unwrap().path, "/tmp");
+    assert!(disk_full().downcast_ref::<io::Error>().is_none());
+    for reason in &reasons()[..4] {
+        assert!(reason.downcast_ref::<DiskFull>().is_none());
+    }
+}
+
+#[test]
+fn clones_of_a_custom_one_share_the_error() {
+    let reason = disk_full();
+    let clone = reason.clone();
+    let (StopReason::Custom(error), StopReason::Custom(cloned)) = (reason, clone) else {
+        panic!("a clone of a custom reason is custom");
+    };
+    assert!(Arc::ptr_eq(&error, &cloned));
+}
+
+#[test]
+fn texts_and_errors_turn_into_custom_reasons() {
+    let boxed: Box<dyn Error + Send + Sync> = Box::new(DiskFull { path: "/var" });
+    let check = |reason: StopReason, text: &str| {
+        assert!(matches!(reason, StopReason::Custom(_)));
+        assert_eq!(reason.to_string(), text);
+    };
+    check("a text".into(), "a text");
+    check(String::from("an owned text").into(), "an owned text");
+    check(boxed.into(), "no room in /var");
+    check(StopReason::custom("a text"), "a text");
+    check(disk_full(), "no room in /tmp");
+}
+
+#[test]
+fn a_boxed_error_is_not_boxed_again() {
+    let boxed: Box<dyn Error + Send + Sync> = Box::new(DiskFull { path: "/var" });
+    let reason = StopReason::from(boxed);
+    assert_eq!(reason.downcast_ref::<DiskFull>().unwrap().path, "/var");
+}
+
+#[test]
+fn an_io_error_of_it_is_a_timeout_for_the_two_timeouts_and_never_an_interruption() {
+    let kinds = reasons().map(|reason| io::Error::from(reason).kind());
+    let expected = [
+        ErrorKind::Other,
+        ErrorKind::TimedOut,
+        ErrorKind::TimedOut,
+        ErrorKind::Other,
+        ErrorKind::Other,
+    ];
+    assert_eq!(kinds, expected);
+}
+
+#[test]
+fn an_interruption_as_a_custom_reason_does_not_become_one_again() {
+    let reason = StopReason::custom(io::Error::from(ErrorKind::Interrupted));
+    assert_eq!(io::Error::from(reason).kind(), ErrorKind::Other);
+}
+
+#[test]
+fn an_io_error_of_it_displays_as_the_reason_and_gives_it_back() {
+    for reason in reasons() {
+        let text = reason.to_string();
+        let error = io::Error::from(reason);
+        assert_eq!(error.to_string(), text);
+        let reason = error.into_inner().unwrap().downcast::<StopReason>();
+        assert_eq!(reason.unwrap().to_string(), text);
+    }
+}
+
+/// What `Interrupted` would do: be retried, and end as a whole answer.
+#[test]
+fn a_reader_of_std_that_is_stopped_fails() {
+    struct Stopped(Option<StopReason>);
+
+    impl Read for Stopped {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            match self.0.take() {
+                Some(reason) => Err(reason.into()),
+                None => Ok(0),
+            }
+        }
+    }
+
+    for reason in reasons() {
+        let text = reason.to_string();
+        let answer = io::read_to_string(Stopped(Some(reason)));
+        assert_eq!(answer.unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
+fn it_goes_where_an_error_goes() {
+    fn is_error<E: Error + Clone + Send + Sync + 'static>() {}
+    is_error::<StopReason>();
+
+    let fails = || -> Result<(), Box<dyn Error + Send + Sync>> { Err(StopReason::IdleTimeout)? };
+    assert!(matches!(
+        fails().unwrap_err().downcast_ref(),
+        Some(StopReason::IdleTimeout)
+    ));
+}

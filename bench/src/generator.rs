@@ -1,0 +1,152 @@
+//! Streams made of a body.
+
+use crate::{
+    case::{Case, Quantity, Row},
+    polling::{Number, Ready, drain, runtime},
+};
+use async_fn_stream::fn_stream;
+use async_stream::stream;
+use futures::Stream;
+use std::{future::poll_fn, hint::black_box};
+use stopcock::{CancellationToken, generator};
+use tokio::sync::mpsc;
+
+trait Numbers: Default {
+    fn numbers(&self) -> impl Stream<Item: Number>;
+}
+
+const EACH: &[(Quantity, f64)] = &[(Quantity::Instructions, 52.0), (Quantity::Ratio, 1.1)];
+const MADE: &[(Quantity, f64)] = &[
+    (Quantity::Instructions, 260.0),
+    (Quantity::Allocations, 0.0),
+];
+
+pub(crate) fn rows() -> Vec<Row> {
+    vec![
+        Row {
+            work: "generator, per `u64`",
+            has_bare: false,
+            counted: 10_240,
+            timed: 300_000,
+            cases: vec![
+                Case::new("async-stream", each_item::<AsyncStream>),
+                Case::new("hand-written (the limit)", each_item::<HandWritten>),
+                Case::new("**ours**, with a token", each_item::<Generator>).bars(EACH),
+                Case::new("async-fn-stream", each_item::<AsyncFnStream>),
+                Case::new("tokio `mpsc`, spawned", channel_each),
+            ],
+        },
+        Row {
+            work: "generator made, one item, dropped",
+            has_bare: false,
+            counted: 5_000,
+            timed: 50_000,
+            cases: vec![
+                Case::new("async-stream", made_and_dropped::<AsyncStream>),
+                Case::new("hand-written (the limit)", made_and_dropped::<HandWritten>),
+                Case::new("**ours**, with a token", made_and_dropped::<Generator>).bars(MADE),
+                Case::new("async-fn-stream", made_and_dropped::<AsyncFnStream>),
+                Case::new("tokio `mpsc`, spawned", channel_made),
+            ],
+        },
+    ]
+}
+
+#[inline(never)]
+fn each_item<G: Numbers>(n: u64) {
+    drain(G::default().numbers(), n);
+}
+
+#[inline(never)]
+fn made_and_dropped<G: Numbers>(n: u64) {
+    let generator = G::default();
+    for _ in 0..n {
+        drain(black_box(&generator).numbers(), 1);
+    }
+}
+
+#[derive(Default)]
+struct HandWritten;
+
+impl Numbers for HandWritten {
+    fn numbers(&self) -> impl Stream<Item: Number> {
+        Ready::default()
+    }
+}
+
+#[derive(Default)]
+struct Generator(CancellationToken);
+
+impl Numbers for Generator {
+    fn numbers(&self) -> impl Stream<Item: Number> {
+        generator(&self.0, async |mut y| {
+            let mut next = 0;
+            loop {
+                y.yield_item(next).await;
+                next += 1;
+            }
+        })
+    }
+}
+
+#[derive(Default)]
+struct AsyncStream;
+
+impl Numbers for AsyncStream {
+    fn numbers(&self) -> impl Stream<Item: Number> {
+        stream! {
+            let mut next = 0;
+            loop {
+                yield next;
+                next += 1;
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct AsyncFnStream;
+
+impl Numbers for AsyncFnStream {
+    fn numbers(&self) -> impl Stream<Item: Number> {
+        fn_stream(async |emitter| {
+            let mut next = 0;
+            loop {
+                emitter.emit(next).await;
+                next += 1;
+            }
+        })
+    }
+}
+
+/// Spawns what sends numbers until nobody wants them.
+fn channel() -> mpsc::Receiver<u64> {
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let mut next = 0;
+        while sender.send(next).await.is_ok() {
+            next += 1;
+        }
+    });
+    receiver
+}
+
+async fn receive(mut receiver: mpsc::Receiver<u64>, n: u64) {
+    for _ in 0..n {
+        black_box(poll_fn(|cx| black_box(&mut receiver).poll_recv(cx)).await);
+    }
+}
+
+#[inline(never)]
+fn channel_each(n: u64) {
+    runtime().block_on(async { receive(channel(), n).await });
+}
+
+#[inline(never)]
+fn channel_made(n: u64) {
+    runtime().block_on(async {
+        for _ in 0..n {
+            receive(channel(), 1).await;
+        }
+    });
+}

@@ -1,0 +1,178 @@
+//! Measures everything and prints it as Markdown.
+
+use crate::{
+    allocations, callgrind,
+    case::{Case, Quantity, Row},
+    drop_latency, stops,
+};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 9;
+
+/// What came out for a case.
+struct Measured {
+    instructions: Option<f64>,
+    ratio: f64,
+    nanoseconds: f64,
+    allocations: f64,
+    bytes: f64,
+    size: Option<f64>,
+}
+
+impl Measured {
+    fn get(&self, quantity: Quantity) -> Option<f64> {
+        match quantity {
+            Quantity::Instructions => self.instructions,
+            Quantity::Ratio => Some(self.ratio),
+            Quantity::Nanoseconds => Some(self.nanoseconds),
+            Quantity::Allocations => Some(self.allocations),
+            Quantity::Bytes => Some(self.bytes),
+            Quantity::Size => self.size,
+        }
+    }
+}
+
+/// Of the rows whose work contains `word`.
+pub(crate) fn print(rows: &[Row], word: &str) {
+    let rows: Vec<&Row> = rows.iter().filter(|row| row.work.contains(word)).collect();
+    // First what is timed, while nothing else runs.
+    let times: Vec<_> = rows.iter().map(|row| times(row)).collect();
+    let latency = drop_latency::WORK.contains(word).then(drop_latency::lines);
+    let mut instructions = if callgrind::is_installed() {
+        callgrind::instructions(&rows)
+    } else {
+        println!("Instructions are not counted: valgrind is not installed.\n");
+        Vec::new()
+    }
+    .into_iter();
+
+    println!("| work | | instructions | time | allocations | size over the source | bar |");
+    println!("|---|---|---|---|---|---|---|");
+    for (row, times) in rows.iter().zip(times) {
+        let counts: Vec<_> = row.cases.iter().map(|_| instructions.next()).collect();
+        for ((case, time), count) in row.cases.iter().zip(&times).zip(&counts) {
+            let bare = if row.has_bare && case.name != "bare" {
+                counts[0]
+            } else {
+                None
+            };
+            let measured = measure(row, case, time, &times[0], *count, bare);
+            println!("{}", line(row, case, &measured, bare.is_some()));
+        }
+    }
+    for line in latency.into_iter().flatten() {
+        println!("{line}");
+    }
+    if stops::WORK.contains(word) {
+        stops::print();
+    }
+}
+
+/// How long each case of a row takes, round by round, the cases in turns.
+fn times(row: &Row) -> Vec<Vec<f64>> {
+    let mut times = vec![Vec::new(); row.cases.len()];
+    for _ in 0..ROUNDS {
+        for (case, times) in row.cases.iter().zip(&mut times) {
+            times.push(nanoseconds(timed(|| (case.run)(row.timed))) / row.timed as f64);
+        }
+    }
+    times
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+fn nanoseconds(time: Duration) -> f64 {
+    time.as_nanos() as f64
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn measure(
+    row: &Row,
+    case: &Case,
+    times: &[f64],
+    reference: &[f64],
+    count: Option<f64>,
+    bare: Option<f64>,
+) -> Measured {
+    let small = allocations::of(|| (case.run)(row.counted));
+    let large = allocations::of(|| (case.run)(3 * row.counted));
+    let per_operation =
+        |large: u64, small: u64| (large as f64 - small as f64) / (2 * row.counted) as f64;
+    Measured {
+        // To a tenth: what happens once in a thousand items does not miss a bar.
+        instructions: count.map(|count| ((count - bare.unwrap_or(0.0)) * 10.0).round() / 10.0),
+        ratio: median(times.iter().zip(reference).map(|(time, of)| time / of)),
+        nanoseconds: median(times.iter().copied()),
+        allocations: per_operation(large.0, small.0),
+        bytes: per_operation(large.1, small.1),
+        size: case.size.map(|size| size() as f64),
+    }
+}
+
+fn line(row: &Row, case: &Case, measured: &Measured, over_bare: bool) -> String {
+    let bare = if over_bare { "bare+" } else { "" };
+    let instructions = match measured.instructions {
+        Some(count) => format!("{bare}{}", rounded(count)),
+        None => "-".to_owned(),
+    };
+    let allocations = match rounded(measured.allocations).as_str() {
+        "0" => "0".to_owned(),
+        count => format!("{count} ({} B)", rounded(measured.bytes)),
+    };
+    let size = match measured.size {
+        Some(size) => format!("{size} B"),
+        None => String::new(),
+    };
+    let bars: Vec<_> = case
+        .bars
+        .iter()
+        .map(|&(quantity, limit)| {
+            let limit_told = match quantity {
+                Quantity::Instructions => format!("{bare}{limit}"),
+                Quantity::Ratio => format!("{limit} ×"),
+                Quantity::Nanoseconds => format!("{limit} ns"),
+                Quantity::Allocations => format!("{limit} allocations"),
+                Quantity::Bytes | Quantity::Size => format!("{limit} B"),
+            };
+            bar(&limit_told, limit, measured.get(quantity))
+        })
+        .collect();
+    format!(
+        "| {} | {} | {instructions} | {:.2} × ({:.2} ns) | {allocations} | {size} | {} |",
+        row.work,
+        case.name,
+        measured.ratio,
+        measured.nanoseconds,
+        bars.join(", "),
+    )
+}
+
+/// The bar, and whether it is met.
+pub(crate) fn bar(limit_told: &str, limit: f64, measured: Option<f64>) -> String {
+    match measured {
+        None => format!("≤ {limit_told}"),
+        // What it is printed as is what counts.
+        Some(measured) if (measured * 100.0).round() <= limit * 100.0 => {
+            format!("≤ {limit_told} ✓")
+        }
+        Some(_) => format!("≤ {limit_told} **✗**"),
+    }
+}
+
+fn rounded(value: f64) -> String {
+    let decimals = if value.abs() < 100.0 { 1 } else { 0 };
+    let told = format!("{value:.decimals$}");
+    match told.strip_suffix(".0") {
+        Some(whole) => whole.to_owned(),
+        None => told,
+    }
+}

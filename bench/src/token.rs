@@ -1,0 +1,131 @@
+//! What one does with a token, written once for ours and tokio-util's: the methods have the same names.
+
+use crate::case::{Case, Quantity, Row};
+
+macro_rules! operations {
+    ($of:ident, $token:ty) => {
+        mod $of {
+            use std::{
+                future::Future,
+                hint::black_box,
+                pin::pin,
+                task::{Context, Waker},
+            };
+
+            type Token = $token;
+
+            #[inline(never)]
+            pub(super) fn look_at_root(n: u64) {
+                look(&Token::new(), n);
+            }
+
+            #[inline(never)]
+            pub(super) fn look_at_child(n: u64) {
+                look(&Token::new().child_token(), n);
+            }
+
+            #[inline]
+            fn look(token: &Token, n: u64) {
+                let mut left = n;
+                // As one looks: to go on, or not.
+                while left > 0 && !black_box(token).is_cancelled() {
+                    left -= 1;
+                }
+            }
+
+            #[inline(never)]
+            pub(super) fn clone(n: u64) {
+                let token = Token::new();
+                for _ in 0..n {
+                    drop(black_box(black_box(&token).clone()));
+                }
+            }
+
+            #[inline(never)]
+            pub(super) fn child(n: u64) {
+                let token = Token::new();
+                for _ in 0..n {
+                    drop(black_box(black_box(&token).child_token()));
+                }
+            }
+
+            #[inline(never)]
+            pub(super) fn wait(n: u64) {
+                let token = Token::new();
+                let mut cx = Context::from_waker(black_box(Waker::noop()));
+                for _ in 0..n {
+                    let mut cancelled = pin!(black_box(&token).cancelled());
+                    _ = black_box(black_box(cancelled.as_mut()).poll(&mut cx));
+                }
+            }
+
+            #[inline(never)]
+            pub(super) fn wait_again(n: u64) {
+                let token = Token::new();
+                let mut cx = Context::from_waker(black_box(Waker::noop()));
+                let mut cancelled = pin!(token.cancelled());
+                for _ in 0..n {
+                    _ = black_box(black_box(cancelled.as_mut()).poll(&mut cx));
+                }
+            }
+        }
+    };
+}
+
+operations!(ours, stopcock::CancellationToken);
+operations!(tokio, tokio_util::sync::CancellationToken);
+
+pub(crate) fn rows() -> Vec<Row> {
+    let row = |work, tokio, ours, bars| Row {
+        work,
+        has_bare: false,
+        counted: 5_000,
+        timed: 300_000,
+        cases: vec![
+            Case::new("tokio-util", tokio),
+            Case::new("**ours**", ours).bars(bars),
+        ],
+    };
+    vec![
+        row(
+            "`is_cancelled` of a root",
+            tokio::look_at_root,
+            ours::look_at_root,
+            &[(Quantity::Instructions, 9.0), (Quantity::Nanoseconds, 1.5)],
+        ),
+        row(
+            "`is_cancelled` of a child of a root",
+            tokio::look_at_child,
+            ours::look_at_child,
+            &[(Quantity::Instructions, 16.0), (Quantity::Nanoseconds, 1.5)],
+        ),
+        row(
+            "clone + drop",
+            tokio::clone,
+            ours::clone,
+            &[(Quantity::Instructions, 12.0)],
+        ),
+        row(
+            "`child_token` + drop",
+            tokio::child,
+            ours::child,
+            &[
+                (Quantity::Instructions, 330.0),
+                (Quantity::Allocations, 1.0),
+                (Quantity::Bytes, 128.0),
+            ],
+        ),
+        row(
+            "`cancelled()` made, polled, dropped",
+            tokio::wait,
+            ours::wait,
+            &[(Quantity::Instructions, 200.0)],
+        ),
+        row(
+            "`cancelled()` polled again",
+            tokio::wait_again,
+            ours::wait_again,
+            &[(Quantity::Instructions, 20.0)],
+        ),
+    ]
+}
