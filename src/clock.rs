@@ -4,7 +4,6 @@ use crate::{Signal, StopReason, bell::Bell, waker_id::WakerId};
 use pin_project::pin_project;
 use std::{
     future::Future,
-    mem,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -19,80 +18,90 @@ use tokio::{
 /// How many items at most may come between two looks at the clock.
 const STRIDE: u8 = 64;
 
-/// How late a look may be, in nanoseconds, as far as the pace of the items so far can tell.
+/// How late a look may be, in nanoseconds, as far as the pace of the last items can tell.
 const SLACK: u64 = 1_000_000;
 
 /// A point in time as a signal.
 ///
-/// Sleeping is left to a timer, which is made when the source is first pending. While items come in a row no timer
-/// of this thread can run, so the clock is read: before the first item, after each `Pending`, and after each stride.
-/// A stride is 1 item at first, at most twice as many as the last one, and so few that at the pace of the last one
-/// they take no longer than [`SLACK`], nor than what is left of the time.
+/// Sleeping is left to a timer, which is set when the source is first pending. While items come in a row no timer of
+/// this thread can run, so the clock is read: before the first item, after each `Pending`, and after each stride. A
+/// stride is 1 item at first, at most twice as many as the last one, and so few that at the pace of the last one they
+/// take no longer than [`SLACK`].
 ///
 /// A pace can change, above all if the consumer begins to wait between two items. So for a row of more than
 /// [`STRIDE`] items the timer rings a bell. It cannot while items come in a row, but while the consumer waits it does,
 /// and every item asks for it.
 pub(crate) struct Deadline {
-    /// `None`: never.
-    at: Option<Instant>,
-    /// How much time was left at the last look, in nanoseconds.
-    left: u64,
-    timer: Option<Pin<Box<Timer>>>,
+    alarm: Alarm,
     /// What the timer wakes, if not the task itself.
     bell: Option<Arc<Bell>>,
+    last_look: Option<Instant>,
     stride: u8,
     /// How many items of this row, as far as looked at, came without a bell.
     silent: u8,
-    /// Set only where there is no bell.
-    has_passed: bool,
+}
+
+enum Alarm {
+    Never,
+    At(Instant),
+    Set(Pin<Box<Timer>>),
+    Over,
 }
 
 impl Deadline {
     pub(crate) fn at(at: Instant) -> Self {
-        Self::new(Some(at))
+        Self::new(Alarm::At(at))
     }
 
     /// Counts from now. What no clock can count to is never.
     pub(crate) fn after(timeout: Duration) -> Self {
-        Self::new(Instant::now().checked_add(timeout))
+        let at = Instant::now().checked_add(timeout);
+        Self::new(at.map_or(Alarm::Never, Alarm::At))
     }
 
-    fn new(at: Option<Instant>) -> Self {
+    fn new(alarm: Alarm) -> Self {
         Self {
-            at,
-            left: 0,
-            timer: None,
+            alarm,
             bell: None,
+            last_look: None,
             stride: 1,
             silent: 0,
-            has_passed: false,
         }
     }
 
-    fn pass(&mut self) -> u32 {
+    /// Whether the time is over; else the timer wakes this waker.
+    fn poll_alarm(&mut self, waker: &Waker) -> Poll<()> {
+        if let Alarm::At(at) = self.alarm {
+            self.alarm = Alarm::Set(Box::pin(Timer::new(at)));
+        }
+        match &mut self.alarm {
+            Alarm::Set(timer) => timer.as_mut().poll(waker),
+            Alarm::Over => Poll::Ready(()),
+            Alarm::Never | Alarm::At(_) => Poll::Pending,
+        }
+    }
+
+    fn poll_bell(&mut self) -> Poll<()> {
+        let bell = self.bell.get_or_insert_with(Bell::new);
+        if !bell.is_rung() {
+            return Poll::Pending;
+        }
+        bell.silence();
+        let waker = bell.waker();
+        self.poll_alarm(&waker)
+    }
+
+    #[cold]
+    fn end(&mut self) -> u32 {
+        self.alarm = Alarm::Over;
         self.bell = None;
-        self.timer = None;
-        self.has_passed = true;
         1
     }
 
-    fn poll_timer(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
-        self.timer
-            .get_or_insert_with(|| Box::pin(Timer::new(at)))
-            .as_mut()
-            .poll(waker)
-    }
-
-    fn hang_bell(&mut self, at: Instant) -> Poll<()> {
-        let bell = self.bell.insert(Bell::new());
-        bell.silence();
-        let waker = bell.waker();
-        self.poll_timer(at, &waker)
-    }
-
-    /// As many as fit into what may pass until the next look, if `items` took `nanos`.
-    fn next_stride(&self, items: u32, nanos: u64) -> u8 {
-        let fitting = self.left.min(SLACK) * u64::from(items) / nanos.max(1);
+    /// How many items may come unseen, if the last ones took so long.
+    fn next_stride(items: u32, took: Duration) -> u8 {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let fitting = SLACK * u64::from(items) / took.max(1);
         // The pace of a few says little of many.
         let most = items.saturating_mul(2).min(STRIDE.into());
         fitting.clamp(1, most.into()) as u8
@@ -104,51 +113,43 @@ impl Signal for Deadline {
     fn is_fired(self: Pin<&mut Self>) -> bool {
         match &self.bell {
             Some(bell) => bell.is_rung(),
-            None => self.has_passed,
+            None => matches!(self.alarm, Alarm::Over),
         }
     }
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let Some(at) = self.at else {
-            return Poll::Pending;
-        };
-        let elapsed = match &self.bell {
-            _ if self.has_passed => Poll::Ready(()),
-            None => self.poll_timer(at, cx.waker()),
+        let polled = match &self.bell {
+            None => self.poll_alarm(cx.waker()),
             Some(bell) => {
                 bell.wake_at_ring(cx);
-                if !bell.is_rung() {
-                    return Poll::Pending;
-                }
-                bell.silence();
-                let waker = bell.waker();
-                self.poll_timer(at, &waker)
+                self.poll_bell()
             }
         };
-        elapsed.map(|()| StopReason::DeadlineExceeded)
+        polled.map(|()| StopReason::DeadlineExceeded)
     }
 
     fn look(mut self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
-        let Some(at) = self.at else {
-            return u32::MAX;
+        let (at, is_set) = match &self.alarm {
+            Alarm::Never => return u32::MAX,
+            Alarm::Over => return 1,
+            Alarm::At(at) => (*at, false),
+            Alarm::Set(timer) => (timer.at, true),
         };
         let now = Instant::now();
         if now >= at {
-            return self.pass();
+            return self.end();
         }
-        let left = u64::try_from((at - now).as_nanos()).unwrap_or(u64::MAX);
-        let took = mem::replace(&mut self.left, left).saturating_sub(left);
-        if items == 0 {
-            if self.timer.is_none() {
-                require_runtime();
+        match self.last_look.replace(now) {
+            Some(last_look) if items > 0 => {
+                self.stride = Self::next_stride(items, now - last_look);
+                self.silent = self.silent.saturating_add(items as u8);
+                if self.silent >= STRIDE && self.bell.is_none() && self.poll_bell().is_ready() {
+                    return self.end();
+                }
             }
-            self.silent = 0;
-            return self.stride.into();
-        }
-        self.stride = self.next_stride(items, took);
-        self.silent = self.silent.saturating_add(items as u8);
-        if self.silent >= STRIDE && self.bell.is_none() && self.hang_bell(at).is_ready() {
-            return self.pass();
+            Some(_) => self.silent = 0,
+            None if is_set => {}
+            None => require_runtime(),
         }
         self.stride.into()
     }
@@ -166,6 +167,7 @@ fn require_runtime() {
 /// A `Sleep` that is polled once for each waker.
 #[pin_project]
 struct Timer {
+    at: Instant,
     #[pin]
     sleep: Sleep,
     /// A clone of the waker that it was last polled with, and that waker's id.
@@ -175,25 +177,26 @@ struct Timer {
 impl Timer {
     fn new(at: Instant) -> Self {
         Self {
+            at,
             sleep: sleep_until(at),
             registered: None,
         }
     }
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
+        match &self.registered {
+            Some((_, id)) if *id == WakerId::of(waker) && !self.sleep.is_elapsed() => Poll::Pending,
+            _ => self.register(waker),
+        }
+    }
+
+    fn register(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
         let this = self.project();
-        if this.sleep.is_elapsed() {
-            return Poll::Ready(());
-        }
-        match this.registered {
-            Some((_, id)) if *id == WakerId::of(waker) => return Poll::Pending,
-            _ => {}
-        }
         let clone = waker.clone();
         let id = WakerId::kept_by(&clone, waker);
-        // A spent budget would leave the timer unregistered, and is no business of the stream's.
-        let polled = pin!(unconstrained(this.sleep)).poll(&mut Context::from_waker(waker));
         *this.registered = Some((clone, id));
-        polled
+        // A spent budget would leave the timer unregistered, and is no business of the stream's.
+        pin!(unconstrained(this.sleep)).poll(&mut Context::from_waker(waker))
     }
 }

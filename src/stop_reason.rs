@@ -55,10 +55,10 @@ impl StopReason {
 impl Display for StopReason {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cancelled => f.write_str("cancelled"),
-            Self::DeadlineExceeded => f.write_str("deadline exceeded"),
-            Self::IdleTimeout => f.write_str("idle for too long"),
-            Self::ConsumerDropped => f.write_str("consumer dropped"),
+            Self::Cancelled => f.pad("cancelled"),
+            Self::DeadlineExceeded => f.pad("deadline exceeded"),
+            Self::IdleTimeout => f.pad("idle for too long"),
+            Self::ConsumerDropped => f.pad("consumer dropped"),
             Self::Custom(error) => Display::fmt(error, f),
         }
     }

@@ -7,7 +7,49 @@ pub(crate) use std::sync::{
 };
 
 #[cfg(all(test, stopcock_loom))]
-pub(crate) use loom::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, Ordering},
-};
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::Ordering};
+#[cfg(all(test, stopcock_loom))]
+pub(crate) use turnstile::{AtomicBool, AtomicU8};
+
+/// Loom's atomics with a turnstile before each access.
+///
+/// Loom 0.7 looks for a conflict of a store only with the last access before it. If that is a load by the storing
+/// thread, it never tries the store before an earlier load of another thread: a cancel, which looks before it stores,
+/// would never be seen by a look that another thread makes first. A read-modify-write conflicts with every other one,
+/// so all orders are tried, and a relaxed one synchronises nothing.
+#[cfg(all(test, stopcock_loom))]
+mod turnstile {
+    use loom::sync::atomic::{self, AtomicUsize, Ordering};
+
+    macro_rules! with_turnstile {
+        ($atomic:ident, $value:ty) => {
+            #[derive(Debug)]
+            pub(crate) struct $atomic {
+                turnstile: AtomicUsize,
+                atomic: atomic::$atomic,
+            }
+
+            impl $atomic {
+                pub(crate) fn new(value: $value) -> Self {
+                    Self {
+                        turnstile: AtomicUsize::new(0),
+                        atomic: atomic::$atomic::new(value),
+                    }
+                }
+
+                pub(crate) fn load(&self, ordering: Ordering) -> $value {
+                    self.turnstile.fetch_add(1, Ordering::Relaxed);
+                    self.atomic.load(ordering)
+                }
+
+                pub(crate) fn store(&self, value: $value, ordering: Ordering) {
+                    self.turnstile.fetch_add(1, Ordering::Relaxed);
+                    self.atomic.store(value, ordering);
+                }
+            }
+        };
+    }
+
+    with_turnstile!(AtomicBool, bool);
+    with_turnstile!(AtomicU8, u8);
+}

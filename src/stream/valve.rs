@@ -183,6 +183,7 @@ impl Row {
     }
 
     /// How many items have come in it.
+    #[inline]
     fn end_stretch(&mut self) -> u16 {
         self.unwatched = 0;
         if self.stretch == 0 {
@@ -192,6 +193,7 @@ impl Row {
         self.stretch
     }
 
+    #[inline]
     fn begin_stretch(&mut self, next_look: u32) {
         let next_look = u16::try_from(next_look).unwrap_or(u16::MAX);
         self.first_stretch = match next_look {

@@ -135,7 +135,7 @@ impl Node {
         };
         // From the top, each with what the one above it really has: invariant 2.
         for node in open.into_iter().rev() {
-            (_, reason) = node.settle(node.lock(), reason);
+            (_, reason) = node.settle(&mut node.lock(), &reason);
         }
         Some(reason)
     }
@@ -144,35 +144,31 @@ impl Node {
     pub(super) fn cancel(&self, reason: StopReason) -> bool {
         // An ancestor that is cancelled already has its say first.
         let inherited = self.stop_reason();
-        let was_open = inherited.is_none();
-        let (won, reason, listeners) = self.close(inherited.unwrap_or(reason));
-        // A loser tells too: a look may have fixed the reason, and a look tells nobody.
-        tell(reason, listeners);
-        was_open && won
+        let (won, in_force, listeners) = self.close(inherited.as_ref().unwrap_or(&reason));
+        // A loser tells too: a look may have fixed the reason, and a look tells nobody. Its own `reason` goes after
+        // that, as its error may panic when it is dropped.
+        tell(&in_force, listeners);
+        won
     }
 
     /// Fixes `reason` unless one is fixed already, and takes the listeners.
-    fn close(&self, reason: StopReason) -> (bool, StopReason, Taken) {
+    fn close(&self, reason: &StopReason) -> (bool, StopReason, Taken) {
         let mut guarded = self.lock();
         let listeners = guarded.listeners.take();
-        let (won, reason) = self.settle(guarded, reason);
+        let (won, reason) = self.settle(&mut guarded, reason);
         (won, reason, listeners)
     }
 
     /// Fixes `reason` unless one is fixed already; whether it did, and the reason in force.
-    fn settle(
-        &self,
-        mut guarded: MutexGuard<'_, Guarded>,
-        reason: StopReason,
-    ) -> (bool, StopReason) {
-        if let Some(earlier) = guarded.reason.clone() {
-            // Before `reason` goes, whose error may run anything when it is dropped.
-            drop(guarded);
-            return (false, earlier);
+    ///
+    /// Takes a reference: a reason that lost must not be dropped under the lock.
+    fn settle(&self, guarded: &mut Guarded, reason: &StopReason) -> (bool, StopReason) {
+        if let Some(earlier) = &guarded.reason {
+            return (false, earlier.clone());
         }
         guarded.reason = Some(reason.clone());
         self.state.store(CANCELLED, Ordering::Release);
-        (true, reason)
+        (true, reason.clone())
     }
 
     /// The reason fixed in this very node.
@@ -255,10 +251,12 @@ impl Drop for Node {
 }
 
 /// Tells everybody below that `reason` stops them: their subtree first, then the next in line.
-fn tell(reason: StopReason, listeners: Taken) {
+///
+/// It is the reason of everybody who is left to be told: whoever has another one was cancelled by a call of its own,
+/// which took its listeners (invariant 5), and a look gives a node what its parent has (invariant 2).
+fn tell(reason: &StopReason, listeners: Taken) {
     let mut panic = FirstPanic::default();
     let mut above = Vec::new();
-    let mut reason = reason;
     let mut listeners = listeners;
     loop {
         match listeners.next() {
@@ -267,18 +265,18 @@ fn tell(reason: StopReason, listeners: Taken) {
                 let Some(child) = child.upgrade() else {
                     continue;
                 };
-                let (_, childs_reason, childs_listeners) = child.close(reason.clone());
-                // It may be the last handle.
+                let (_, childs_reason, childs_listeners) = child.close(reason);
+                // They may be the last handles.
                 panic.catch(|| drop(child));
+                panic.catch(|| drop(childs_reason));
                 let rest = mem::replace(&mut listeners, childs_listeners);
-                let rest_reason = mem::replace(&mut reason, childs_reason);
                 // A chain has no rest, so that its depth costs no memory.
                 if !rest.is_empty() {
-                    above.push((rest_reason, rest));
+                    above.push(rest);
                 }
             }
             None => match above.pop() {
-                Some(next) => (reason, listeners) = next,
+                Some(next) => listeners = next,
                 None => break,
             },
         }
@@ -295,8 +293,7 @@ impl FirstPanic {
         if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(foreign)) {
             match self.0 {
                 None => self.0 = Some(payload),
-                // Not dropped: a payload may panic in its `Drop` as well.
-                Some(_) => mem::forget(payload),
+                Some(_) => discard(payload),
             }
         }
     }
@@ -304,10 +301,17 @@ impl FirstPanic {
     fn resume(self) {
         match self.0 {
             // A second panic while one unwinds would abort the process.
-            Some(payload) if thread::panicking() => mem::forget(payload),
+            Some(payload) if thread::panicking() => discard(payload),
             Some(payload) => panic::resume_unwind(payload),
             None => {}
         }
+    }
+}
+
+/// Drops a payload, which may panic once more. What that panics with is left alone.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(payload);
     }
 }
 
