@@ -19,7 +19,7 @@ use tokio::{
 const STRIDE: u8 = 64;
 
 /// How late a look may be, in nanoseconds, as far as the pace of the last items can tell.
-const SLACK: u64 = 1_000_000;
+const SLACK: u128 = 1_000_000;
 
 /// A point in time as a signal.
 ///
@@ -98,13 +98,20 @@ impl Deadline {
         1
     }
 
-    /// How many items may come unseen, if the last ones took so long.
-    fn next_stride(items: u32, took: Duration) -> u8 {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let fitting = SLACK * u64::from(items) / took.max(1);
+    /// How many items may come until the next look, if the last ones took so long.
+    #[inline(never)]
+    fn end_stride(&mut self, items: u32, took: Option<Duration>) -> u32 {
+        let took = took.map_or(u128::MAX, |took| took.as_nanos().max(1));
+        let fitting = SLACK * u128::from(items) / took;
         // The pace of a few says little of many.
         let most = items.saturating_mul(2).min(STRIDE.into());
-        fitting.clamp(1, most.into()) as u8
+        self.stride = fitting.clamp(1, most.into()) as u8;
+
+        self.silent = self.silent.saturating_add(items as u8);
+        if self.silent >= STRIDE && self.bell.is_none() && self.poll_bell().is_ready() {
+            return self.end();
+        }
+        self.stride.into()
     }
 }
 
@@ -117,10 +124,13 @@ impl Signal for Deadline {
         }
     }
 
+    #[inline]
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let polled = match &self.bell {
-            None => self.poll_alarm(cx.waker()),
-            Some(bell) => {
+        let polled = match (&self.bell, &self.alarm) {
+            // Were the time over, the timer would have woken the task, and the look after that have seen it.
+            (None, Alarm::Set(timer)) if timer.will_wake(cx.waker()) => Poll::Pending,
+            (None, _) => self.poll_alarm(cx.waker()),
+            (Some(bell), _) => {
                 bell.wake_at_ring(cx);
                 self.poll_bell()
             }
@@ -128,6 +138,7 @@ impl Signal for Deadline {
         polled.map(|()| StopReason::DeadlineExceeded)
     }
 
+    #[inline]
     fn look(mut self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
         let (at, is_set) = match &self.alarm {
             Alarm::Never => return u32::MAX,
@@ -139,17 +150,13 @@ impl Signal for Deadline {
         if now >= at {
             return self.end();
         }
-        match self.last_look.replace(now) {
-            Some(last_look) if items > 0 => {
-                self.stride = Self::next_stride(items, now - last_look);
-                self.silent = self.silent.saturating_add(items as u8);
-                if self.silent >= STRIDE && self.bell.is_none() && self.poll_bell().is_ready() {
-                    return self.end();
-                }
-            }
-            Some(_) => self.silent = 0,
-            None if is_set => {}
-            None => require_runtime(),
+        let last_look = self.last_look.replace(now);
+        if items > 0 {
+            return self.end_stride(items, last_look.map(|last_look| now - last_look));
+        }
+        self.silent = 0;
+        if !is_set {
+            require_runtime();
         }
         self.stride.into()
     }
@@ -184,14 +191,11 @@ impl Timer {
     }
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
-        match &self.registered {
-            Some((_, id)) if *id == WakerId::of(waker) && !self.sleep.is_elapsed() => Poll::Pending,
-            _ => self.register(waker),
-        }
+    fn will_wake(&self, waker: &Waker) -> bool {
+        matches!(&self.registered, Some((_, id)) if *id == WakerId::of(waker))
     }
 
-    fn register(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
         let this = self.project();
         let clone = waker.clone();
         let id = WakerId::kept_by(&clone, waker);

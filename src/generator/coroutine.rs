@@ -15,16 +15,16 @@
 //!    claim to be the only way to a slot which the yielder points to as well.
 #![allow(unsafe_code, reason = "the body borrows a slot that lies beside it")]
 
-use crate::waker_id::WakerId;
 use futures_core::Stream;
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use std::{
     cell::UnsafeCell,
     fmt::{self, Debug, Formatter},
     future::Future,
     marker::{PhantomData, PhantomPinned},
+    mem,
     pin::Pin,
-    ptr::NonNull,
+    ptr::{self, NonNull},
     task::{Context, Poll, Waker},
 };
 
@@ -45,7 +45,7 @@ where
 }
 
 /// The stream that a body is, with no signal to stop it.
-#[pin_project]
+#[pin_project(PinnedDrop)]
 pub(super) struct Coroutine<T, B>
 where
     B: for<'a> GeneratorBody<'a, T>,
@@ -110,24 +110,39 @@ where
                 this.stage.set(Stage::Running(Body(future)));
             }
         }
-        let is_over = match this.stage.as_mut().project() {
-            StageProjection::Running(body) => {
-                this.slot.as_mut().open(cx.waker());
-                body.poll(cx).is_ready()
-            }
-            _ => true,
+        let StageProjection::Running(body) = this.stage.as_mut().project() else {
+            return Poll::Ready(None);
         };
-        if is_over {
+        this.slot.as_mut().open(address(cx.waker()));
+        if body.poll(cx).is_ready() {
             this.stage.set(Stage::Over);
+            // There may be one of a `yield_item` that the body dropped.
+            return Poll::Ready(this.slot.take());
         }
-        // A body can return with an item still there, of a `yield_item` that it dropped.
-        match this.slot.close() {
+        match this.slot.take() {
             Some(item) => Poll::Ready(Some(item)),
-            None if is_over => Poll::Ready(None),
             None => Poll::Pending,
         }
     }
 }
+
+#[pinned_drop]
+impl<T, B> PinnedDrop for Coroutine<T, B>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+{
+    fn drop(self: Pin<&mut Self>) {
+        // Now the body's locals go. None of what they might poll a yield with is the stream's waker.
+        self.project().slot.open(NO_WAKER);
+    }
+}
+
+/// A waker is compared by the address at which the poll has it: whoever hands its context on has the same.
+fn address(waker: &Waker) -> usize {
+    ptr::from_ref(waker).addr()
+}
+
+const NO_WAKER: usize = 0;
 
 /// Where an item lies between a yield and the end of the poll.
 struct Slot<T> {
@@ -137,9 +152,9 @@ struct Slot<T> {
 
 struct Inner<T> {
     item: Option<T>,
-    /// The one that the coroutine is being polled with.
-    waker: WakerId,
-    /// How often a yield has been polled in vain since the last item came.
+    /// The address of the waker that the body is polled with.
+    waker: usize,
+    /// How often a yield has been polled with its way blocked, in this poll of the body.
     waits: u32,
 }
 
@@ -148,7 +163,7 @@ impl<T> Slot<T> {
         Self {
             inner: UnsafeCell::new(Inner {
                 item: None,
-                waker: WakerId::default(),
+                waker: NO_WAKER,
                 waits: 0,
             }),
             _pinned: PhantomPinned,
@@ -158,7 +173,7 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// Called once for a slot, and the yielder is not used any more once the slot is dropped, nor while the
-    /// coroutine calls `open` or `close`.
+    /// coroutine calls `open` or `take`.
     unsafe fn yielder<'a>(self: Pin<&mut Self>) -> Yielder<'a, T> {
         Yielder {
             slot: NonNull::from(&*self),
@@ -167,25 +182,22 @@ impl<T> Slot<T> {
     }
 
     #[inline]
-    fn open(self: Pin<&mut Self>, waker: &Waker) {
+    fn open(self: Pin<&mut Self>, waker: usize) {
         // SAFETY: the body is not being polled, so that nobody else is at the slot (3).
-        unsafe { (*self.inner.get()).waker = WakerId::of(waker) }
+        unsafe { (*self.inner.get()).waker = waker }
     }
 
     #[inline]
-    fn close(self: Pin<&mut Self>) -> Option<T> {
+    fn take(self: Pin<&mut Self>) -> Option<T> {
         // SAFETY: as in `open`.
-        let inner = unsafe { &mut *self.inner.get() };
-        // Between two polls no waker is the right one: a yield that a `Drop` waits for has to find out.
-        inner.waker = WakerId::default();
-        inner.item.take()
+        unsafe { (*self.inner.get()).item.take() }
     }
 }
 
-// SAFETY: a shared slot can do nothing: `open` and `close` want it `Pin<&mut>`.
+// SAFETY: a shared slot can do nothing: `open` and `take` want it `Pin<&mut>`.
 unsafe impl<T: Send> Sync for Slot<T> {}
 
-/// How often in a row a `yield_item` may be polled with its way blocked, before it is taken for stuck.
+/// How often `yield_item` may be polled with its way blocked in one poll of the body, before it is taken for stuck.
 ///
 /// Nothing that suspends its body comes near it: a `FuturesUnordered` asks a few times before it lets go. What asks
 /// on and on is an executor inside of the body.
@@ -239,17 +251,28 @@ impl<'a, T> Yielder<'a, T> {
                 return Poll::Ready(());
             }
             inner.item = item.take();
-            inner.waits = 0;
-        } else {
-            inner.waits += 1;
-            assert!(inner.waits < WAITS, "{STUCK}");
+            if inner.waker == address(waker) {
+                return Poll::Pending;
+            }
+        } else if inner.wait() == address(waker) {
+            return Poll::Pending;
         }
         // The next poll of the stream polls the body. What polls the yield on the body's behalf with a waker of its
         // own, as `FuturesUnordered` does, passes that poll on only if that waker was woken.
-        if inner.waker != WakerId::of(waker) {
-            waker.wake_by_ref();
-        }
+        waker.wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl<T> Inner<T> {
+    /// Counts a yield that is polled with its way blocked, and says which waker the stream has.
+    #[cold]
+    fn wait(&mut self) -> usize {
+        // The first one since the slot was opened takes the waker away, which the opening puts back.
+        let waker = mem::replace(&mut self.waker, NO_WAKER);
+        self.waits = if waker == NO_WAKER { self.waits + 1 } else { 0 };
+        assert!(self.waits < WAITS, "{STUCK}");
+        waker
     }
 }
 
