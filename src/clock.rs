@@ -107,7 +107,8 @@ impl Deadline {
         let most = items.saturating_mul(2).min(STRIDE.into());
         self.stride = fitting.clamp(1, most.into()) as u8;
 
-        self.silent = self.silent.saturating_add(items as u8);
+        let items = u8::try_from(items).unwrap_or(STRIDE);
+        self.silent = self.silent.saturating_add(items);
         if self.silent >= STRIDE && self.bell.is_none() && self.poll_bell().is_ready() {
             return self.end();
         }
@@ -139,7 +140,7 @@ impl Signal for Deadline {
     }
 
     #[inline]
-    fn look(mut self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
+    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
         let (at, is_set) = match &self.alarm {
             Alarm::Never => return u32::MAX,
             Alarm::Over => return 1,

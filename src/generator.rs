@@ -33,6 +33,9 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// run up to its `n`-th yield, and no further until the next poll. If the signal has fired before the first poll, the
 /// body never begins. A panic in the body passes through once, then the stream is over.
 ///
+/// The signal wakes the task that polled the stream last, and the stop happens in its next poll: a consumer that is
+/// busy elsewhere, with a slow client say, keeps the body until it comes back.
+///
 /// # Fairness
 ///
 /// As [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).

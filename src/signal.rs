@@ -82,8 +82,8 @@ pub trait Signal {
     /// then as often as it says itself. So many `items` have come in a row since the last look: none at first and
     /// after a `Pending`. `is_fired` is asked next, and answers with what was seen. A signal whose `is_fired` misses
     /// nothing has no need of it.
-    fn look(self: Pin<&mut Self>, items: u32, cx: &mut Context<'_>) -> u32 {
-        let _ = (items, cx);
+    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+        let _ = items;
         u32::MAX
     }
 }
@@ -125,7 +125,7 @@ pub fn never() -> Never {
     Never(())
 }
 
-/// The signal of [`never`].
+/// The signal of [`never()`](fn@never).
 #[derive(Clone, Debug)]
 pub struct Never(());
 
@@ -225,7 +225,7 @@ impl<Fut: Future> Signal for When<Fut> {
         }
     }
 
-    fn look(self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
+    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
         // A whole row has come, and the adapter has yielded.
         if items > 0 {
             self.project().bell.ring();

@@ -30,7 +30,8 @@ use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
 ///   ended by itself has not been stopped, whatever fires later.
 /// - A panic of the source passes through once, then the stream is over.
 ///
-/// A stream may be lent, as in `(&mut stream).with_timeout(..)`, and read on afterwards.
+/// A stream may be lent, as in `(&mut stream).with_timeout(..)`, and read on afterwards. Adapters may be stacked; each
+/// knows its own stop only, and to the outer one a stop of the inner one is an end.
 pub trait CancelStreamExt: Stream {
     /// Takes items until `signal` fires, then ends.
     ///

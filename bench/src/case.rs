@@ -65,3 +65,21 @@ pub(crate) fn find(rows: &[Row], work: &str, name: &str) -> fn(u64) {
         .expect("a row and a case that are listed")
         .run
 }
+
+/// The bar, and whether it is met.
+pub(crate) fn bar(limit_told: &str, limit: f64, measured: Option<f64>) -> String {
+    match measured {
+        None => format!("≤ {limit_told}"),
+        // What it is printed as is what counts.
+        Some(measured) if (measured * 100.0).round() <= limit * 100.0 => {
+            format!("≤ {limit_told} ✓")
+        }
+        Some(_) => format!("≤ {limit_told} **✗**"),
+    }
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

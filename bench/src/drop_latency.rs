@@ -1,6 +1,6 @@
 //! From a stop to the producer's drop, on another thread.
 
-use crate::report::{bar, median};
+use crate::case::{bar, median};
 use futures::{Stream, StreamExt};
 use std::{
     pin::Pin,

@@ -2,7 +2,7 @@
 
 use crate::{
     allocations, callgrind,
-    case::{Case, Quantity, Row},
+    case::{Case, Quantity, Row, bar, median},
     drop_latency, stops,
 };
 use std::time::{Duration, Instant};
@@ -50,6 +50,7 @@ pub(crate) fn print(rows: &[Row], word: &str) {
     println!("|---|---|---|---|---|---|---|");
     for (row, times) in rows.iter().zip(times) {
         let counts: Vec<_> = row.cases.iter().map(|_| instructions.next()).collect();
+        let mut work = row.work;
         for ((case, time), count) in row.cases.iter().zip(&times).zip(&counts) {
             let bare = if row.has_bare && case.name != "bare" {
                 counts[0]
@@ -57,7 +58,8 @@ pub(crate) fn print(rows: &[Row], word: &str) {
                 None
             };
             let measured = measure(row, case, time, &times[0], *count, bare);
-            println!("{}", line(row, case, &measured, bare.is_some()));
+            println!("{}", line(work, case, &measured, bare.is_some()));
+            work = "";
         }
     }
     for line in latency.into_iter().flatten() {
@@ -89,12 +91,6 @@ fn nanoseconds(time: Duration) -> f64 {
     time.as_nanos() as f64
 }
 
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn measure(
     row: &Row,
     case: &Case,
@@ -108,8 +104,7 @@ fn measure(
     let per_operation =
         |large: u64, small: u64| (large as f64 - small as f64) / (2 * row.counted) as f64;
     Measured {
-        // To a tenth: what happens once in a thousand items does not miss a bar.
-        instructions: count.map(|count| ((count - bare.unwrap_or(0.0)) * 10.0).round() / 10.0),
+        instructions: count.map(|count| count - bare.unwrap_or(0.0)),
         ratio: median(times.iter().zip(reference).map(|(time, of)| time / of)),
         nanoseconds: median(times.iter().copied()),
         allocations: per_operation(large.0, small.0),
@@ -118,7 +113,7 @@ fn measure(
     }
 }
 
-fn line(row: &Row, case: &Case, measured: &Measured, over_bare: bool) -> String {
+fn line(work: &str, case: &Case, measured: &Measured, over_bare: bool) -> String {
     let bare = if over_bare { "bare+" } else { "" };
     let instructions = match measured.instructions {
         Some(count) => format!("{bare}{}", rounded(count)),
@@ -143,29 +138,21 @@ fn line(row: &Row, case: &Case, measured: &Measured, over_bare: bool) -> String 
                 Quantity::Allocations => format!("{limit} allocations"),
                 Quantity::Bytes | Quantity::Size => format!("{limit} B"),
             };
-            bar(&limit_told, limit, measured.get(quantity))
+            let measured = measured.get(quantity).map(|measured| match quantity {
+                // What an adapter does once in a thousand items is no instruction of an item.
+                Quantity::Instructions => measured.round(),
+                _ => measured,
+            });
+            bar(&limit_told, limit, measured)
         })
         .collect();
     format!(
-        "| {} | {} | {instructions} | {:.2} × ({:.2} ns) | {allocations} | {size} | {} |",
-        row.work,
+        "| {work} | {} | {instructions} | {:.2} × ({:.2} ns) | {allocations} | {size} | {} |",
         case.name,
         measured.ratio,
         measured.nanoseconds,
         bars.join(", "),
     )
-}
-
-/// The bar, and whether it is met.
-pub(crate) fn bar(limit_told: &str, limit: f64, measured: Option<f64>) -> String {
-    match measured {
-        None => format!("≤ {limit_told}"),
-        // What it is printed as is what counts.
-        Some(measured) if (measured * 100.0).round() <= limit * 100.0 => {
-            format!("≤ {limit_told} ✓")
-        }
-        Some(_) => format!("≤ {limit_told} **✗**"),
-    }
 }
 
 fn rounded(value: f64) -> String {

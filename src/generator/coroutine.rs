@@ -10,7 +10,7 @@
 //!    or a thread that outlives the poll.
 //! 3. There is one `Yielder` for a slot, and it is reached by `&mut`. What uses it runs inside of the body's poll or
 //!    drop, or on a scoped thread which these wait for. The coroutine touches the slot only before and after the
-//!    poll. So no two accesses overlap.
+//!    poll, and before the drop. So no two accesses overlap.
 //! 4. `Slot` is `!Unpin`, and with it everything around it. The `&mut` that each poll makes of the whole does not
 //!    claim to be the only way to a slot which the yielder points to as well.
 #![allow(unsafe_code, reason = "the body borrows a slot that lies beside it")]

@@ -149,7 +149,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
             cx.waker().wake_by_ref();
             return guard.defuse(Err(Halt::Pending));
         }
-        let next_look = signal.look(items.into(), cx);
+        let next_look = signal.look(items.into());
         guard.0.begin_stretch(next_look);
         guard.defuse(Ok(()))
     }

@@ -1,29 +1,22 @@
-use super::tree::Node;
-use std::{mem, sync::Weak, task::Waker, vec};
+use std::{mem, vec};
 
 /// Who is to be told, in the order in which they came.
 ///
 /// Most nodes never have more than one at once: that one needs no allocation. The rest are a vector in the order of
 /// their keys, with gaps where somebody left. It takes no more than four times the room of those that are there,
 /// whoever leaves first: gaps are closed once they are the greater part.
-#[derive(Default)]
-pub(super) struct Listeners {
+pub(super) struct Listeners<L> {
     /// Who came when there was nobody.
-    first: Option<Listener>,
-    rest: Vec<Entry>,
+    first: Option<L>,
+    rest: Vec<Entry<L>>,
     /// How many of the rest are no gaps.
     live: usize,
 }
 
 /// The last one is never a gap.
-struct Entry {
+struct Entry<L> {
     key: u64,
-    listener: Option<Listener>,
-}
-
-pub(super) enum Listener {
-    Waker(Waker),
-    Child(Weak<Node>),
+    listener: Option<L>,
 }
 
 /// No listener has this key.
@@ -35,10 +28,20 @@ const FIRST: u64 = 1;
 /// So few entries are not worth the moving.
 const FEW: usize = 16;
 
-impl Listeners {
+impl<L> Default for Listeners<L> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            rest: Vec::new(),
+            live: 0,
+        }
+    }
+}
+
+impl<L> Listeners<L> {
     /// The key is this listener's until it is removed or taken.
     #[inline]
-    pub(super) fn insert(&mut self, listener: Listener) -> u64 {
+    pub(super) fn insert(&mut self, listener: L) -> u64 {
         let last = match self.rest.last() {
             Some(last) => last.key,
             None if self.first.is_none() => {
@@ -57,7 +60,7 @@ impl Listeners {
     }
 
     /// Puts a listener in another's place and answers with that one, or gives it back if there is none.
-    pub(super) fn replace(&mut self, key: u64, listener: Listener) -> Result<Listener, Listener> {
+    pub(super) fn replace(&mut self, key: u64, listener: L) -> Result<L, L> {
         match self.place(key) {
             Some(Some(place)) => Ok(mem::replace(place, listener)),
             _ => Err(listener),
@@ -65,7 +68,7 @@ impl Listeners {
     }
 
     #[inline]
-    pub(super) fn remove(&mut self, key: u64) -> Option<Listener> {
+    pub(super) fn remove(&mut self, key: u64) -> Option<L> {
         if key == FIRST {
             return self.first.take();
         }
@@ -75,7 +78,7 @@ impl Listeners {
         Some(listener)
     }
 
-    pub(super) fn take(&mut self) -> Taken {
+    pub(super) fn take(&mut self) -> Taken<L> {
         self.live = 0;
         Taken {
             first: self.first.take(),
@@ -83,7 +86,7 @@ impl Listeners {
         }
     }
 
-    fn place(&mut self, key: u64) -> Option<&mut Option<Listener>> {
+    fn place(&mut self, key: u64) -> Option<&mut Option<L>> {
         if key == FIRST {
             return Some(&mut self.first);
         }
@@ -112,21 +115,21 @@ impl Listeners {
 }
 
 /// The listeners of a node that has been cancelled.
-pub(super) struct Taken {
-    first: Option<Listener>,
-    rest: vec::IntoIter<Entry>,
+pub(super) struct Taken<L> {
+    first: Option<L>,
+    rest: vec::IntoIter<Entry<L>>,
 }
 
-impl Taken {
+impl<L> Taken<L> {
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_none() && self.rest.len() == 0
     }
 }
 
-impl Iterator for Taken {
-    type Item = Listener;
+impl<L> Iterator for Taken<L> {
+    type Item = L;
 
-    fn next(&mut self) -> Option<Listener> {
+    fn next(&mut self) -> Option<L> {
         let first = self.first.take();
         first.or_else(|| self.rest.find_map(|entry| entry.listener))
     }

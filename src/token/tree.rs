@@ -29,7 +29,7 @@
 //!    is woken by a cancel of any of them.
 //! 7. Every walk is a loop: up the parents, down the listeners, and along the parents that a drop lets go of.
 
-use super::listeners::{Listener, Listeners, NO_KEY, Taken};
+use super::listeners::{Listeners, NO_KEY, Taken};
 use crate::{
     StopReason,
     sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering},
@@ -39,7 +39,7 @@ use std::{
     any::Any,
     mem,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, Weak},
     task::{Context, Poll, Waker},
     thread,
 };
@@ -65,7 +65,12 @@ struct Guarded {
     reason: Option<StopReason>,
     /// The key under which `parent` lists this node, or `NO_KEY`.
     listed_as: u64,
-    listeners: Listeners,
+    listeners: Listeners<Listener>,
+}
+
+enum Listener {
+    Waker(Waker),
+    Child(Weak<Node>),
 }
 
 impl Node {
@@ -101,7 +106,7 @@ impl Node {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn is_cancelled_in_the_depth(&self) -> bool {
         let mut node = self;
         while !node.is_closed() {
@@ -152,7 +157,7 @@ impl Node {
     }
 
     /// Fixes `reason` unless one is fixed already, and takes the listeners.
-    fn close(&self, reason: &StopReason) -> (bool, StopReason, Taken) {
+    fn close(&self, reason: &StopReason) -> (bool, StopReason, Taken<Listener>) {
         let mut guarded = self.lock();
         let listeners = guarded.listeners.take();
         let (won, reason) = self.settle(&mut guarded, reason);
@@ -254,7 +259,7 @@ impl Drop for Node {
 ///
 /// It is the reason of everybody who is left to be told: whoever has another one was cancelled by a call of its own,
 /// which took its listeners (invariant 5), and a look gives a node what its parent has (invariant 2).
-fn tell(reason: &StopReason, listeners: Taken) {
+fn tell(reason: &StopReason, listeners: Taken<Listener>) {
     let mut panic = FirstPanic::default();
     let mut above = Vec::new();
     let mut listeners = listeners;

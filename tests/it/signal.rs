@@ -130,7 +130,7 @@ impl Signal for Fired {
         }
     }
 
-    fn look(mut self: Pin<&mut Self>, items: u32, _: &mut Context<'_>) -> u32 {
+    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
         self.0 = items == 3;
         3
     }

@@ -95,6 +95,17 @@ async fn the_greatest_timeout_means_never() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_in_a_hundred_years_is_waited_for() {
+    let century = 100 * 365 * 24 * 3600 * SECOND;
+    let mut stream = Source::new("-a").with_deadline(Instant::now() + century);
+    let output: String = (0..2).map(|_| marble(poll(pin!(&mut stream)))).collect();
+    assert_eq!(output, "-a");
+    tick(century);
+    let output: String = (0..4).map(|_| marble(poll(pin!(&mut stream)))).collect();
+    assert!(output.contains("X|"), "{output}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_timeout_counts_from_the_call_and_not_from_the_first_poll() {
     let mut stream = Source::new("abc").with_timeout(SECOND);
     advance(SECOND).await;
@@ -171,13 +182,11 @@ fn lateness(stream: impl Stream<Item = ()>, deadline: Instant) -> (Duration, usi
 #[tokio::test(start_paused = true)]
 async fn an_always_ready_source_at_a_steady_pace_is_at_most_a_millisecond_late() {
     let paces = [
-        10, 100, 999, 1_000, 7_777, 15_625, 33_333, 500_000, 999_999, 1_000_000, 1_000_001,
+        100, 999, 7_777, 15_625, 33_333, 500_000, 999_999, 1_000_000, 1_000_001, 7_000_000,
     ];
-    for pace in paces
-        .map(Duration::from_nanos)
-        .into_iter()
-        .chain([7 * MILLISECOND, SECOND])
-    {
+    // Miri is slow.
+    let paces = if cfg!(miri) { &paces[2..] } else { &paces };
+    for pace in paces.iter().copied().map(Duration::from_nanos) {
         for length in [MILLISECOND, 3 * MILLISECOND / 2, 20 * MILLISECOND] {
             let source = stream::repeat_with(|| tick(pace));
             let (late_by, late) = lateness(source, Instant::now() + length);
