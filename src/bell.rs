@@ -38,7 +38,8 @@ impl Bell {
 
     /// To be done before the future is polled, as it may ring again meanwhile.
     pub(crate) fn silence(&self) {
-        self.is_rung.store(false, Ordering::Relaxed);
+        // ORDERING: a swap, to hear also a ring that comes between the question and the silence.
+        self.is_rung.swap(false, Ordering::Acquire);
     }
 
     /// Wakes this task when it rings. Whoever calls asks once more afterwards whether it has rung.

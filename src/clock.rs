@@ -109,8 +109,12 @@ impl Deadline {
 
         let items = u8::try_from(items).unwrap_or(STRIDE);
         self.silent = self.silent.saturating_add(items);
-        if self.silent >= STRIDE && self.bell.is_none() && self.poll_bell().is_ready() {
-            return self.end();
+        if self.bell.is_none() {
+            match STRIDE.saturating_sub(self.silent) {
+                0 if self.poll_bell().is_ready() => return self.end(),
+                0 => {}
+                left => self.stride = self.stride.min(left),
+            }
         }
         self.stride.into()
     }
@@ -128,7 +132,6 @@ impl Signal for Deadline {
     #[inline]
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         let polled = match (&self.bell, &self.alarm) {
-            // Were the time over, the timer would have woken the task, and the look after that have seen it.
             (None, Alarm::Set(timer)) if timer.will_wake(cx.waker()) => Poll::Pending,
             (None, _) => self.poll_alarm(cx.waker()),
             (Some(bell), _) => {
@@ -191,9 +194,11 @@ impl Timer {
         }
     }
 
+    /// Not once it has gone off, or its runtime is gone: that wake-up may have been spent on an item.
     #[inline]
     fn will_wake(&self, waker: &Waker) -> bool {
         matches!(&self.registered, Some((_, id)) if *id == WakerId::of(waker))
+            && !self.sleep.is_elapsed()
     }
 
     fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {

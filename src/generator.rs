@@ -157,8 +157,9 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// # use std::pin::pin;
 /// # use futures::StreamExt;
 /// # use stopcock::{Yielder, generator, signal};
-/// let items = generator(signal::never(), async |mut outer: Yielder<'_, u32>| {
-///     let inner = generator(signal::never(), async |mut inner: Yielder<'_, u32>| {
+/// let items = generator(signal::never(), async |outer: Yielder<'_, u32>| {
+///     let inner = generator(signal::never(), async move |inner: Yielder<'_, u32>| {
+///         let (mut outer, mut inner) = (outer, inner);
 ///         outer.yield_item(1).await;
 ///         inner.yield_item(2).await;
 ///     });
@@ -173,9 +174,11 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// # use std::pin::pin;
 /// # use futures::StreamExt;
 /// # use stopcock::{Yielder, generator, signal};
-/// let items = generator(signal::never(), async |mut outer: Yielder<'_, u32>| {
-///     let inner = generator(signal::never(), async |mut inner: Yielder<'_, u32>| {
+/// let items = generator(signal::never(), async |outer: Yielder<'_, u32>| {
+///     let inner = generator(signal::never(), async move |inner: Yielder<'_, u32>| {
+///         let (mut outer, mut inner) = (outer, inner);
 ///         std::mem::swap(&mut outer, &mut inner);
+///         outer.yield_item(1).await;
 ///         inner.yield_item(2).await;
 ///     });
 ///     pin!(inner).next().await;

@@ -78,10 +78,10 @@ pub trait Signal {
 
     /// A look that is too dear for every item, such as one at the clock: after how many items at most to look again.
     ///
-    /// Asked before the first item, after a `Pending` of the source, after the adapter has yielded for fairness, and
-    /// then as often as it says itself. So many `items` have come in a row since the last look: none at first and
-    /// after a `Pending`. `is_fired` is asked next, and answers with what was seen. A signal whose `is_fired` misses
-    /// nothing has no need of it.
+    /// Asked before the first item, and after the adapter has yielded for fairness. Whoever answers with a number
+    /// below 1024 is asked as often as that, and after each `Pending` of the source. So many `items` have come in a
+    /// row since the last look: none at first and after a `Pending`. `is_fired` is asked next, and answers with what
+    /// was seen. A signal whose `is_fired` misses nothing has no need of it.
     fn look(self: Pin<&mut Self>, items: u32) -> u32 {
         let _ = items;
         u32::MAX

@@ -144,7 +144,14 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         }
         let guard = BreakOnPanic(this.row);
         let items = guard.0.end_stretch();
-        if guard.0.left == 0 && !signal.as_mut().is_fired() {
+        if guard.0.left == 0 {
+            // A false alarm is no reason not to yield.
+            if signal.as_mut().is_fired() {
+                if let Poll::Ready(reason) = signal.poll_fired(cx) {
+                    guard.defuse(());
+                    return Err(self.end(Some(reason)));
+                }
+            }
             guard.0.left = ITEMS_IN_A_ROW;
             cx.waker().wake_by_ref();
             return guard.defuse(Err(Halt::Pending));
@@ -200,10 +207,9 @@ impl Row {
             0..ITEMS_IN_A_ROW => 0,
             _ => ITEMS_IN_A_ROW,
         };
-        // At least one, for a signal that has fired with nothing left.
-        self.stretch = next_look.min(self.left).max(1);
-        self.left = self.left.saturating_sub(self.stretch);
-        // The item at hand is the first.
+        // The item at hand is the first, whatever was answered.
+        self.stretch = next_look.clamp(1, self.left);
+        self.left -= self.stretch;
         self.unwatched = self.stretch - 1;
     }
 }

@@ -345,3 +345,78 @@ fn a_panic_in_the_body_comes_out_once_after_the_items_before_it() {
     assert_eq!(panic_of(|| poll(items.as_mut())), "the body says so");
     assert_eq!(poll(items.as_mut()), Poll::Ready(None));
 }
+
+#[test]
+fn yields_that_wait_do_not_add_up_over_the_polls() {
+    let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+        for n in 0..2000 {
+            // One in the slot, and some that ask in vain in the same poll.
+            for _ in 0..4 {
+                assert!(y.yield_item(n).now_or_never().is_none());
+            }
+            turn().await;
+        }
+    });
+    assert_eq!(collect(items), Vec::from_iter(0..2000));
+}
+
+#[test]
+fn an_item_that_a_drop_hands_over_is_dropped_with_the_stream() {
+    struct YieldsInDrop<'a, 'b>(Yielder<'a, Dropped<'b>>, &'b RefCell<Vec<&'static str>>);
+    impl Drop for YieldsInDrop<'_, '_> {
+        fn drop(&mut self) {
+            let item = Dropped(self.1, "item");
+            assert!(self.0.yield_item(item).now_or_never().is_none());
+            self.1.borrow_mut().push("body");
+        }
+    }
+    let dropped = RefCell::new(Vec::new());
+    let mut items = Box::pin(generator(signal::never(), async |y| {
+        let _local = YieldsInDrop(y, &dropped);
+        future::pending::<()>().await;
+    }));
+    assert!(poll(items.as_mut()).is_pending());
+    drop(items);
+    assert_eq!(*dropped.borrow(), ["body", "item"]);
+}
+
+#[test]
+fn in_a_drop_no_waker_is_taken_for_the_streams() {
+    struct YieldsInDrop<'a, 'b>(Yielder<'a, u8>, &'b Waker);
+    impl Drop for YieldsInDrop<'_, '_> {
+        fn drop(&mut self) {
+            let mut cx = Context::from_waker(self.1);
+            assert!(self.0.yield_item(1).poll_unpin(&mut cx).is_pending());
+        }
+    }
+    // The very waker of the last poll, at the same address.
+    let wakes = Wakes::new();
+    let waker = Waker::from(wakes.clone());
+    let mut items = Box::pin(generator(signal::never(), async |y| {
+        let _local = YieldsInDrop(y, &waker);
+        future::pending::<()>().await;
+    }));
+    assert!(
+        items
+            .poll_next_unpin(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    drop(items);
+    assert_eq!(wakes.count(), 1, "who waits for the yield would hang");
+}
+
+#[test]
+fn items_of_no_size_and_huge_ones_come_out() {
+    let nothing = generator(signal::never(), async |mut y| {
+        for _ in 0..5 {
+            y.yield_item(()).await;
+        }
+    });
+    assert_eq!(collect(nothing).len(), 5);
+    let huge = generator(signal::never(), async |mut y| {
+        for n in 0..3 {
+            y.yield_item([n; 4096]).await;
+        }
+    });
+    assert_eq!(collect(huge), [[0; 4096], [1; 4096], [2; 4096]]);
+}

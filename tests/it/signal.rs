@@ -155,3 +155,105 @@ fn a_foreign_signal_is_looked_at_as_often_as_it_says() {
     );
     assert_eq!(stream.stop_reason().unwrap().to_string(), "foreign");
 }
+
+#[test]
+fn a_future_that_wakes_itself_while_the_source_is_pending_wakes_the_stream() {
+    let mut polls = 0;
+    let future = future::poll_fn(move |cx| {
+        polls += 1;
+        cx.waker().wake_by_ref();
+        match polls {
+            4 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    });
+    let wakes = Wakes::new();
+    let mut stream = stream::pending::<u8>().take_until_cancelled(signal::when(future));
+    // Polled twice, before the source and after it; the latter wake-up is the stream's.
+    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Pending);
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Ready(None));
+}
+
+/// Answers as its functions do.
+struct Foreign {
+    is_fired: fn() -> bool,
+    poll_fired: fn() -> Poll<StopReason>,
+    look: fn() -> u32,
+    looks: Rc<Cell<usize>>,
+}
+
+impl Foreign {
+    fn new() -> Self {
+        Self {
+            is_fired: || false,
+            poll_fired: || Poll::Pending,
+            look: || u32::MAX,
+            looks: Rc::default(),
+        }
+    }
+}
+
+impl Signal for Foreign {
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        (self.is_fired)()
+    }
+
+    fn poll_fired(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
+        (self.poll_fired)()
+    }
+
+    fn look(self: Pin<&mut Self>, _: u32) -> u32 {
+        self.looks.set(self.looks.get() + 1);
+        (self.look)()
+    }
+}
+
+#[test]
+fn a_false_alarm_costs_no_item_and_no_fairness() {
+    let mut signal = Foreign::new();
+    signal.is_fired = || true;
+    let mut stream = stream::repeat('a').take_until_cancelled(signal);
+    for _ in 0..3 {
+        for _ in 0..1024 {
+            assert_eq!(poll(pin!(&mut stream)), Poll::Ready(Some('a')));
+        }
+        assert_eq!(poll(pin!(&mut stream)), Poll::Pending);
+    }
+}
+
+#[test]
+fn a_panic_of_a_signal_that_is_asked_after_a_pending_poll_ends_the_stream() {
+    let mut signal = Foreign::new();
+    signal.poll_fired = || panic!("the signal says so");
+    let source = Source::new("-a");
+    let record = source.record();
+    let mut stream = source.take_until_cancelled(signal);
+    let message = crate::support::panic_of(|| poll(pin!(&mut stream)));
+    assert_eq!(message, "the signal says so");
+    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
+    assert_eq!(record.polls(), 1);
+    assert!(record.is_dropped());
+}
+
+#[test]
+fn looks_come_as_often_as_they_are_wanted_but_at_every_item_at_most_and_at_every_yield_at_least() {
+    let cases: [(fn() -> u32, usize); 5] = [
+        (|| 0, 1025),
+        (|| 1, 1025),
+        (|| 512, 3),
+        (|| 1024, 2),
+        (|| 65_536 + 1, 2),
+    ];
+    for (look, expected) in cases {
+        let mut signal = Foreign::new();
+        signal.look = look;
+        let looks = Rc::clone(&signal.looks);
+        let mut stream = stream::repeat('a').take_until_cancelled(signal);
+        // A row, its yield, and one item more.
+        for _ in 0..1026 {
+            let _ = poll(pin!(&mut stream));
+        }
+        assert_eq!(looks.get(), expected, "a look after {} items", look());
+    }
+}

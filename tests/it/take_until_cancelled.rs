@@ -1,7 +1,7 @@
 //! What `take_until_cancelled` does beside the laws that all streams keep.
 
-use crate::support::{Source, Wakes, poll};
-use futures::{StreamExt, executor::block_on, stream};
+use crate::support::{Moment, Source, Wakes, poll};
+use futures::{Stream, StreamExt, executor::block_on, stream};
 use std::{cell::RefCell, pin::pin, rc::Rc, task::Poll};
 use stopcock::{CancelStreamExt, CancellationToken, StopReason, signal};
 
@@ -116,4 +116,43 @@ fn a_stream_that_is_not_unpin_is_stopped_where_it_is_pinned() {
     assert_eq!(block_on(stream.next()), Some(0));
     token.cancel();
     assert_eq!(block_on(stream.next()), None);
+}
+
+#[test]
+fn a_stop_after_a_full_row_needs_no_yield_before_it() {
+    let token = CancellationToken::new();
+    let mut stream = stream::repeat('a').take_until_cancelled(&token);
+    for _ in 0..1024 {
+        assert_eq!(poll(pin!(&mut stream)), Poll::Ready(Some('a')));
+    }
+    token.cancel();
+    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
+}
+
+#[test]
+fn the_upper_bound_is_the_one_of_the_source() {
+    let token = CancellationToken::new();
+    assert_eq!(
+        stream::iter(0..4).take_until_cancelled(&token).size_hint(),
+        (0, Some(4))
+    );
+}
+
+#[test]
+fn the_source_is_dropped_before_the_signal() {
+    // A source that cancels as it goes finds the stream still registered.
+    let token = CancellationToken::new();
+    let source = Source::with_hook("-", {
+        let token = token.clone();
+        move |moment| {
+            if moment == Moment::Drop {
+                token.cancel();
+            }
+        }
+    });
+    let wakes = Wakes::new();
+    let mut stream = source.take_until_cancelled(&token);
+    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Pending);
+    drop(stream);
+    assert_eq!(wakes.count(), 1);
 }

@@ -13,8 +13,8 @@ use std::{
     rc::Rc,
 };
 use stopcock::{
-    CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, Signal, StopReason,
-    TakeUntilCancelled, Yielder, generator, signal,
+    CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, Generator, Signal,
+    StopReason, TakeUntilCancelled, Yielder, generator, signal,
 };
 
 fn is_send<T: Send>() {}
@@ -100,6 +100,12 @@ fn a_generator_is_send_and_sync_when_its_body_is() {
     self::is_send::<Yielder<'_, u8>>();
     assert!(!has!(Yielder<'static, Rc<u8>>: Send));
     assert!(!has!(Yielder<'static, Rc<u8>>: Sync));
+}
+
+#[test]
+fn a_generator_is_never_unpin() {
+    type Body = fn(Yielder<'_, u8>) -> std::future::Ready<()>;
+    assert!(!has!(Generator<u8, Body, signal::Never>: Unpin));
 }
 
 #[test]

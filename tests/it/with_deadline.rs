@@ -138,6 +138,8 @@ async fn a_stream_whose_task_has_spent_its_budget_is_woken_all_the_same() {
                 let _ = consume.poll(&mut Context::from_waker(Waker::noop()));
             }
             assert_eq!(marble(wakes.poll(pin!(&mut stream))), '-');
+            tokio::task::yield_now().await;
+            assert_eq!(wakes.count(), 0, "woken by the budget");
             advance(2 * SECOND).await;
             assert_eq!(wakes.count(), 1);
             assert_eq!(marble(wakes.poll(pin!(&mut stream))), 'X');
@@ -376,4 +378,118 @@ fn in_a_runtime_without_timers_tokio_says_what_to_do() {
         panic_of(|| poll(pin!(&mut pending)))
     });
     assert!(message.contains("enable_time"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_within_a_stride_is_not_lost_when_the_source_is_pending_next() {
+    // After seven items the next stride is eight: no look between `a`, `b` and the pending poll.
+    let wakes = Wakes::new();
+    let mut stream = Source::new("aaaaaaa-ab-").with_timeout(SECOND);
+    let output: String = (0..9)
+        .map(|_| marble(wakes.poll(pin!(&mut stream))))
+        .collect();
+    assert_eq!(output, "aaaaaaa-a");
+    // The timer wakes the task, whose poll finds the source ready and is no look.
+    advance(2 * SECOND).await;
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(marble(wakes.poll(pin!(&mut stream))), 'b');
+    assert_eq!(marble(wakes.poll(pin!(&mut stream))), 'X');
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_pending_after_a_long_row_is_woken_at_the_deadline() {
+    for row in [1, 63, 64, 65, 127, 128, 200, 1000] {
+        let (first, latest) = (Wakes::new(), Wakes::new());
+        let script = "a".repeat(row) + "--";
+        let mut stream = Source::new(&script).with_timeout(SECOND);
+        for _ in 0..row {
+            assert_eq!(marble(first.poll(pin!(&mut stream))), 'a');
+        }
+        assert_eq!(marble(first.poll(pin!(&mut stream))), '-');
+        assert_eq!(marble(latest.poll(pin!(&mut stream))), '-');
+        advance(2 * SECOND).await;
+        assert_eq!((first.count(), latest.count()), (0, 1), "after {row} items");
+        assert_eq!(marble(latest.poll(pin!(&mut stream))), 'X');
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_64_items_a_consumer_that_begins_to_wait_is_stopped_at_its_next_poll() {
+    for row in 0..200 {
+        let mut stream = stream::repeat('a').with_timeout(SECOND);
+        for _ in 0..row {
+            assert_eq!(stream.next().await.unwrap().unwrap(), 'a');
+        }
+        let mut late = 0;
+        loop {
+            tokio::time::sleep(2 * SECOND).await;
+            match stream.next().await.unwrap() {
+                Ok(_) => late += 1,
+                Err(_) => break,
+            }
+        }
+        assert!(
+            late <= if row < 64 { 31 } else { 0 },
+            "{late} late after {row}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_yields_to_its_siblings_after_1024_items() {
+    let mut stream = stream::repeat('a').with_timeout(SECOND);
+    let row = |stream: &mut _| {
+        (0..)
+            .take_while(|_| poll(pin!(&mut *stream)).is_ready())
+            .count()
+    };
+    assert_eq!([row(&mut stream), row(&mut stream)], [1024, 1024]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_is_not_read_at_every_item() {
+    let mut stream = stream::repeat('a').with_timeout(SECOND);
+    // Looks after 1, 3, 7, 15 items.
+    for _ in 0..16 {
+        assert_eq!(marble(poll(pin!(&mut stream))), 'a');
+    }
+    tick(SECOND);
+    for _ in 16..31 {
+        assert_eq!(marble(poll(pin!(&mut stream))), 'a');
+    }
+    assert_eq!(marble(poll(pin!(&mut stream))), 'X');
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upper_bound_that_cannot_be_counted_is_none() {
+    struct Endless;
+    impl Stream for Endless {
+        type Item = char;
+
+        fn poll_next(self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<char>> {
+            Poll::Pending
+        }
+
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (usize::MAX, Some(usize::MAX))
+        }
+    }
+    assert_eq!(Endless.with_timeout(SECOND).size_hint(), (0, None));
+}
+
+#[test]
+fn a_runtime_that_is_shut_down_under_a_pending_stream_makes_its_next_poll_panic_and_not_hang() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let wakes = Wakes::new();
+    let mut stream = stream::pending().with_timeout(3600 * SECOND);
+    {
+        let _context = runtime.enter();
+        assert_eq!(marble(wakes.poll(pin!(&mut stream))), '-');
+    }
+    drop(runtime);
+    assert_eq!(wakes.count(), 1);
+    assert!(panic_of(|| wakes.poll(pin!(&mut stream))).contains("shutdown"));
 }
