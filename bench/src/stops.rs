@@ -247,7 +247,7 @@ fn line(name: &str, stopped: impl Future<Output = ()>) {
     let told = if took < PATIENCE {
         format!("{} ms", took.as_millis())
     } else {
-        "never".to_owned()
+        "not within a second".to_owned()
     };
     println!("| {name} | {told} |");
 }

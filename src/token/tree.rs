@@ -106,7 +106,7 @@ impl Node {
         }
     }
 
-    #[inline(never)]
+    #[cold]
     fn is_cancelled_in_the_depth(&self) -> bool {
         let mut node = self;
         while !node.is_closed() {
