@@ -12,6 +12,9 @@
 //! allocation until somebody waits on it: making and dropping one takes no lock. The price is a load for each level
 //! of a look. A root's state says that it has no parent, so that its look is a single load.
 //!
+//! In instructions, as measured: a look is 4 at a root and 12 at its child, of the 8 and 16 of a loop around it; a
+//! child made and dropped is 304, where tokio-util's, which is linked at once, is 718.
+//!
 //! # Invariants
 //!
 //! 1. A `state` changes once, from open to a reason, under the node's lock. It never changes again.
