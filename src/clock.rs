@@ -19,7 +19,7 @@ use tokio::{
 const STRIDE: u8 = 64;
 
 /// How late a look may be, in nanoseconds, as far as the pace of the last items can tell.
-const SLACK: u128 = 1_000_000;
+const SLACK: u64 = 1_000_000;
 
 /// A point in time as a signal.
 ///
@@ -101,8 +101,8 @@ impl Deadline {
     /// How many items may come until the next look, if the last ones took so long.
     #[inline(never)]
     fn end_stride(&mut self, items: u32, took: Option<Duration>) -> u32 {
-        let took = took.map_or(u128::MAX, |took| took.as_nanos().max(1));
-        let fitting = SLACK * u128::from(items) / took;
+        let took = took.and_then(|took| u64::try_from(took.as_nanos()).ok());
+        let fitting = SLACK * u64::from(items) / took.unwrap_or(u64::MAX).max(1);
         // The pace of a few says little of many.
         let most = items.saturating_mul(2).min(STRIDE.into());
         self.stride = fitting.clamp(1, most.into()) as u8;
