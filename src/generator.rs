@@ -23,8 +23,9 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// output   a---b----|
 /// ```
 ///
-/// The body is an async closure or an async fn. It runs inside of the consumer's poll: nothing is spawned, nothing
-/// is allocated, and between two polls it does nothing. It may borrow, and the stream is `Send` when the body is.
+/// The body is an async closure or an async fn; the older `|mut y| async move { .. }` does not compile, as its future
+/// cannot be tied to its yielder. It runs inside of the consumer's poll: nothing is spawned, nothing is allocated, and
+/// between two polls it does nothing. It may borrow, and the stream is `Send` when the body is.
 ///
 /// # Termination
 ///
