@@ -22,7 +22,7 @@ impl Display for DiskFull {
 impl Error for DiskFull {}
 
 fn disk_full() -> StopReason {
-    StopReason::custom(DiskFull { path: "/tmp" })
+    StopReason::custom(DiskFull { path: "/data" })
 }
 
 /// One of each.
@@ -44,7 +44,7 @@ fn each_displays_as_what_happened_and_a_custom_one_as_its_error() {
         "deadline exceeded",
         "idle for too long",
         "consumer dropped",
-        "no room in /tmp",
+        "no room in /data",
     ];
     assert_eq!(texts, expected);
 }
@@ -64,7 +64,7 @@ fn only_a_custom_one_has_a_source_and_it_is_the_error() {
         match reason {
             StopReason::Custom(_) => {
                 let error = reason.source().unwrap().downcast_ref::<DiskFull>();
-                assert_eq!(error.unwrap().path, "/tmp");
+                assert_eq!(error.unwrap().path, "/data");
             }
             _ => assert!(reason.source().is_none()),
         }
@@ -73,7 +73,7 @@ fn only_a_custom_one_has_a_source_and_it_is_the_error() {
 
 #[test]
 fn a_custom_one_can_be_taken_for_its_error_and_for_no_other() {
-    assert_eq!(disk_full().downcast_ref::<DiskFull>().unwrap().path, "/tmp");
+    assert_eq!(disk_full().downcast_ref::<DiskFull>().unwrap().path, "/data");
     assert!(disk_full().downcast_ref::<io::Error>().is_none());
     for reason in &reasons()[..4] {
         assert!(reason.downcast_ref::<DiskFull>().is_none());
@@ -101,7 +101,7 @@ fn texts_and_errors_turn_into_custom_reasons() {
     check(String::from("an owned text").into(), "an owned text");
     check(boxed.into(), "no room in /var");
     check(StopReason::custom("a text"), "a text");
-    check(disk_full(), "no room in /tmp");
+    check(disk_full(), "no room in /data");
 }
 
 #[test]
