@@ -73,7 +73,10 @@ fn only_a_custom_one_has_a_source_and_it_is_the_error() {
 
 #[test]
 fn a_custom_one_can_be_taken_for_its_error_and_for_no_other() {
-    assert_eq!(disk_full().downcast_ref::<DiskFull>().unwrap().path, "/data");
+    assert_eq!(
+        disk_full().downcast_ref::<DiskFull>().unwrap().path,
+        "/data"
+    );
     assert!(disk_full().downcast_ref::<io::Error>().is_none());
     for reason in &reasons()[..4] {
         assert!(reason.downcast_ref::<DiskFull>().is_none());
