@@ -547,18 +547,24 @@ fn a_look_that_sees_a_cancel_sees_a_reason_and_keeps_it() {
     });
 }
 
+/// A thread that writes and then cancels. Only the cancel can make the write visible.
+fn write_and_cancel(root: CancellationToken) -> (Arc<AtomicUsize>, thread::JoinHandle<()>) {
+    let written = Arc::new(AtomicUsize::new(0));
+    let canceller = thread::spawn({
+        let written = Arc::clone(&written);
+        move || {
+            written.store(1, Ordering::Relaxed);
+            root.cancel();
+        }
+    });
+    (written, canceller)
+}
+
 #[test]
 fn what_was_written_before_a_cancel_is_seen_with_it() {
     model(|| {
         let [root, _, leaf] = chain();
-        let written = Arc::new(AtomicUsize::new(0));
-        let canceller = thread::spawn({
-            let written = Arc::clone(&written);
-            move || {
-                written.store(1, Ordering::Relaxed);
-                root.cancel();
-            }
-        });
+        let (written, canceller) = write_and_cancel(root);
         if leaf.is_cancelled() {
             assert_eq!(written.load(Ordering::Relaxed), 1);
         }
@@ -571,14 +577,7 @@ fn what_was_written_before_a_cancel_is_seen_with_it() {
 fn what_was_written_before_a_cancel_is_seen_with_what_a_look_has_fixed() {
     model(|| {
         let [root, _, leaf] = chain();
-        let written = Arc::new(AtomicUsize::new(0));
-        let canceller = thread::spawn({
-            let written = Arc::clone(&written);
-            move || {
-                written.store(1, Ordering::Relaxed);
-                root.cancel();
-            }
-        });
+        let (written, canceller) = write_and_cancel(root);
         let looker = thread::spawn({
             let leaf = leaf.clone();
             move || drop(leaf.stop_reason())
@@ -595,14 +594,7 @@ fn what_was_written_before_a_cancel_is_seen_with_what_a_look_has_fixed() {
 fn what_was_written_before_a_cancel_is_seen_by_a_waiter_that_is_refused() {
     model(|| {
         let [root, _, leaf] = chain();
-        let written = Arc::new(AtomicUsize::new(0));
-        let canceller = thread::spawn({
-            let written = Arc::clone(&written);
-            move || {
-                written.store(1, Ordering::Relaxed);
-                root.cancel();
-            }
-        });
+        let (written, canceller) = write_and_cancel(root);
         if poll(&mut leaf.cancelled_owned(), &Bell::new()).is_ready() {
             assert_eq!(written.load(Ordering::Relaxed), 1);
         }
