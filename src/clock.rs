@@ -24,9 +24,7 @@ const SLACK: u64 = 1_000_000;
 /// A point in time as a signal.
 ///
 /// Sleeping is left to a timer, which is set when the source is first pending. While items come in a row no timer of
-/// this thread can run, so the clock is read: before the first item, after each `Pending`, and after each stride. A
-/// stride is 1 item at first, at most twice as many as the last one, and so few that at the pace of the last one they
-/// take no longer than [`SLACK`].
+/// this thread can run, so the clock is read, at the [`Pace`] of the items.
 ///
 /// A pace can change, above all if the consumer begins to wait between two items. So for a row of more than
 /// [`STRIDE`] items the timer rings a bell. It cannot while items come in a row, but while the consumer waits it does,
@@ -35,10 +33,7 @@ pub(crate) struct Deadline {
     alarm: Alarm,
     /// What the timer wakes, if not the task itself.
     bell: Option<Arc<Bell>>,
-    last_look: Option<Instant>,
-    stride: u8,
-    /// How many items of this row, as far as looked at, came without a bell.
-    silent: u8,
+    pace: Pace,
 }
 
 enum Alarm {
@@ -63,9 +58,7 @@ impl Deadline {
         Self {
             alarm,
             bell: None,
-            last_look: None,
-            stride: 1,
-            silent: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -98,25 +91,17 @@ impl Deadline {
         1
     }
 
-    /// How many items may come until the next look, if the last ones took so long.
+    /// Hangs the bell up once more items came in a row than may come without one.
     #[inline(never)]
-    fn end_stride(&mut self, items: u32, took: Option<Duration>) -> u32 {
-        let took = took.and_then(|took| u64::try_from(took.as_nanos()).ok());
-        let fitting = SLACK * u64::from(items) / took.unwrap_or(u64::MAX).max(1);
-        // The pace of a few says little of many.
-        let most = items.saturating_mul(2).min(STRIDE.into());
-        self.stride = fitting.clamp(1, most.into()) as u8;
-
-        let items = u8::try_from(items).unwrap_or(STRIDE);
-        self.silent = self.silent.saturating_add(items);
-        if self.bell.is_none() {
-            match STRIDE.saturating_sub(self.silent) {
-                0 if self.poll_bell().is_ready() => return self.end(),
-                0 => {}
-                left => self.stride = self.stride.min(left),
-            }
+    fn provide_bell(&mut self, next_look: u32) -> u32 {
+        if self.bell.is_some() {
+            return next_look;
         }
-        self.stride.into()
+        match STRIDE.saturating_sub(self.pace.row) {
+            0 if self.poll_bell().is_ready() => self.end(),
+            0 => next_look,
+            left => next_look.min(left.into()),
+        }
     }
 }
 
@@ -150,19 +135,68 @@ impl Signal for Deadline {
             Alarm::At(at) => (*at, false),
             Alarm::Set(timer) => (timer.at, true),
         };
-        let now = Instant::now();
-        if now >= at {
+        let Some(next_look) = self.pace.look(at, items) else {
             return self.end();
-        }
-        let last_look = self.last_look.replace(now);
+        };
         if items > 0 {
-            return self.end_stride(items, last_look.map(|last_look| now - last_look));
+            return self.provide_bell(next_look);
         }
-        self.silent = 0;
         if !is_set {
             require_runtime();
         }
-        self.stride.into()
+        next_look
+    }
+}
+
+/// How often to read the clock while items come in a row.
+///
+/// Before the first item, after each `Pending`, and after each stride. A stride is 1 item at first, at most twice as
+/// many as the last one, and so few that at the pace of the last one they take no longer than [`SLACK`].
+pub(crate) struct Pace {
+    last_look: Option<Instant>,
+    stride: u8,
+    /// How many items have come in this row, as far as looked at.
+    row: u8,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            last_look: None,
+            stride: 1,
+            row: 0,
+        }
+    }
+}
+
+impl Pace {
+    /// Reads the clock, after `items` that came in a row since it was last read: how many may come until it is to be
+    /// read again, or `None` if it is `at` or later.
+    #[inline]
+    pub(crate) fn look(&mut self, at: Instant, items: u32) -> Option<u32> {
+        let now = Instant::now();
+        if now >= at {
+            return None;
+        }
+        let last_look = self.last_look.replace(now);
+        match items {
+            0 => self.row = 0,
+            _ => self.end_stride(items, last_look.map(|last_look| now - last_look)),
+        }
+        Some(self.stride.into())
+    }
+
+    /// Sets the length of the next stride, if the last one took so long.
+    #[inline(never)]
+    fn end_stride(&mut self, items: u32, took: Option<Duration>) {
+        let took = took.and_then(|took| u64::try_from(took.as_nanos()).ok());
+        let fitting = SLACK * u64::from(items) / took.unwrap_or(u64::MAX).max(1);
+        // The pace of a few says little of many.
+        let most = items.saturating_mul(2).min(STRIDE.into());
+        self.stride = fitting.clamp(1, most.into()) as u8;
+
+        let items = u8::try_from(items).unwrap_or(STRIDE);
+        self.row = self.row.saturating_add(items);
     }
 }
 

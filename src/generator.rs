@@ -1,7 +1,8 @@
 mod coroutine;
 
 use crate::{
-    CancelledOwned, IntoSignal, Signal, StopReason,
+    IntoSignal, Signal, StopReason,
+    signal::TokenSignal,
     stream::{Halt, Valve},
 };
 use coroutine::Coroutine;
@@ -199,7 +200,7 @@ where
 /// The stream of [`generator`].
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
-pub struct Generator<T, B, G = CancelledOwned>
+pub struct Generator<T, B, G = TokenSignal>
 where
     B: for<'a> GeneratorBody<'a, T>,
 {

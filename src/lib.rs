@@ -8,6 +8,7 @@ mod token;
 
 pub mod signal;
 
+mod future;
 mod generator;
 mod stream;
 
@@ -20,10 +21,13 @@ mod waker_id;
 #[cfg(all(test, stopcock_loom))]
 mod loom_tests;
 
+pub use future::RunUntilCancelled;
 pub use generator::{Generator, GeneratorBody, YieldItem, Yielder, generator};
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
 #[cfg(feature = "tokio")]
 pub use stream::WithDeadline;
 pub use stream::{CancelStreamExt, TakeUntilCancelled};
-pub use token::{CancellationToken, Cancelled, CancelledOwned, DropGuard};
+pub use token::{
+    CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef, Registration, Settled,
+};

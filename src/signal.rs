@@ -1,5 +1,7 @@
 //! What can stop a stream: tokens, futures, and whatever implements [`Signal`].
 
+mod token;
+
 use crate::{StopReason, bell::Bell};
 use pin_project::{pin_project, pinned_drop};
 use std::{
@@ -8,6 +10,8 @@ use std::{
     sync::Arc,
     task::{Context, Poll, Waker},
 };
+
+pub use token::TokenSignal;
 
 /// Something that fires once, and stays fired.
 ///
@@ -231,5 +235,65 @@ impl<Fut: Future> Signal for When<Fut> {
             self.project().bell.ring();
         }
         u32::MAX
+    }
+}
+
+/// A signal that fires with the first of two, for its reason; with `a` if both have fired.
+///
+/// It nests: `any(any(a, b), c)`.
+///
+/// # Examples
+///
+/// ```
+/// use futures::{StreamExt, channel::oneshot, executor::block_on, stream};
+/// use stopcock::{CancelStreamExt, CancellationToken, signal};
+///
+/// let token = CancellationToken::new();
+/// let (_stop, stopped) = oneshot::channel::<()>();
+/// let mut numbers =
+///     stream::iter(0..).take_until_cancelled(signal::any(&token, signal::when(stopped)));
+///
+/// assert_eq!(block_on(numbers.next()), Some(0));
+/// token.cancel_with("enough");
+/// assert_eq!(block_on(numbers.next()), None);
+/// assert_eq!(numbers.stop_reason().unwrap().to_string(), "enough");
+/// ```
+pub fn any<A: IntoSignal, B: IntoSignal>(a: A, b: B) -> Any<A::Signal, B::Signal> {
+    Any {
+        a: a.into_signal(),
+        b: b.into_signal(),
+    }
+}
+
+/// The signal of [`any`].
+#[pin_project]
+#[derive(Debug)]
+pub struct Any<A, B> {
+    #[pin]
+    a: A,
+    #[pin]
+    b: B,
+}
+
+impl<A: Signal, B: Signal> Signal for Any<A, B> {
+    #[inline]
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        this.a.is_fired() || this.b.is_fired()
+    }
+
+    #[inline]
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        let this = self.project();
+        match this.a.poll_fired(cx) {
+            Poll::Pending => this.b.poll_fired(cx),
+            fired => fired,
+        }
+    }
+
+    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+        let this = self.project();
+        let next_look = this.a.look(items);
+        next_look.min(this.b.look(items))
     }
 }

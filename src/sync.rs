@@ -3,13 +3,13 @@
 #[cfg(not(all(test, stopcock_loom)))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
 
 #[cfg(all(test, stopcock_loom))]
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::Ordering};
 #[cfg(all(test, stopcock_loom))]
-pub(crate) use turnstile::{AtomicBool, AtomicU8};
+pub(crate) use turnstile::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 
 /// Loom's atomics with a turnstile before each access.
 ///
@@ -52,4 +52,34 @@ mod turnstile {
 
     with_turnstile!(AtomicBool, bool);
     with_turnstile!(AtomicU8, u8);
+    with_turnstile!(AtomicU32, u32);
+    with_turnstile!(AtomicU64, u64);
+
+    macro_rules! with_read_modify_writes {
+        ($atomic:ident, $value:ty, $($operation:ident),+) => {
+            impl $atomic {
+                $(
+                    pub(crate) fn $operation(&self, value: $value, ordering: Ordering) -> $value {
+                        self.turnstile.fetch_add(1, Ordering::Relaxed);
+                        self.atomic.$operation(value, ordering)
+                    }
+                )+
+            }
+        };
+    }
+
+    with_read_modify_writes!(AtomicU32, u32, fetch_add, fetch_sub, fetch_or, fetch_and);
+
+    impl AtomicU64 {
+        pub(crate) fn compare_exchange(
+            &self,
+            current: u64,
+            new: u64,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u64, u64> {
+            self.turnstile.fetch_add(1, Ordering::Relaxed);
+            self.atomic.compare_exchange(current, new, success, failure)
+        }
+    }
 }

@@ -1,7 +1,12 @@
+mod ancestry;
+mod guard;
 mod listeners;
+mod moment;
+mod registration;
+mod settling;
 mod tree;
 
-use crate::{IntoSignal, Signal, StopReason};
+use crate::{RunUntilCancelled, StopReason};
 use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},
@@ -13,6 +18,16 @@ use std::{
     task::{Context, Poll},
 };
 use tree::{Node, Waiter};
+
+#[cfg(feature = "tokio")]
+use std::time::Duration;
+#[cfg(feature = "tokio")]
+use tokio::time::Instant;
+
+pub use guard::{DropGuard, DropGuardRef};
+pub use registration::Registration;
+pub(crate) use settling::HeldToken;
+pub use settling::Settled;
 
 /// Stops what was handed it, and all that was handed one of its children, for a reason.
 ///
@@ -67,6 +82,39 @@ impl CancellationToken {
         }
     }
 
+    /// Makes a child of several tokens: cancelled with the first of them, for its reason.
+    ///
+    /// Of tokens that are cancelled already the earliest counts. A token that comes twice counts once. Made of no
+    /// tokens it is a root, as [`new`](Self::new) makes.
+    ///
+    /// The parents know of it from the start, and no more once it is dropped. A look at it asks one parent after the
+    /// other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use stopcock::CancellationToken;
+    ///
+    /// let server = CancellationToken::new();
+    /// let client = CancellationToken::new();
+    /// let request = CancellationToken::linked([&server, &client]);
+    ///
+    /// client.cancel_with("the client hung up");
+    /// server.cancel_with("shutting down");
+    /// assert_eq!(request.stop_reason().unwrap().to_string(), "the client hung up");
+    /// ```
+    pub fn linked<I>(tokens: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Borrow<Self>,
+    {
+        let tokens: Vec<_> = tokens.into_iter().collect();
+        let parents = tokens.iter().map(|token| &token.borrow().node).collect();
+        Self {
+            node: Node::linked(parents),
+        }
+    }
+
     /// Cancels this token and its descendants with [`StopReason::Cancelled`].
     ///
     /// # Panics
@@ -86,17 +134,23 @@ impl CancellationToken {
         self.node.cancel(reason.into())
     }
 
-    /// Whether this token or an ancestor has been cancelled. Takes no lock.
+    /// Whether this token or an ancestor has been cancelled. Takes no lock, unless a deadline is seen to have passed.
     #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.node.is_cancelled()
+    }
+
+    /// As [`is_cancelled`](Self::is_cancelled), without a look at the clock.
+    #[inline]
+    pub(crate) fn is_known_cancelled(&self) -> bool {
+        self.node.is_known_cancelled()
     }
 
     /// Why this token is cancelled, if it is.
     ///
     /// The answer never changes. It is the reason of the nearest cancelled ancestor at the first look.
     pub fn stop_reason(&self) -> Option<StopReason> {
-        self.node.stop_reason()
+        self.node.verdict().map(|verdict| verdict.reason)
     }
 
     /// For `token.check()?` between two steps of work that awaits nothing.
@@ -131,7 +185,237 @@ impl CancellationToken {
 
     /// Makes a guard that cancels this token when dropped.
     pub fn drop_guard(self) -> DropGuard {
-        DropGuard { token: Some(self) }
+        DropGuard::new(self)
+    }
+
+    /// As [`drop_guard`](Self::drop_guard), and only borrows this token.
+    pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
+        DropGuardRef::new(self)
+    }
+
+    /// Runs `future` until it is ready or this token is cancelled: then it is dropped, and the answer is `None`.
+    ///
+    /// # Termination
+    ///
+    /// The token is asked first at every poll, so that a future which is always ready cannot outrun it: once it is
+    /// cancelled the future is never polled again, and it is dropped before `None` is answered. What the future has
+    /// answered is always handed on, even if the token is cancelled during that poll. Cancelled beforehand, the
+    /// future is never polled.
+    ///
+    /// tokio-util's method of this name borrows the token until the future is done. This one does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `future`, and leaves the token as it was.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled again after it was ready.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::future::{pending, ready};
+    /// use stopcock::CancellationToken;
+    ///
+    /// # futures::executor::block_on(async {
+    /// let token = CancellationToken::new();
+    /// assert_eq!(token.run_until_cancelled(ready(1)).await, Some(1));
+    ///
+    /// let request = token.run_until_cancelled(pending::<u8>());
+    /// token.cancel();
+    /// assert_eq!(request.await, None);
+    /// assert_eq!(token.run_until_cancelled(ready(1)).await, None);
+    /// # });
+    /// ```
+    pub fn run_until_cancelled<Fut: Future>(&self, future: Fut) -> RunUntilCancelled<Fut> {
+        self.clone().run_until_cancelled_owned(future)
+    }
+
+    /// As [`run_until_cancelled`](Self::run_until_cancelled), and takes this token.
+    pub fn run_until_cancelled_owned<Fut: Future>(self, future: Fut) -> RunUntilCancelled<Fut> {
+        RunUntilCancelled::new(future, self)
+    }
+
+    /// Runs `callback` with the reason when this token is cancelled; at once if it is cancelled already.
+    ///
+    /// It runs once, on the thread that cancels, before that thread's `cancel` returns, in turn with the wakers and
+    /// the other callbacks in the order in which they came. No lock is held: it may cancel, register, unregister,
+    /// make children, and drop the last handle of this token or of any other. It should be quick, as the others wait
+    /// for it.
+    ///
+    /// Dropping the [`Registration`] unregisters it. If all handles go before the token is cancelled, the callback is
+    /// dropped with them, without having run. So a callback that is detached and owns a handle of its own token keeps
+    /// the two of them for ever if nobody cancels.
+    ///
+    /// A deadline that passes runs it on the thread of the runtime's timers.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the callback comes out of the call that cancels, once all others have been told; that of a deadline
+    /// goes no further than the panic hook. If the token is cancelled already, it comes out of this call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use stopcock::CancellationToken;
+    ///
+    /// let (log, logged) = mpsc::channel();
+    /// let token = CancellationToken::new();
+    /// let registration = token.on_cancel(move |reason| log.send(reason.to_string()).unwrap());
+    ///
+    /// token.cancel_with("the disk is full");
+    /// assert_eq!(logged.recv().unwrap(), "the disk is full");
+    /// assert!(!registration.unregister(), "it was too late for that");
+    /// ```
+    pub fn on_cancel<F>(&self, callback: F) -> Registration
+    where
+        F: FnOnce(&StopReason) + Send + 'static,
+    {
+        Registration::new(self, Box::new(callback))
+    }
+
+    /// Waits until this token is cancelled and nobody under it holds anything any more that it was to stop.
+    ///
+    /// That is what a graceful shutdown waits for. Every adapter, generator and future that was made with this token
+    /// or a descendant counts, from when it was made until its source, its body or its future has been dropped; of a
+    /// stream that was lent, as `&mut stream`, until the loan is over. Futures that only wait, as
+    /// [`cancelled`](Self::cancelled), do not count.
+    ///
+    /// Whoever awaits this while holding such an adapter, one that was never polled included, waits for ever: the
+    /// adapter drops its source when it is polled or dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use stopcock::{CancelStreamExt, CancellationToken};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let server = CancellationToken::new();
+    /// let mut events = stream::pending::<u8>().take_until_cancelled(server.child_token());
+    /// let connection = tokio::spawn(async move { events.next().await });
+    ///
+    /// server.cancel_and_settle().await;
+    /// // The source of `events` is gone.
+    /// assert_eq!(connection.await.unwrap(), None);
+    /// # }
+    /// ```
+    pub fn settled(&self) -> Settled {
+        Settled::new(self.clone())
+    }
+
+    /// Cancels this token, when it is called, and waits as [`settled`](Self::settled) does.
+    ///
+    /// # Panics
+    ///
+    /// As [`cancel`](Self::cancel).
+    pub fn cancel_and_settle(&self) -> Settled {
+        self.cancel();
+        self.settled()
+    }
+}
+
+/// Deadlines.
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+impl CancellationToken {
+    /// Makes a token that is cancelled at the point in time `at`, with [`StopReason::DeadlineExceeded`], unless it
+    /// is cancelled before.
+    ///
+    /// It is cancelled by a timer of the runtime, which wakes what waits and runs the callbacks. But nobody depends
+    /// on that: whoever looks at or after `at`, at the token or at a descendant, finds it cancelled, even if the
+    /// runtime is too busy to run its timers. Such a look fixes the reason. It wakes nobody and runs no callbacks;
+    /// that is left to the timer, or to the next cancel.
+    ///
+    /// A look at a token with a deadline, its own or an ancestor's, reads the clock. Adapters read it once in many
+    /// items, as [`with_deadline`](crate::CancelStreamExt::with_deadline) does.
+    ///
+    /// The timer is released when the token is cancelled or dropped. For a point in time that is over none is made.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or in one that was built without `enable_time`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stopcock::{CancellationToken, StopReason};
+    /// use tokio::time::{Instant, advance};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let request = CancellationToken::with_deadline(Instant::now() + Duration::from_secs(5));
+    /// let query = request.child_token();
+    /// query.check()?;
+    ///
+    /// advance(Duration::from_secs(5)).await;
+    /// assert!(matches!(query.check(), Err(StopReason::DeadlineExceeded)));
+    /// # Ok::<(), StopReason>(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn with_deadline(at: impl Into<Instant>) -> Self {
+        Self::of_deadline(None, Some(at.into()))
+    }
+
+    /// As [`with_deadline`](Self::with_deadline), `timeout` from this call.
+    ///
+    /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_deadline`](Self::with_deadline).
+    #[track_caller]
+    pub fn with_timeout(timeout: Duration) -> Self {
+        Self::of_deadline(None, Instant::now().checked_add(timeout))
+    }
+
+    /// Makes a child that is cancelled at the point in time `at`, if this token is not cancelled before.
+    ///
+    /// Where this token has an earlier deadline, its own or an ancestor's, the child needs no timer.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_deadline`](Self::with_deadline).
+    #[track_caller]
+    pub fn child_with_deadline(&self, at: impl Into<Instant>) -> Self {
+        Self::of_deadline(Some(self), Some(at.into()))
+    }
+
+    /// As [`child_with_deadline`](Self::child_with_deadline), `timeout` from this call.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_deadline`](Self::with_deadline).
+    #[track_caller]
+    pub fn child_with_timeout(&self, timeout: Duration) -> Self {
+        Self::of_deadline(Some(self), Instant::now().checked_add(timeout))
+    }
+
+    #[track_caller]
+    fn of_deadline(parent: Option<&Self>, at: Option<Instant>) -> Self {
+        Self {
+            node: Node::with_deadline(parent.map(|parent| &parent.node), at),
+        }
+    }
+
+    /// The earliest deadline of this token's own and its ancestors', whether or not it is over.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.node.deadline()
+    }
+
+    /// How long it is until the [`deadline`](Self::deadline): zero once it is over, `None` if there is none.
+    pub fn remaining(&self) -> Option<Duration> {
+        let deadline = self.deadline()?;
+        Some(deadline.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -183,7 +467,7 @@ impl Debug for Cancelled<'_> {
     }
 }
 
-/// The future of [`CancellationToken::cancelled_owned`], and the [`Signal`] that a token is.
+/// The future of [`CancellationToken::cancelled_owned`].
 #[must_use = "futures do nothing unless polled"]
 pub struct CancelledOwned(Listening<CancellationToken>);
 
@@ -196,21 +480,6 @@ impl Future for CancelledOwned {
     }
 }
 
-impl Signal for CancelledOwned {
-    #[inline]
-    fn is_fired(self: Pin<&mut Self>) -> bool {
-        self.0.token.is_cancelled()
-    }
-
-    #[inline]
-    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        match self.0.poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(self.0.reason()),
-        }
-    }
-}
-
 impl Debug for CancelledOwned {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CancelledOwned")
@@ -219,30 +488,20 @@ impl Debug for CancelledOwned {
     }
 }
 
-impl IntoSignal for CancellationToken {
-    type Signal = CancelledOwned;
-
-    fn into_signal(self) -> CancelledOwned {
-        self.cancelled_owned()
+impl CancelledOwned {
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.0.token
     }
 }
 
-impl IntoSignal for &CancellationToken {
-    type Signal = CancelledOwned;
-
-    fn into_signal(self) -> CancelledOwned {
-        self.clone().cancelled_owned()
-    }
-}
-
-/// A token and a place among its listeners: what both futures are.
-struct Listening<T: Borrow<CancellationToken>> {
-    token: T,
+/// A token and a place among its listeners: what all who wait for a token are.
+pub(crate) struct Listening<T: Borrow<CancellationToken>> {
+    pub(crate) token: T,
     waiter: Waiter,
 }
 
 impl<T: Borrow<CancellationToken>> Listening<T> {
-    fn new(token: T) -> Self {
+    pub(crate) fn new(token: T) -> Self {
         Self {
             token,
             waiter: Waiter::default(),
@@ -250,16 +509,8 @@ impl<T: Borrow<CancellationToken>> Listening<T> {
     }
 
     #[inline]
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         self.waiter.poll(&self.token.borrow().node, cx)
-    }
-
-    #[cold]
-    fn reason(&self) -> StopReason {
-        match self.token.borrow().stop_reason() {
-            Some(reason) => reason,
-            None => unreachable!("a cancelled token has a reason"),
-        }
     }
 }
 
@@ -267,31 +518,5 @@ impl<T: Borrow<CancellationToken>> Drop for Listening<T> {
     #[inline]
     fn drop(&mut self) {
         self.waiter.leave(&self.token.borrow().node);
-    }
-}
-
-/// Cancels its token when dropped: what [`CancellationToken::drop_guard`] makes.
-#[derive(Debug)]
-#[must_use = "a guard that is dropped at once cancels at once"]
-pub struct DropGuard {
-    /// `None` once disarmed.
-    token: Option<CancellationToken>,
-}
-
-impl DropGuard {
-    /// Gives the token back, not cancelled by this guard any more.
-    pub fn disarm(mut self) -> CancellationToken {
-        match self.token.take() {
-            Some(token) => token,
-            None => unreachable!("only `disarm` takes the token, and it takes the guard as well"),
-        }
-    }
-}
-
-impl Drop for DropGuard {
-    fn drop(&mut self) {
-        if let Some(token) = &self.token {
-            token.cancel();
-        }
     }
 }

@@ -1,5 +1,5 @@
 use super::valve::{Halt, Valve};
-use crate::{CancelledOwned, Signal, StopReason};
+use crate::{Signal, StopReason, signal::TokenSignal};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
 use std::{
@@ -11,7 +11,7 @@ use std::{
 /// The stream of [`CancelStreamExt::take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
-pub struct TakeUntilCancelled<S, G = CancelledOwned> {
+pub struct TakeUntilCancelled<S, G = TokenSignal> {
     #[pin]
     valve: Valve<S, G>,
 }

@@ -8,8 +8,13 @@ use std::{mem, vec};
 pub(super) struct Listeners<L> {
     /// Who came when there was nobody.
     first: Option<L>,
-    rest: Vec<Entry<L>>,
-    /// How many of the rest are no gaps.
+    /// `None` until a second one came. Boxed, as most nodes go without it.
+    rest: Option<Box<Rest<L>>>,
+}
+
+struct Rest<L> {
+    entries: Vec<Entry<L>>,
+    /// How many of them are no gaps.
     live: usize,
 }
 
@@ -32,8 +37,7 @@ impl<L> Default for Listeners<L> {
     fn default() -> Self {
         Self {
             first: None,
-            rest: Vec::new(),
-            live: 0,
+            rest: None,
         }
     }
 }
@@ -42,26 +46,28 @@ impl<L> Listeners<L> {
     /// The key is this listener's until it is removed or taken.
     #[inline]
     pub(super) fn insert(&mut self, listener: L) -> u64 {
-        let last = match self.rest.last() {
-            Some(last) => last.key,
-            None if self.first.is_none() => {
-                self.first = Some(listener);
-                return FIRST;
-            }
-            None => FIRST,
-        };
-        let key = last + 1;
-        self.rest.push(Entry {
+        let last = self.rest.as_ref().and_then(|rest| rest.entries.last());
+        if last.is_none() && self.first.is_none() {
+            self.first = Some(listener);
+            return FIRST;
+        }
+        let key = last.map_or(FIRST, |last| last.key) + 1;
+        let rest = self.rest.get_or_insert_with(Box::default);
+        rest.entries.push(Entry {
             key,
             listener: Some(listener),
         });
-        self.live += 1;
+        rest.live += 1;
         key
     }
 
     /// Puts a listener in another's place and answers with that one, or gives it back if there is none.
     pub(super) fn replace(&mut self, key: u64, listener: L) -> Result<L, L> {
-        match self.place(key) {
+        let place = match (key, &mut self.rest) {
+            (FIRST, _) => Some(&mut self.first),
+            (_, rest) => rest.as_mut().and_then(|rest| rest.place(key)),
+        };
+        match place {
             Some(Some(place)) => Ok(mem::replace(place, listener)),
             _ => Err(listener),
         }
@@ -72,44 +78,56 @@ impl<L> Listeners<L> {
         if key == FIRST {
             return self.first.take();
         }
+        self.rest.as_mut()?.remove(key)
+    }
+
+    pub(super) fn take(&mut self) -> Taken<L> {
+        let rest = self.rest.take().map(|rest| rest.entries);
+        Taken {
+            first: self.first.take(),
+            rest: rest.unwrap_or_default().into_iter(),
+        }
+    }
+}
+
+impl<L> Default for Rest<L> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            live: 0,
+        }
+    }
+}
+
+impl<L> Rest<L> {
+    fn remove(&mut self, key: u64) -> Option<L> {
         let listener = self.place(key)?.take()?;
         self.live -= 1;
         self.close_gaps();
         Some(listener)
     }
 
-    pub(super) fn take(&mut self) -> Taken<L> {
-        self.live = 0;
-        Taken {
-            first: self.first.take(),
-            rest: mem::take(&mut self.rest).into_iter(),
-        }
-    }
-
     fn place(&mut self, key: u64) -> Option<&mut Option<L>> {
-        if key == FIRST {
-            return Some(&mut self.first);
-        }
-        let at = match self.rest.last() {
+        let at = match self.entries.last() {
             // Who comes last often leaves first.
-            Some(last) if last.key == key => self.rest.len() - 1,
+            Some(last) if last.key == key => self.entries.len() - 1,
             _ => self
-                .rest
+                .entries
                 .binary_search_by_key(&key, |entry| entry.key)
                 .ok()?,
         };
-        Some(&mut self.rest[at].listener)
+        Some(&mut self.entries[at].listener)
     }
 
     fn close_gaps(&mut self) {
-        while matches!(self.rest.last(), Some(Entry { listener: None, .. })) {
-            self.rest.pop();
+        while matches!(self.entries.last(), Some(Entry { listener: None, .. })) {
+            self.entries.pop();
         }
-        if self.rest.len() > FEW.max(2 * self.live) {
-            self.rest.retain(|entry| entry.listener.is_some());
+        if self.entries.len() > FEW.max(2 * self.live) {
+            self.entries.retain(|entry| entry.listener.is_some());
         }
-        if self.rest.capacity() > 4 * FEW.max(self.live) {
-            self.rest.shrink_to(2 * self.live);
+        if self.entries.capacity() > 4 * FEW.max(self.live) {
+            self.entries.shrink_to(2 * self.live);
         }
     }
 }

@@ -10,29 +10,42 @@
 //!
 //! Pulled, one store cancels the whole subtree in one instant, so nothing is ever half cancelled. A child is just an
 //! allocation until somebody waits on it: making and dropping one takes no lock. The price is a load for each level
-//! of a look. A root's state says that it has no parent, so that its look is a single load.
+//! of a look. A root's state says that it has no parent and no deadline, so that its look is a single load.
 //!
 //! In instructions, as measured: a look is 4 at a root and 12 at its child, of the 8 and 16 of a loop around it; a
 //! child made and dropped is 304, where tokio-util's, which is linked at once, is 718.
 //!
+//! # Two that can be stopped from more than one side
+//!
+//! A node with several parents has the verdict of the first of them, and one with a deadline that of whichever comes
+//! first, an ancestor's cancel or the time. So a cancel must come by at once, whether somebody waits or not: these
+//! are connected when they are made. What a cancel that comes by cannot know is read from the clock, which is asked
+//! before, and from the order of the verdicts.
+//!
 //! # Invariants
 //!
-//! 1. A `state` changes once, from open to a reason, under the node's lock. It never changes again.
-//! 2. A reason travels from a node to its child and nowhere else: a node gets the reason of its nearest cancelled
-//!    ancestor, and every node between them gets it first. So no node can be given a reason that the nodes between
-//!    disagree with, whichever look or cancel comes to it first.
+//! 1. A node's verdict is given once, under its lock, and `state` says `CANCELLED` from then on.
+//! 2. A verdict travels from a node to its child and nowhere else: a node gets that of its nearest cancelled ancestor
+//!    (of several parents, the earliest one), and every node between them gets it first. So no node can be given a
+//!    verdict that the nodes between disagree with, whichever look or cancel comes to it first. A deadline that has
+//!    passed is one too, for the node whose it is.
 //! 3. At most one node is locked at a time, and no foreign code runs under a lock: no waker is cloned, woken or
-//!    dropped there, no error is dropped there.
-//! 4. A child owns its parent; a parent knows its children weakly. A child is listed in its parent once somebody has
-//!    waited on it or below it, and stays listed until it goes.
+//!    dropped there, no callback is run or dropped there, no error is dropped there.
+//! 4. A child owns its parents; a parent knows its children weakly. A child is listed in its parents once there is
+//!    somebody to be told in it or below it, and stays listed until it goes.
 //! 5. The list of a node is taken only under the lock under which the node is found or made cancelled, and nothing
 //!    enters it afterwards. So a listener that got in while the node was open is always taken by someone, once.
-//! 6. Once `is_listed` is set, the parent either lists the node or has had its list taken by a cancel, which will come
-//!    to the node. With 5: a waiter that got into its node's list, and then found each ancestor listed or listed it,
-//!    is woken by a cancel of any of them.
+//! 6. Once a node has a key in a parent, the parent either lists it or has had its list taken by a cancel, which will
+//!    come to the node. `is_connected` says so of all the edges above. With 5: a listener that got into its node's
+//!    list, and then found the node connected or connected it, is told by a cancel of any ancestor.
 //! 7. Every walk is a loop: up the parents, down the listeners, and along the parents that a drop lets go of.
 
-use super::listeners::{Listeners, NO_KEY, Taken};
+use super::{
+    ancestry::{Ancestry, Edges, Link, Special},
+    listeners::{Listeners, NO_KEY, Taken},
+    moment::{Moment, Timer, is_over},
+    settling::{Settlers, Settling},
+};
 use crate::{
     StopReason,
     sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering},
@@ -40,85 +53,186 @@ use crate::{
 };
 use std::{
     any::Any,
+    collections::BTreeSet,
     mem,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak, atomic::AtomicU64},
     task::{Context, Poll, Waker},
     thread,
 };
 
+/// A root without a deadline.
 const OPEN_ROOT: u8 = 0;
-const OPEN_CHILD: u8 = 1;
+const OPEN: u8 = 1;
 const CANCELLED: u8 = 2;
 
 pub(super) struct Node {
     // ORDERING: stored with `Release` under the lock, loaded with `Acquire` without it. The pair makes what came
     // before a cancel visible to whoever sees the cancel, by whichever node below.
     state: AtomicU8,
-    /// Whether `listed_as` is set.
+    /// See invariant 6.
     // ORDERING: `Relaxed`. It publishes nothing: invariant 6 rests on the order of critical sections alone.
-    is_listed: AtomicBool,
-    parent: Option<Arc<Self>>,
+    is_connected: AtomicBool,
+    pub(super) settling: Settling,
+    pub(super) ancestry: Ancestry,
     guarded: Mutex<Guarded>,
 }
 
 #[derive(Default)]
-struct Guarded {
+pub(super) struct Guarded {
     /// `Some` from when `state` is `CANCELLED`.
-    reason: Option<StopReason>,
-    /// The key under which `parent` lists this node, or `NO_KEY`.
-    listed_as: u64,
+    verdict: Option<Verdict>,
     listeners: Listeners<Listener>,
+    pub(super) settlers: Option<Box<Settlers>>,
 }
 
-enum Listener {
+pub(super) enum Listener {
     Waker(Waker),
     Child(Weak<Node>),
+    Callback(Callback),
+    /// Is not told anything: to be let go is all that it wants.
+    #[cfg_attr(
+        not(feature = "tokio"),
+        expect(dead_code, reason = "without a clock there are no timers")
+    )]
+    Timer(Timer),
+}
+
+pub(super) type Callback = Box<dyn FnOnce(&StopReason) + Send>;
+
+/// What a cancel fixes.
+#[derive(Clone)]
+pub(super) struct Verdict {
+    /// Of two verdicts, of which neither cancel overlapped the other, the earlier one has the lower number.
+    order: u64,
+    pub(super) reason: StopReason,
+}
+
+impl Verdict {
+    fn new(reason: StopReason) -> Self {
+        // ORDERING: `Relaxed`. That of two cancels where one happened before the other is the order of the two.
+        static ORDER: AtomicU64 = AtomicU64::new(0);
+        Self {
+            order: ORDER.fetch_add(1, Ordering::Relaxed),
+            reason,
+        }
+    }
 }
 
 impl Node {
     pub(super) fn root() -> Arc<Self> {
-        Self::new(OPEN_ROOT, None)
+        Self::new(OPEN_ROOT, Ancestry::Root)
     }
 
     /// Nothing is asked of the parent: what it is, or becomes, the child sees when it is looked at.
     pub(super) fn child(self: &Arc<Self>) -> Arc<Self> {
-        Self::new(OPEN_CHILD, Some(Arc::clone(self)))
+        Self::new(OPEN, Ancestry::Child(Link::to(self)))
     }
 
-    fn new(state: u8, parent: Option<Arc<Self>>) -> Arc<Self> {
+    pub(super) fn linked(parents: Vec<&Arc<Self>>) -> Arc<Self> {
+        let mut seen = BTreeSet::new();
+        let parents: Vec<_> = parents
+            .into_iter()
+            .filter(|parent| seen.insert(Arc::as_ptr(parent)))
+            .collect();
+        match parents[..] {
+            [] => return Self::root(),
+            [parent] => return parent.child(),
+            _ => {}
+        }
+        let deadline = parents.iter().filter_map(|parent| parent.deadline()).min();
+        let node = Self::special(&parents, deadline);
+        if !node.is_closed() {
+            // Where a parent is cancelled meanwhile, a look will find it.
+            node.connect();
+        }
+        node
+    }
+
+    /// A child of `parent`, or a root, that is cancelled at a point in time, or never.
+    #[cfg(feature = "tokio")]
+    #[track_caller]
+    pub(super) fn with_deadline(parent: Option<&Arc<Self>>, at: Option<Moment>) -> Arc<Self> {
+        Timer::require_runtime();
+        let parents_deadline = parent.and_then(|parent| parent.deadline());
+        let at = at.filter(|at| parents_deadline.is_none_or(|earlier| *at < earlier));
+        let Some(at) = at else {
+            return parent.map_or_else(Self::root, Self::child);
+        };
+        let node = Self::special(parent.as_slice(), Some(at));
+        if !node.is_closed() && !node.expire() {
+            let timer = Timer::set(at, Arc::downgrade(&node));
+            // What comes back is dropped: cancelled meanwhile, the node needs no timer.
+            drop(node.add(Listener::Timer(timer)));
+        }
+        node
+    }
+
+    /// With the verdict of the parents, if they have one. Its deadline has no say in that yet.
+    fn special(parents: &[&Arc<Self>], deadline: Option<Moment>) -> Arc<Self> {
+        let links = parents.iter().map(|parent| Link::to(parent)).collect();
+        let special = Special { links, deadline };
+        let node = Self::new(OPEN, Ancestry::Special(Box::new(special)));
+        for parent in parents {
+            parent.verdict();
+        }
+        node.inherit();
+        node
+    }
+
+    fn new(state: u8, ancestry: Ancestry) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU8::new(state),
-            is_listed: AtomicBool::new(false),
-            parent,
+            is_connected: AtomicBool::new(false),
+            settling: Settling::default(),
+            ancestry,
             guarded: Mutex::new(Guarded::default()),
         })
     }
 
-    /// Whether this node or an ancestor has been cancelled: a load for each level, one for a root.
+    /// Whether this node or an ancestor has been cancelled, or is over its deadline: a load for each level, one for a
+    /// root. A deadline costs a look at the clock.
     #[inline]
-    pub(super) fn is_cancelled(&self) -> bool {
-        // A root and the child of one, which most tokens are, without a loop.
+    pub(super) fn is_cancelled(self: &Arc<Self>) -> bool {
+        match self.glance() {
+            Some(answer) => answer,
+            None => self.is_cancelled_in_the_depth(),
+        }
+    }
+
+    /// As [`is_cancelled`](Self::is_cancelled), without the look at the clock.
+    #[inline]
+    pub(super) fn is_known_cancelled(self: &Arc<Self>) -> bool {
+        match self.glance() {
+            Some(answer) => answer,
+            None => self.is_known_cancelled_in_the_depth(),
+        }
+    }
+
+    /// A root and the child of one, which most tokens are, without a loop.
+    #[inline(always)]
+    fn glance(&self) -> Option<bool> {
         let state = self.state.load(Ordering::Acquire);
         if state == OPEN_ROOT {
-            return false;
+            return Some(false);
         }
-        match &self.parent {
-            Some(parent) if parent.state.load(Ordering::Acquire) == OPEN_ROOT => state == CANCELLED,
-            _ => self.is_cancelled_in_the_depth(),
+        match &self.ancestry {
+            Ancestry::Child(link) if link.parent.state.load(Ordering::Acquire) == OPEN_ROOT => {
+                Some(state == CANCELLED)
+            }
+            _ => None,
         }
     }
 
     #[cold]
-    fn is_cancelled_in_the_depth(&self) -> bool {
-        let mut node = self;
-        while !node.is_closed() {
-            match &node.parent {
-                Some(parent) => node = parent,
-                None => return false,
-            }
-        }
-        true
+    fn is_cancelled_in_the_depth(self: &Arc<Self>) -> bool {
+        // What is seen is fixed, so that nobody who comes later sees anything else.
+        self.is_known_cancelled_in_the_depth() || (self.is_over() && self.fix().is_some())
+    }
+
+    #[cold]
+    fn is_known_cancelled_in_the_depth(self: &Arc<Self>) -> bool {
+        self.is_closed() || Edges::above(self).any(|(_, link)| link.parent.is_closed())
     }
 
     /// Whether this very node is cancelled.
@@ -126,123 +240,176 @@ impl Node {
         self.state.load(Ordering::Acquire) == CANCELLED
     }
 
-    /// The reason, if this node is cancelled: of its nearest cancelled ancestor, and from now on its own.
-    pub(super) fn stop_reason(&self) -> Option<StopReason> {
-        // The way up is only noted, on the heap, once there is something to bring down.
-        if !self.is_cancelled() {
-            return None;
-        }
-        let mut open = Vec::new();
+    /// The earliest deadline of the node's own and its ancestors'.
+    #[inline]
+    pub(super) fn deadline(&self) -> Option<Moment> {
         let mut node = self;
-        let mut reason = loop {
-            match node.own_reason() {
-                Some(reason) => break reason,
-                None => open.push(node),
+        loop {
+            match &node.ancestry {
+                Ancestry::Root => return None,
+                Ancestry::Child(link) => node = &link.parent,
+                Ancestry::Special(special) => return special.deadline,
             }
-            node = node.parent.as_deref()?;
-        };
-        // From the top, each with what the one above it really has: invariant 2.
-        for node in open.into_iter().rev() {
-            (_, reason) = node.settle(&mut node.lock(), &reason);
         }
-        Some(reason)
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline().is_some_and(is_over)
+    }
+
+    /// The verdict, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
+    pub(super) fn verdict(self: &Arc<Self>) -> Option<Verdict> {
+        // The way up is only noted, on the heap, once there is something to bring down.
+        match self.is_known_cancelled() || self.is_over() {
+            true => self.fix(),
+            false => None,
+        }
+    }
+
+    /// Brings the verdicts down, from the top, to each node what those above it really have: invariant 2.
+    fn fix(&self) -> Option<Verdict> {
+        let mut seen = BTreeSet::new();
+        let mut path = vec![(self, self.ancestry.links().iter())];
+        while let Some((node, links)) = path.last_mut() {
+            if node.is_closed() || node.expire() {
+                path.pop();
+                continue;
+            }
+            match links.next() {
+                Some(link) => {
+                    let above = link.parent.ancestry.links();
+                    // However many ways lead to a node of several parents.
+                    if above.len() < 2 || seen.insert(Arc::as_ptr(&link.parent)) {
+                        path.push((&link.parent, above.iter()));
+                    }
+                }
+                None => {
+                    node.inherit();
+                    path.pop();
+                }
+            }
+        }
+        self.own_verdict()
+    }
+
+    fn inherit(&self) {
+        let parents = self.ancestry.links().iter();
+        let verdicts = parents.filter_map(|link| link.parent.own_verdict());
+        if let Some(verdict) = Self::earliest(verdicts) {
+            drop(self.settle(&mut self.lock(), &verdict));
+        }
+    }
+
+    fn earliest(verdicts: impl Iterator<Item = Verdict>) -> Option<Verdict> {
+        verdicts.min_by_key(|verdict| verdict.order)
+    }
+
+    /// Fixes that the deadline was the first to stop this node, if it is its own and is over.
+    fn expire(&self) -> bool {
+        let is_over = match &self.ancestry {
+            Ancestry::Special(special) => special.deadline.is_some_and(is_over),
+            _ => false,
+        };
+        if is_over {
+            let verdict = Verdict::new(StopReason::DeadlineExceeded);
+            drop(self.settle(&mut self.lock(), &verdict));
+        }
+        is_over
     }
 
     /// Cancels the subtree, tells every listener in it, and says whether this call is what cancelled this node.
-    pub(super) fn cancel(&self, reason: StopReason) -> bool {
+    pub(super) fn cancel(self: &Arc<Self>, reason: StopReason) -> bool {
         // An ancestor that is cancelled already has its say first.
-        let inherited = self.stop_reason();
-        let (won, in_force, listeners) = self.close(inherited.as_ref().unwrap_or(&reason));
-        // A loser tells too: a look may have fixed the reason, and a look tells nobody. Its own `reason` goes after
-        // that, as its error may panic when it is dropped.
-        tell(&in_force, listeners);
+        let inherited = self.verdict();
+        let own = Verdict::new(reason);
+        let (won, in_force, listeners) = self.close(inherited.as_ref().unwrap_or(&own));
+        // A loser tells too: a look may have fixed the verdict, and a look tells nobody. Its own goes after that, as
+        // its error may panic when it is dropped.
+        tell(in_force, listeners);
         won
     }
 
-    /// Fixes `reason` unless one is fixed already, and takes the listeners.
-    fn close(&self, reason: &StopReason) -> (bool, StopReason, Taken<Listener>) {
+    /// Gives `verdict` unless there is one already, and takes the listeners.
+    fn close(&self, verdict: &Verdict) -> (bool, Verdict, Taken<Listener>) {
         let mut guarded = self.lock();
         let listeners = guarded.listeners.take();
-        let (won, reason) = self.settle(&mut guarded, reason);
-        (won, reason, listeners)
+        let (won, verdict) = self.settle(&mut guarded, verdict);
+        (won, verdict, listeners)
     }
 
-    /// Fixes `reason` unless one is fixed already; whether it did, and the reason in force.
+    /// Gives `verdict` unless there is one already; whether it did, and the verdict in force.
     ///
-    /// Takes a reference: a reason that lost must not be dropped under the lock.
-    fn settle(&self, guarded: &mut Guarded, reason: &StopReason) -> (bool, StopReason) {
-        if let Some(earlier) = &guarded.reason {
+    /// Takes a reference: one that lost must not be dropped under the lock.
+    fn settle(&self, guarded: &mut Guarded, verdict: &Verdict) -> (bool, Verdict) {
+        if let Some(earlier) = &guarded.verdict {
             return (false, earlier.clone());
         }
-        guarded.reason = Some(reason.clone());
+        guarded.verdict = Some(verdict.clone());
         self.state.store(CANCELLED, Ordering::Release);
-        (true, reason.clone())
+        (true, verdict.clone())
     }
 
-    /// The reason fixed in this very node.
-    fn own_reason(&self) -> Option<StopReason> {
+    /// The verdict given in this very node.
+    fn own_verdict(&self) -> Option<Verdict> {
         if !self.is_closed() {
             return None;
         }
-        self.lock().reason.clone()
+        self.lock().verdict.clone()
     }
 
     /// Lists a listener here, or gives it back if this node is cancelled.
     #[inline(always)]
-    fn insert(&self, listener: Listener) -> Result<u64, Listener> {
+    pub(super) fn insert(&self, listener: Listener) -> Result<u64, Listener> {
         let mut guarded = self.lock();
-        match guarded.reason {
+        match guarded.verdict {
             None => Ok(guarded.listeners.insert(listener)),
             Some(_) => Err(listener),
         }
     }
 
-    /// Takes a listener out, and drops it without the lock.
-    fn remove(&self, key: u64) {
-        let listener = self.lock().listeners.remove(key);
-        drop(listener);
+    /// Lists a listener that a cancel of this node or of any ancestor tells, or gives it back if there was one.
+    pub(super) fn add(self: &Arc<Self>, listener: Listener) -> Result<u64, Listener> {
+        let key = self.insert(listener)?;
+        match self.connect() {
+            true => Ok(key),
+            // Unless a cancel has taken it.
+            false => self.remove(key).map_or(Ok(key), Err),
+        }
+    }
+
+    /// Takes a listener out, for the caller to drop it without the lock.
+    #[must_use = "a listener is dropped where no lock is held"]
+    pub(super) fn remove(&self, key: u64) -> Option<Listener> {
+        self.lock().listeners.remove(key)
     }
 
     /// Makes sure that a cancel of any ancestor comes by here; `false` if one has been cancelled.
-    fn list_up_to_root(self: &Arc<Self>) -> bool {
-        let mut node = self;
-        while let Some(parent) = &node.parent {
-            if !node.is_listed.load(Ordering::Relaxed) {
-                let Ok(key) = parent.insert(Listener::Child(Arc::downgrade(node))) else {
-                    return false;
-                };
-                if !node.set_listed(key) {
-                    // Another thread has listed it meanwhile. Neither of the two has to wait for the other.
-                    parent.remove(key);
-                }
-            }
-            // Up to the root even where a node is listed: the thread that listed it may not be there yet.
-            node = parent;
+    fn connect(self: &Arc<Self>) -> bool {
+        if self.is_connected.load(Ordering::Relaxed) {
+            return true;
         }
+        let mut edges = Edges::above(self);
+        while let Some((child, link)) = edges.next() {
+            if !link.list(child) {
+                return false;
+            }
+            if link.parent.is_connected.load(Ordering::Relaxed) {
+                edges.turn_back();
+            }
+        }
+        // Whoever comes next need not walk all the way again.
+        let mut edges = Edges::above(self);
+        while let Some((_, link)) = edges.next() {
+            if link.parent.is_connected.load(Ordering::Relaxed) {
+                edges.turn_back();
+            }
+            link.parent.is_connected.store(true, Ordering::Relaxed);
+        }
+        self.is_connected.store(true, Ordering::Relaxed);
         true
     }
 
-    fn set_listed(&self, key: u64) -> bool {
-        let mut guarded = self.lock();
-        let is_first = guarded.listed_as == NO_KEY;
-        if is_first {
-            guarded.listed_as = key;
-            self.is_listed.store(true, Ordering::Relaxed);
-        }
-        is_first
-    }
-
-    /// For a node that goes.
-    fn leave_parent(&mut self) -> Option<Arc<Self>> {
-        let parent = self.parent.take()?;
-        if self.is_listed.load(Ordering::Relaxed) {
-            let key = self.lock().listed_as;
-            parent.remove(key);
-        }
-        Some(parent)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Guarded> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Guarded> {
         // Nothing panics under the lock.
         self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -250,54 +417,98 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut parent = self.leave_parent();
-        // A parent that this was the last handle of goes here, in the loop, and takes no further one with it.
-        while let Some(mut node) = parent.and_then(Arc::into_inner) {
-            parent = node.leave_parent();
+        let mut rest = Vec::new();
+        let mut next = self.leave(&mut rest);
+        loop {
+            // A parent whose last handle this was goes here, and takes no further one with it.
+            while let Some(mut node) = next.and_then(Arc::into_inner) {
+                next = node.leave(&mut rest);
+            }
+            next = rest.pop();
+            if next.is_none() {
+                break;
+            }
         }
     }
 }
 
-/// Tells everybody below that `reason` stops them: their subtree first, then the next in line.
-///
-/// It is the reason of everybody who is left to be told: whoever has another one was cancelled by a call of its own,
-/// which took its listeners (invariant 5), and a look gives a node what its parent has (invariant 2).
-fn tell(reason: &StopReason, listeners: Taken<Listener>) {
+impl Node {
+    /// For a node that goes.
+    fn leave(&mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
+        let guarded = self.guarded.get_mut();
+        let listeners = guarded
+            .unwrap_or_else(PoisonError::into_inner)
+            .listeners
+            .take();
+        if !listeners.is_empty() {
+            self.tell_the_last(listeners);
+        }
+        self.ancestry.leave(rest)
+    }
+
+    /// Callbacks whom the cancel did not come to: a look told nobody, or its walk finds nobody here any more.
+    #[cold]
+    fn tell_the_last(&self, listeners: Taken<Listener>) {
+        let mut parents = self.ancestry.links().iter();
+        if self.is_closed() || parents.any(|link| link.parent.is_known_cancelled()) {
+            if let Some(verdict) = self.fix() {
+                tell(verdict, listeners);
+            }
+        }
+    }
+}
+
+/// Tells everybody below: their subtree first, then the next in line.
+fn tell(verdict: Verdict, listeners: Taken<Listener>) {
     let mut panic = FirstPanic::default();
     let mut above = Vec::new();
+    let mut verdict = verdict;
     let mut listeners = listeners;
     loop {
         match listeners.next() {
             Some(Listener::Waker(waker)) => panic.catch(|| waker.wake()),
+            Some(Listener::Callback(callback)) => panic.catch(|| callback(&verdict.reason)),
+            Some(Listener::Timer(timer)) => panic.catch(|| drop(timer)),
             Some(Listener::Child(child)) => {
                 let Some(child) = child.upgrade() else {
                     continue;
                 };
-                let (_, childs_reason, childs_listeners) = child.close(reason);
-                // They may be the last handles.
+                if let Ancestry::Special(_) = child.ancestry {
+                    // Its deadline or another parent may have come first.
+                    child.fix();
+                }
+                let (_, childs_verdict, childs_listeners) = child.close(&verdict);
+                // It may be the last handle.
                 panic.catch(|| drop(child));
-                panic.catch(|| drop(childs_reason));
+                let verdict_above = mem::replace(&mut verdict, childs_verdict);
                 let rest = mem::replace(&mut listeners, childs_listeners);
                 // A chain has no rest, so that its depth costs no memory.
-                if !rest.is_empty() {
-                    above.push(rest);
+                if rest.is_empty() {
+                    panic.catch(|| drop(verdict_above));
+                } else {
+                    above.push((verdict_above, rest));
                 }
             }
             None => match above.pop() {
-                Some(next) => listeners = next,
+                Some((verdict_above, rest)) => {
+                    listeners = rest;
+                    let told = mem::replace(&mut verdict, verdict_above);
+                    panic.catch(|| drop(told));
+                }
                 None => break,
             },
         }
     }
+    panic.catch(|| drop(verdict));
     panic.resume();
 }
 
 /// Keeps a panic back until everybody has been told.
 #[derive(Default)]
-struct FirstPanic(Option<Box<dyn Any + Send>>);
+pub(super) struct FirstPanic(Option<Box<dyn Any + Send>>);
 
 impl FirstPanic {
-    fn catch(&mut self, foreign: impl FnOnce()) {
+    pub(super) fn catch(&mut self, foreign: impl FnOnce()) {
         if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(foreign)) {
             match self.0 {
                 None => self.0 = Some(payload),
@@ -306,7 +517,7 @@ impl FirstPanic {
         }
     }
 
-    fn resume(self) {
+    pub(super) fn resume(self) {
         match self.0 {
             // A second panic while one unwinds would abort the process.
             Some(payload) if thread::panicking() => discard(payload),
@@ -317,7 +528,7 @@ impl FirstPanic {
 }
 
 /// Drops a payload, which may panic once more. What that panics with is left alone.
-fn discard(payload: Box<dyn Any + Send>) {
+pub(super) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(payload);
     }
@@ -350,15 +561,11 @@ impl Waiter {
         let clone = waker.clone();
         let id = WakerId::kept_by(&clone, waker);
         if self.key == NO_KEY {
-            let Ok(key) = node.insert(Listener::Waker(clone)) else {
-                return Poll::Ready(());
-            };
-            self.key = key;
-            self.registered = id;
-            if !node.list_up_to_root() {
-                self.leave(node);
-                return Poll::Ready(());
+            match node.add(Listener::Waker(clone)) {
+                Ok(key) => self.key = key,
+                Err(_) => return Poll::Ready(()),
             }
+            self.registered = id;
         } else {
             let replaced = node
                 .lock()
@@ -380,7 +587,7 @@ impl Waiter {
         if self.key != NO_KEY {
             let key = mem::take(&mut self.key);
             self.registered = WakerId::default();
-            node.remove(key);
+            drop(node.remove(key));
         }
     }
 }

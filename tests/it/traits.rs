@@ -13,8 +13,8 @@ use std::{
     rc::Rc,
 };
 use stopcock::{
-    CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, Generator, Signal,
-    StopReason, TakeUntilCancelled, Yielder, generator, signal,
+    CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, Generator,
+    IntoSignal, Signal, StopReason, TakeUntilCancelled, Yielder, generator, signal,
 };
 
 fn is_send<T: Send>() {}
@@ -124,7 +124,7 @@ fn types_can_be_named_in_a_struct_and_boxed() {
     let _: BoxStream<'static, u8> = service.body.chain(service.limited).boxed();
 
     fn is_a_signal<G: Signal>(_: G) {}
-    is_a_signal(token.cancelled_owned());
+    is_a_signal(token.into_signal());
 }
 
 #[test]

@@ -1,0 +1,101 @@
+use super::{IntoSignal, Signal};
+use crate::{
+    CancellationToken, CancelledOwned, StopReason,
+    token::{HeldToken, Listening},
+};
+use std::{
+    borrow::Borrow,
+    fmt::{self, Debug, Formatter},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+#[cfg(feature = "tokio")]
+use crate::clock::Pace;
+
+/// The signal of a [`CancellationToken`].
+///
+/// It is dropped after what it stops, and until then counts for [`CancellationToken::settled`].
+pub struct TokenSignal {
+    listening: Listening<HeldToken>,
+    /// For a token with a deadline.
+    #[cfg(feature = "tokio")]
+    pace: Option<Box<Pace>>,
+}
+
+impl TokenSignal {
+    fn token(&self) -> &CancellationToken {
+        self.listening.token.borrow()
+    }
+}
+
+impl Signal for TokenSignal {
+    #[inline]
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        self.token().is_known_cancelled()
+    }
+
+    #[inline]
+    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        match self.listening.poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => match self.token().stop_reason() {
+                Some(reason) => Poll::Ready(reason),
+                None => unreachable!("a cancelled token has a reason"),
+            },
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    #[inline]
+    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
+        let Some(at) = self.token().deadline() else {
+            return u32::MAX;
+        };
+        let this = &mut *self;
+        match this.pace.get_or_insert_default().look(at, items) {
+            Some(next_look) => next_look,
+            None => {
+                // A look at the token fixes what this one has seen.
+                this.token().is_cancelled();
+                1
+            }
+        }
+    }
+}
+
+impl Debug for TokenSignal {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TokenSignal").field(self.token()).finish()
+    }
+}
+
+impl IntoSignal for CancellationToken {
+    type Signal = TokenSignal;
+
+    #[inline]
+    fn into_signal(self) -> TokenSignal {
+        TokenSignal {
+            listening: Listening::new(HeldToken::new(self)),
+            #[cfg(feature = "tokio")]
+            pace: None,
+        }
+    }
+}
+
+impl IntoSignal for &CancellationToken {
+    type Signal = TokenSignal;
+
+    #[inline]
+    fn into_signal(self) -> TokenSignal {
+        self.clone().into_signal()
+    }
+}
+
+impl IntoSignal for CancelledOwned {
+    type Signal = TokenSignal;
+
+    fn into_signal(self) -> TokenSignal {
+        self.token().into_signal()
+    }
+}

@@ -1,0 +1,67 @@
+use super::{
+    CancellationToken,
+    listeners::NO_KEY,
+    tree::{Callback, Listener},
+};
+use std::mem;
+
+/// A callback's place on a token: what [`CancellationToken::on_cancel`] makes. Dropping it unregisters the callback.
+///
+/// It keeps the token, as a clone does.
+#[derive(Debug)]
+#[must_use = "a registration that is dropped at once unregisters the callback at once"]
+pub struct Registration {
+    token: CancellationToken,
+    /// `NO_KEY` once it registers nothing any more.
+    key: u64,
+}
+
+impl Registration {
+    pub(super) fn new(token: &CancellationToken, callback: Callback) -> Self {
+        let listener = Listener::Callback(callback);
+        let listed = match token.is_cancelled() {
+            true => Err(listener),
+            false => token.node.add(listener),
+        };
+        let key = listed.unwrap_or_else(|listener| {
+            if let (Some(reason), Listener::Callback(callback)) = (token.stop_reason(), listener) {
+                callback(&reason);
+            }
+            NO_KEY
+        });
+        Self {
+            token: token.clone(),
+            key,
+        }
+    }
+
+    /// Unregisters the callback, and says whether it came in time.
+    ///
+    /// `true`: the callback has not run, never will, and has been dropped. `false`: it has run, or is running on
+    /// another thread at this moment. That it does not wait for.
+    pub fn unregister(mut self) -> bool {
+        self.leave()
+    }
+
+    /// Keeps the callback registered for as long as the token lives, with no way back.
+    pub fn detach(mut self) {
+        self.key = NO_KEY;
+    }
+
+    fn leave(&mut self) -> bool {
+        match mem::replace(&mut self.key, NO_KEY) {
+            NO_KEY => false,
+            key => {
+                // Dropped here, without the lock.
+                let listener = self.token.node.remove(key);
+                listener.is_some()
+            }
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

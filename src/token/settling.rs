@@ -1,0 +1,216 @@
+//! Who has still to drop what a token has stopped, and who waits for that.
+
+use super::{
+    CancellationToken, Listening,
+    ancestry::{Ancestry, Edges},
+    listeners::Listeners,
+    tree::{FirstPanic, Node},
+};
+use crate::sync::{AtomicU32, Ordering};
+use std::{
+    borrow::Borrow,
+    fmt::{self, Debug, Formatter},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+/// How many hold a source under this node, itself and its descendants, and whether somebody waits for the last.
+///
+/// Everyone counts in all nodes on the way up: no more steps than the first wait takes, and none that can fail.
+pub(super) struct Settling {
+    // ORDERING: `AcqRel` where it is counted down, `Acquire` where it is read: whoever sees that nobody is left sees
+    // what everybody did before, the last drop included. `Relaxed` where it is counted up: whoever may not miss that
+    // has been told of the new source in some other way.
+    held: AtomicU32,
+}
+
+/// Set in `held` while there are settlers.
+const AWAITED: u32 = 1 << 31;
+
+impl Default for Settling {
+    fn default() -> Self {
+        Self {
+            held: AtomicU32::new(0),
+        }
+    }
+}
+
+/// Those who wait until nobody holds anything.
+#[derive(Default)]
+pub(super) struct Settlers {
+    /// How often they have been told. A key is good for one generation.
+    generation: u64,
+    wakers: Listeners<Waker>,
+}
+
+/// A place among the settlers.
+struct Seat {
+    generation: u64,
+    key: u64,
+}
+
+impl Node {
+    #[inline]
+    fn hold(self: &Arc<Self>) {
+        self.each_up(|node| {
+            node.settling.held.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+
+    #[inline]
+    fn release(self: &Arc<Self>) {
+        let mut panic = FirstPanic::default();
+        self.each_up(|node| {
+            let held = node.settling.held.fetch_sub(1, Ordering::AcqRel);
+            if held == AWAITED | 1 {
+                node.tell_settlers(&mut panic);
+            }
+        });
+        panic.resume();
+    }
+
+    /// This node and each above it; the same ones in the same order at each call.
+    #[inline(always)]
+    fn each_up(self: &Arc<Self>, mut visit: impl FnMut(&Self)) {
+        visit(self);
+        match &self.ancestry {
+            Ancestry::Root => {}
+            // Without a loop, as most tokens are.
+            Ancestry::Child(link) if matches!(link.parent.ancestry, Ancestry::Root) => {
+                visit(&link.parent);
+            }
+            _ => Edges::above(self).for_each(|(_, link)| visit(&link.parent)),
+        }
+    }
+
+    #[cold]
+    fn tell_settlers(&self, panic: &mut FirstPanic) {
+        let mut guarded = self.lock();
+        self.settling.held.fetch_and(!AWAITED, Ordering::Relaxed);
+        let Some(settlers) = &mut guarded.settlers else {
+            return;
+        };
+        settlers.generation += 1;
+        let wakers = settlers.wakers.take();
+        drop(guarded);
+        for waker in wakers {
+            panic.catch(|| waker.wake());
+        }
+    }
+
+    /// Ready at a moment when nobody holds anything; until then `waker`, the latest one, is kept.
+    fn poll_settled(&self, seat: &mut Option<Seat>, waker: &Waker) -> Poll<()> {
+        if self.settling.held.load(Ordering::Acquire) & !AWAITED == 0 {
+            return Poll::Ready(());
+        }
+        // Without the lock, as is the drop of the earlier one: they may run anything.
+        let waker = waker.clone();
+        let mut guarded = self.lock();
+        let settlers = guarded.settlers.get_or_insert_with(Box::default);
+        let replaced = match seat {
+            // Told: that moment has been, whoever holds something since.
+            Some(seat) if seat.generation != settlers.generation => {
+                drop(guarded);
+                return Poll::Ready(());
+            }
+            Some(seat) => settlers.wakers.replace(seat.key, waker).ok(),
+            None => {
+                *seat = Some(Seat {
+                    generation: settlers.generation,
+                    key: settlers.wakers.insert(waker),
+                });
+                None
+            }
+        };
+        // ORDERING: under the lock, so that whoever counts to nothing from now on finds the waker.
+        let held = self.settling.held.fetch_or(AWAITED, Ordering::AcqRel);
+        drop(guarded);
+        drop(replaced);
+        match held & !AWAITED {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn leave_settlers(&self, seat: &Seat) {
+        let mut guarded = self.lock();
+        let waker = match &mut guarded.settlers {
+            Some(settlers) if settlers.generation == seat.generation => {
+                settlers.wakers.remove(seat.key)
+            }
+            _ => None,
+        };
+        drop(guarded);
+        drop(waker);
+    }
+}
+
+/// A token of somebody who holds what the token is to stop. To be dropped after that.
+pub(crate) struct HeldToken(CancellationToken);
+
+impl HeldToken {
+    #[inline]
+    pub(crate) fn new(token: CancellationToken) -> Self {
+        token.node.hold();
+        Self(token)
+    }
+}
+
+impl Borrow<CancellationToken> for HeldToken {
+    fn borrow(&self) -> &CancellationToken {
+        &self.0
+    }
+}
+
+impl Drop for HeldToken {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.node.release();
+    }
+}
+
+/// The future of [`CancellationToken::settled`] and [`cancel_and_settle`](CancellationToken::cancel_and_settle).
+#[must_use = "futures do nothing unless polled"]
+pub struct Settled {
+    cancelled: Listening<CancellationToken>,
+    /// `Some` once it has had to wait for somebody to let go.
+    seat: Option<Seat>,
+}
+
+impl Settled {
+    pub(super) fn new(token: CancellationToken) -> Self {
+        Self {
+            cancelled: Listening::new(token),
+            seat: None,
+        }
+    }
+}
+
+impl Future for Settled {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        ready!(this.cancelled.poll(cx));
+        let node = &this.cancelled.token.node;
+        node.poll_settled(&mut this.seat, cx.waker())
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        if let Some(seat) = &self.seat {
+            self.cancelled.token.node.leave_settlers(seat);
+        }
+    }
+}
+
+impl Debug for Settled {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Settled")
+            .field(&self.cancelled.token)
+            .finish()
+    }
+}
