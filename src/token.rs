@@ -408,6 +408,7 @@ impl CancellationToken {
     }
 
     /// The earliest deadline of this token's own and its ancestors', whether or not it is over.
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         self.node.deadline()
     }

@@ -12,6 +12,8 @@ use std::{
 
 #[cfg(feature = "tokio")]
 use crate::clock::Pace;
+#[cfg(feature = "tokio")]
+use tokio::time::Instant;
 
 /// The signal of a [`CancellationToken`].
 ///
@@ -24,8 +26,20 @@ pub struct TokenSignal {
 }
 
 impl TokenSignal {
+    #[inline]
     fn token(&self) -> &CancellationToken {
         self.listening.token.borrow()
+    }
+
+    #[cfg(feature = "tokio")]
+    #[cold]
+    fn look_at_clock(mut self: Pin<&mut Self>, at: Instant, items: u32) -> u32 {
+        let next_look = self.pace.get_or_insert_default().look(at, items);
+        next_look.unwrap_or_else(|| {
+            // A look at the token fixes what this one has seen.
+            self.token().is_cancelled();
+            1
+        })
     }
 }
 
@@ -48,18 +62,10 @@ impl Signal for TokenSignal {
 
     #[cfg(feature = "tokio")]
     #[inline]
-    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
-        let Some(at) = self.token().deadline() else {
-            return u32::MAX;
-        };
-        let this = &mut *self;
-        match this.pace.get_or_insert_default().look(at, items) {
-            Some(next_look) => next_look,
-            None => {
-                // A look at the token fixes what this one has seen.
-                this.token().is_cancelled();
-                1
-            }
+    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+        match self.token().deadline() {
+            None => u32::MAX,
+            Some(at) => self.look_at_clock(at, items),
         }
     }
 }

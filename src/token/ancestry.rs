@@ -9,14 +9,16 @@ use crate::sync::{AtomicU64, Ordering};
 use std::{collections::BTreeSet, mem, slice, sync::Arc};
 
 /// Set when the node is made, and left alone until it goes.
+///
+/// Of two variants, so that a look need not ask for more than the parent's pointer.
 pub(super) enum Ancestry {
-    Root,
     /// Of one parent, and without a deadline of its own: nearly all that are no roots.
     Child(Link),
-    /// Of several parents, or with a deadline of its own.
-    Special(Box<Special>),
+    /// A root, or what is special.
+    Other(Option<Box<Special>>),
 }
 
+/// Of several parents, or with a deadline of its own.
 pub(super) struct Special {
     pub(super) links: Box<[Link]>,
     /// The earliest of its own and its ancestors'.
@@ -32,6 +34,7 @@ pub(super) struct Link {
 }
 
 impl Link {
+    #[inline]
     pub(super) fn to(parent: &Arc<Node>) -> Self {
         Self {
             parent: Arc::clone(parent),
@@ -58,37 +61,48 @@ impl Link {
     }
 
     /// For a node that goes.
-    fn unlist(&self) {
+    #[inline(always)]
+    fn cut(self) -> Arc<Node> {
         match self.listed_as.load(Ordering::Relaxed) {
             NO_KEY => {}
             key => drop(self.parent.remove(key)),
         }
+        self.parent
     }
 }
 
 impl Ancestry {
+    pub(super) const ROOT: Self = Self::Other(None);
+
+    #[inline]
+    pub(super) fn is_root(&self) -> bool {
+        matches!(self, Self::Other(None))
+    }
+
+    pub(super) fn special(&self) -> Option<&Special> {
+        match self {
+            Self::Other(special) => special.as_deref(),
+            Self::Child(_) => None,
+        }
+    }
+
     pub(super) fn links(&self) -> &[Link] {
         match self {
-            Self::Root => &[],
             Self::Child(link) => slice::from_ref(link),
-            Self::Special(special) => &special.links,
+            Self::Other(Some(special)) => &special.links,
+            Self::Other(None) => &[],
         }
     }
 
     /// Takes the node out of its parents' lists and hands those over: one, and the rest. A chain has no rest, so that
     /// its depth costs no memory.
+    #[inline(always)]
     pub(super) fn leave(&mut self, rest: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
-        match mem::replace(self, Self::Root) {
-            Self::Root => None,
-            Self::Child(link) => {
-                link.unlist();
-                Some(link.parent)
-            }
-            Self::Special(special) => {
-                rest.extend(special.links.into_iter().map(|link| {
-                    link.unlist();
-                    link.parent
-                }));
+        match mem::replace(self, Self::ROOT) {
+            Self::Child(link) => Some(link.cut()),
+            Self::Other(None) => None,
+            Self::Other(Some(special)) => {
+                rest.extend(special.links.into_iter().map(Link::cut));
                 rest.pop()
             }
         }

@@ -44,21 +44,13 @@ impl<L> Default for Listeners<L> {
 
 impl<L> Listeners<L> {
     /// The key is this listener's until it is removed or taken.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, listener: L) -> u64 {
-        let last = self.rest.as_ref().and_then(|rest| rest.entries.last());
-        if last.is_none() && self.first.is_none() {
+        if self.is_empty() {
             self.first = Some(listener);
             return FIRST;
         }
-        let key = last.map_or(FIRST, |last| last.key) + 1;
-        let rest = self.rest.get_or_insert_with(Box::default);
-        rest.entries.push(Entry {
-            key,
-            listener: Some(listener),
-        });
-        rest.live += 1;
-        key
+        self.rest.get_or_insert_default().push(listener)
     }
 
     /// Puts a listener in another's place and answers with that one, or gives it back if there is none.
@@ -81,6 +73,11 @@ impl<L> Listeners<L> {
         self.rest.as_mut()?.remove(key)
     }
 
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.live == 0)
+    }
+
     pub(super) fn take(&mut self) -> Taken<L> {
         let rest = self.rest.take().map(|rest| rest.entries);
         Taken {
@@ -100,6 +97,16 @@ impl<L> Default for Rest<L> {
 }
 
 impl<L> Rest<L> {
+    fn push(&mut self, listener: L) -> u64 {
+        let key = self.entries.last().map_or(FIRST, |last| last.key) + 1;
+        self.entries.push(Entry {
+            key,
+            listener: Some(listener),
+        });
+        self.live += 1;
+        key
+    }
+
     fn remove(&mut self, key: u64) -> Option<L> {
         let listener = self.place(key)?.take()?;
         self.live -= 1;

@@ -3,7 +3,7 @@
 use super::{
     CancellationToken, Listening,
     ancestry::{Ancestry, Edges},
-    listeners::Listeners,
+    listeners::{Listeners, Taken},
     tree::{FirstPanic, Node},
 };
 use crate::sync::{AtomicU32, Ordering};
@@ -11,6 +11,7 @@ use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},
     future::Future,
+    iter,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -52,52 +53,64 @@ struct Seat {
 }
 
 impl Node {
-    #[inline]
-    fn hold(self: &Arc<Self>) {
-        self.each_up(|node| {
-            node.settling.held.fetch_add(1, Ordering::Relaxed);
-        });
-    }
-
-    #[inline]
-    fn release(self: &Arc<Self>) {
-        let mut panic = FirstPanic::default();
-        self.each_up(|node| {
-            let held = node.settling.held.fetch_sub(1, Ordering::AcqRel);
-            if held == AWAITED | 1 {
-                node.tell_settlers(&mut panic);
-            }
-        });
-        panic.resume();
-    }
-
-    /// This node and each above it; the same ones in the same order at each call.
     #[inline(always)]
-    fn each_up(self: &Arc<Self>, mut visit: impl FnMut(&Self)) {
-        visit(self);
+    fn hold(self: &Arc<Self>) {
+        self.any_up(|node| {
+            node.settling.held.fetch_add(1, Ordering::Relaxed);
+            false
+        });
+    }
+
+    #[inline(always)]
+    fn release(self: &Arc<Self>) {
+        let is_awaited = self.any_up(|node| {
+            let held = node.settling.held.fetch_sub(1, Ordering::AcqRel);
+            held == AWAITED | 1
+        });
+        if is_awaited {
+            self.tell_settlers();
+        }
+    }
+
+    /// Does it to this node and to each above it, the same ones at each call; whether any of them answered `true`.
+    #[inline(always)]
+    fn any_up(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
+        let answer = ask(self);
         match &self.ancestry {
-            Ancestry::Root => {}
             // Without a loop, as most tokens are.
-            Ancestry::Child(link) if matches!(link.parent.ancestry, Ancestry::Root) => {
-                visit(&link.parent);
-            }
-            _ => Edges::above(self).for_each(|(_, link)| visit(&link.parent)),
+            Ancestry::Other(None) => answer,
+            Ancestry::Child(link) if link.parent.ancestry.is_root() => answer | ask(&link.parent),
+            _ => answer | self.any_above(ask),
         }
     }
 
     #[cold]
-    fn tell_settlers(&self, panic: &mut FirstPanic) {
+    fn any_above(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
+        Edges::above(self).fold(false, |answer, (_, link)| answer | ask(&link.parent))
+    }
+
+    /// Tells all those above who wait, and whom nobody keeps waiting any more.
+    #[cold]
+    fn tell_settlers(self: &Arc<Self>) {
+        let mut panic = FirstPanic::default();
+        let parents = Edges::above(self).map(|(_, link)| &link.parent);
+        for node in iter::once(self).chain(parents) {
+            // Whoever holds something since then is going to come here as well.
+            if node.settling.held.load(Ordering::Acquire) == AWAITED {
+                for waker in node.take_settlers() {
+                    panic.catch(|| waker.wake());
+                }
+            }
+        }
+        panic.resume();
+    }
+
+    fn take_settlers(&self) -> Taken<Waker> {
         let mut guarded = self.lock();
         self.settling.held.fetch_and(!AWAITED, Ordering::Relaxed);
-        let Some(settlers) = &mut guarded.settlers else {
-            return;
-        };
+        let settlers = guarded.settlers.get_or_insert_default();
         settlers.generation += 1;
-        let wakers = settlers.wakers.take();
-        drop(guarded);
-        for waker in wakers {
-            panic.catch(|| waker.wake());
-        }
+        settlers.wakers.take()
     }
 
     /// Ready at a moment when nobody holds anything; until then `waker`, the latest one, is kept.
@@ -159,13 +172,14 @@ impl HeldToken {
 }
 
 impl Borrow<CancellationToken> for HeldToken {
+    #[inline]
     fn borrow(&self) -> &CancellationToken {
         &self.0
     }
 }
 
 impl Drop for HeldToken {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.0.node.release();
     }

@@ -121,7 +121,7 @@ impl Verdict {
 
 impl Node {
     pub(super) fn root() -> Arc<Self> {
-        Self::new(OPEN_ROOT, Ancestry::Root)
+        Self::new(OPEN_ROOT, Ancestry::ROOT)
     }
 
     /// Nothing is asked of the parent: what it is, or becomes, the child sees when it is looked at.
@@ -172,7 +172,7 @@ impl Node {
     fn special(parents: &[&Arc<Self>], deadline: Option<Moment>) -> Arc<Self> {
         let links = parents.iter().map(|parent| Link::to(parent)).collect();
         let special = Special { links, deadline };
-        let node = Self::new(OPEN, Ancestry::Special(Box::new(special)));
+        let node = Self::new(OPEN, Ancestry::Other(Some(Box::new(special))));
         for parent in parents {
             parent.verdict();
         }
@@ -180,10 +180,11 @@ impl Node {
         node
     }
 
+    #[inline(always)]
     fn new(state: u8, ancestry: Ancestry) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU8::new(state),
-            is_connected: AtomicBool::new(false),
+            is_connected: AtomicBool::new(ancestry.is_root()),
             settling: Settling::default(),
             ancestry,
             guarded: Mutex::new(Guarded::default()),
@@ -194,33 +195,27 @@ impl Node {
     /// root. A deadline costs a look at the clock.
     #[inline]
     pub(super) fn is_cancelled(self: &Arc<Self>) -> bool {
-        match self.glance() {
-            Some(answer) => answer,
-            None => self.is_cancelled_in_the_depth(),
-        }
+        self.glance(Self::is_cancelled_in_the_depth)
     }
 
     /// As [`is_cancelled`](Self::is_cancelled), without the look at the clock.
     #[inline]
     pub(super) fn is_known_cancelled(self: &Arc<Self>) -> bool {
-        match self.glance() {
-            Some(answer) => answer,
-            None => self.is_known_cancelled_in_the_depth(),
-        }
+        self.glance(Self::is_known_cancelled_in_the_depth)
     }
 
     /// A root and the child of one, which most tokens are, without a loop.
     #[inline(always)]
-    fn glance(&self) -> Option<bool> {
+    fn glance(self: &Arc<Self>, in_the_depth: impl FnOnce(&Arc<Self>) -> bool) -> bool {
         let state = self.state.load(Ordering::Acquire);
         if state == OPEN_ROOT {
-            return Some(false);
+            return false;
         }
         match &self.ancestry {
             Ancestry::Child(link) if link.parent.state.load(Ordering::Acquire) == OPEN_ROOT => {
-                Some(state == CANCELLED)
+                state == CANCELLED
             }
-            _ => None,
+            _ => in_the_depth(self),
         }
     }
 
@@ -246,9 +241,8 @@ impl Node {
         let mut node = self;
         loop {
             match &node.ancestry {
-                Ancestry::Root => return None,
                 Ancestry::Child(link) => node = &link.parent,
-                Ancestry::Special(special) => return special.deadline,
+                Ancestry::Other(special) => return special.as_ref()?.deadline,
             }
         }
     }
@@ -260,10 +254,8 @@ impl Node {
     /// The verdict, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
     pub(super) fn verdict(self: &Arc<Self>) -> Option<Verdict> {
         // The way up is only noted, on the heap, once there is something to bring down.
-        match self.is_known_cancelled() || self.is_over() {
-            true => self.fix(),
-            false => None,
-        }
+        let is_cancelled = self.is_known_cancelled() || self.is_over();
+        is_cancelled.then(|| self.fix()).flatten()
     }
 
     /// Brings the verdicts down, from the top, to each node what those above it really have: invariant 2.
@@ -306,10 +298,8 @@ impl Node {
 
     /// Fixes that the deadline was the first to stop this node, if it is its own and is over.
     fn expire(&self) -> bool {
-        let is_over = match &self.ancestry {
-            Ancestry::Special(special) => special.deadline.is_some_and(is_over),
-            _ => false,
-        };
+        let special = self.ancestry.special();
+        let is_over = special.is_some_and(|special| special.deadline.is_some_and(is_over));
         if is_over {
             let verdict = Verdict::new(StopReason::DeadlineExceeded);
             drop(self.settle(&mut self.lock(), &verdict));
@@ -368,26 +358,26 @@ impl Node {
     }
 
     /// Lists a listener that a cancel of this node or of any ancestor tells, or gives it back if there was one.
+    #[inline(always)]
     pub(super) fn add(self: &Arc<Self>, listener: Listener) -> Result<u64, Listener> {
         let key = self.insert(listener)?;
-        match self.connect() {
-            true => Ok(key),
-            // Unless a cancel has taken it.
-            false => self.remove(key).map_or(Ok(key), Err),
+        if self.is_connected.load(Ordering::Relaxed) || self.connect() {
+            return Ok(key);
         }
+        // Unless a cancel has taken it.
+        self.remove(key).map_or(Ok(key), Err)
     }
 
     /// Takes a listener out, for the caller to drop it without the lock.
     #[must_use = "a listener is dropped where no lock is held"]
+    #[inline]
     pub(super) fn remove(&self, key: u64) -> Option<Listener> {
         self.lock().listeners.remove(key)
     }
 
     /// Makes sure that a cancel of any ancestor comes by here; `false` if one has been cancelled.
+    #[cold]
     fn connect(self: &Arc<Self>) -> bool {
-        if self.is_connected.load(Ordering::Relaxed) {
-            return true;
-        }
         let mut edges = Edges::above(self);
         while let Some((child, link)) = edges.next() {
             if !link.list(child) {
@@ -409,6 +399,7 @@ impl Node {
         true
     }
 
+    #[inline(always)]
     pub(super) fn lock(&self) -> MutexGuard<'_, Guarded> {
         // Nothing panics under the lock.
         self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
@@ -418,29 +409,35 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let mut rest = Vec::new();
-        let mut next = self.leave(&mut rest);
-        loop {
-            // A parent whose last handle this was goes here, and takes no further one with it.
-            while let Some(mut node) = next.and_then(Arc::into_inner) {
-                next = node.leave(&mut rest);
-            }
-            next = rest.pop();
-            if next.is_none() {
-                break;
-            }
+        let parent = self.leave(&mut rest).and_then(Arc::into_inner);
+        if parent.is_some() || !rest.is_empty() {
+            let_go(parent, rest);
+        }
+    }
+}
+
+/// A parent whose last handle is gone goes here, in the loop, and takes no further one with it.
+#[cold]
+fn let_go(mut next: Option<Node>, mut rest: Vec<Arc<Node>>) {
+    loop {
+        while let Some(mut node) = next {
+            next = node.leave(&mut rest).and_then(Arc::into_inner);
+        }
+        match rest.pop() {
+            Some(parent) => next = Arc::into_inner(parent),
+            None => break,
         }
     }
 }
 
 impl Node {
-    /// For a node that goes.
+    /// For a node that goes: takes it out of its parents' lists, and hands those over.
+    #[inline(always)]
     fn leave(&mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
         let guarded = self.guarded.get_mut();
-        let listeners = guarded
-            .unwrap_or_else(PoisonError::into_inner)
-            .listeners
-            .take();
+        let listeners = &mut guarded.unwrap_or_else(PoisonError::into_inner).listeners;
         if !listeners.is_empty() {
+            let listeners = listeners.take();
             self.tell_the_last(listeners);
         }
         self.ancestry.leave(rest)
@@ -473,7 +470,7 @@ fn tell(verdict: Verdict, listeners: Taken<Listener>) {
                 let Some(child) = child.upgrade() else {
                     continue;
                 };
-                if let Ancestry::Special(_) = child.ancestry {
+                if child.ancestry.special().is_some() {
                     // Its deadline or another parent may have come first.
                     child.fix();
                 }
@@ -587,7 +584,11 @@ impl Waiter {
         if self.key != NO_KEY {
             let key = mem::take(&mut self.key);
             self.registered = WakerId::default();
-            drop(node.remove(key));
+            let listener = node.remove(key);
+            // What it is as a rule, without the question which of all it is.
+            if let Some(Listener::Waker(waker)) = listener {
+                drop(waker);
+            }
         }
     }
 }
