@@ -4,6 +4,10 @@
 //! which loom takes for granted. What the threads find out they say in return values, so that nothing but the token
 //! and the wakers synchronises them.
 
+mod callbacks;
+mod links;
+mod settling;
+
 use crate::{CancellationToken, CancelledOwned, StopReason};
 use loom::{
     model::Builder,

@@ -41,11 +41,6 @@ mod turnstile {
                     self.turnstile.fetch_add(1, Ordering::Relaxed);
                     self.atomic.load(ordering)
                 }
-
-                pub(crate) fn store(&self, value: $value, ordering: Ordering) {
-                    self.turnstile.fetch_add(1, Ordering::Relaxed);
-                    self.atomic.store(value, ordering);
-                }
             }
         };
     }
@@ -54,6 +49,20 @@ mod turnstile {
     with_turnstile!(AtomicU8, u8);
     with_turnstile!(AtomicU32, u32);
     with_turnstile!(AtomicU64, u64);
+
+    macro_rules! with_store {
+        ($atomic:ident, $value:ty) => {
+            impl $atomic {
+                pub(crate) fn store(&self, value: $value, ordering: Ordering) {
+                    self.turnstile.fetch_add(1, Ordering::Relaxed);
+                    self.atomic.store(value, ordering);
+                }
+            }
+        };
+    }
+
+    with_store!(AtomicBool, bool);
+    with_store!(AtomicU8, u8);
 
     macro_rules! with_read_modify_writes {
         ($atomic:ident, $value:ty, $($operation:ident),+) => {

@@ -1,0 +1,156 @@
+//! Callbacks: registering, unregistering and letting go, while somebody cancels.
+
+use super::{chain, model};
+use crate::{CancellationToken, Registration, StopReason};
+use loom::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+use std::sync::Arc;
+
+/// How often callbacks have run.
+#[derive(Clone, Default)]
+struct Runs(Arc<AtomicUsize>);
+
+impl Runs {
+    fn callback(&self) -> impl FnOnce(&StopReason) + Send + 'static {
+        let runs = self.clone();
+        move |reason| {
+            assert_eq!(reason.to_string(), "the reason");
+            runs.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Nobody keeps a callback any more.
+    fn check_gone(&self) {
+        assert_eq!(Arc::strong_count(&self.0), 1, "the callback is gone");
+    }
+}
+
+fn cancel(token: CancellationToken) -> impl FnOnce() -> bool + Send + 'static {
+    move || token.cancel_with("the reason")
+}
+
+#[test]
+fn a_callback_runs_once_though_it_is_registered_during_the_cancel() {
+    model(|| {
+        let token = CancellationToken::new();
+        let canceller = thread::spawn(cancel(token.clone()));
+        let runs = Runs::default();
+        let registration = token.on_cancel(runs.callback());
+        canceller.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        assert!(!registration.unregister());
+        runs.check_gone();
+    });
+}
+
+#[test]
+fn a_callback_below_unlisted_ancestors_runs_once_though_it_is_registered_during_the_cancel() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let canceller = thread::spawn(cancel(root));
+        let runs = Runs::default();
+        let _registration = leaf.on_cancel(runs.callback());
+        canceller.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        runs.check_gone();
+    });
+}
+
+#[test]
+fn a_callback_has_run_or_was_unregistered_in_time() {
+    model(|| {
+        let root = CancellationToken::new();
+        let runs = Runs::default();
+        let registration = root.child_token().on_cancel(runs.callback());
+        let canceller = thread::spawn(cancel(root));
+        let came_in_time = registration.unregister();
+        canceller.join().unwrap();
+        assert_eq!(runs.count(), usize::from(!came_in_time));
+        runs.check_gone();
+    });
+}
+
+#[test]
+fn a_neighbour_of_a_callback_that_is_unregistered_during_a_cancel_runs() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (leaver, stayer) = (Runs::default(), Runs::default());
+        let leavers = token.on_cancel(leaver.callback());
+        let _stayers = token.on_cancel(stayer.callback());
+        let canceller = thread::spawn(cancel(token));
+        drop(leavers);
+        canceller.join().unwrap();
+        assert!(leaver.count() <= 1);
+        assert_eq!(stayer.count(), 1);
+        leaver.check_gone();
+    });
+}
+
+#[test]
+fn two_cancels_at_once_run_a_callback_once() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let runs = Runs::default();
+        let registration = leaf.on_cancel(runs.callback());
+        let cancel_root = thread::spawn(cancel(root));
+        leaf.cancel_with("the reason");
+        cancel_root.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        assert!(!registration.unregister());
+    });
+}
+
+#[test]
+fn a_callback_of_a_token_that_goes_during_a_cancel_runs_if_the_token_was_cancelled() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let runs = Runs::default();
+        child.on_cancel(runs.callback()).detach();
+        let canceller = thread::spawn(cancel(root));
+        let was_cancelled = child.is_cancelled();
+        drop(child);
+        canceller.join().unwrap();
+        assert!(runs.count() <= 1);
+        assert!(runs.count() == 1 || !was_cancelled);
+        runs.check_gone();
+    });
+}
+
+#[test]
+fn a_callback_that_a_look_came_before_runs_once() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let runs = Runs::default();
+        let registration = leaf.on_cancel(runs.callback());
+        let canceller = thread::spawn(cancel(root));
+        let _ = leaf.stop_reason();
+        canceller.join().unwrap();
+        assert_eq!(runs.count(), 1);
+        drop::<Registration>(registration);
+    });
+}
+
+#[test]
+fn a_callback_that_another_thread_connects_runs_once() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let runs = Runs::default();
+        let register = thread::spawn({
+            let runs = runs.clone();
+            move || leaf.on_cancel(runs.callback())
+        });
+        let other = Runs::default();
+        let others = middle.on_cancel(other.callback());
+        root.cancel_with("the reason");
+        let registration = register.join().unwrap();
+        assert_eq!((runs.count(), other.count()), (1, 1));
+        drop((registration, others));
+    });
+}

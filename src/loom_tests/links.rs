@@ -1,0 +1,109 @@
+//! Tokens of several parents, while some of these are cancelled or others go.
+
+use super::{Bell, check_waiter, model, poll, reason};
+use crate::CancellationToken;
+use loom::thread;
+
+/// Two roots.
+fn parents() -> [CancellationToken; 2] {
+    [CancellationToken::new(), CancellationToken::new()]
+}
+
+#[test]
+fn a_linked_token_made_during_a_cancel_is_cancelled_and_its_waiter_woken() {
+    model(|| {
+        let [one, other] = parents();
+        let canceller = thread::spawn({
+            let other = other.clone();
+            move || other.cancel_with("other")
+        });
+        let linked = CancellationToken::linked([&one, &other]);
+        let bell = Bell::new();
+        let mut cancelled = linked.clone().cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        canceller.join().unwrap();
+        assert_eq!(reason(&linked), "other");
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn all_agree_on_the_reason_of_a_linked_token_whose_parents_are_cancelled_at_once() {
+    model(|| {
+        let [one, other] = parents();
+        let linked = CancellationToken::linked([&one, &other]);
+        let cancel_one = thread::spawn(move || one.cancel_with("one"));
+        let cancel_other = thread::spawn(move || other.cancel_with("other"));
+        let early = linked.stop_reason().map(|reason| reason.to_string());
+        assert!(cancel_one.join().unwrap() && cancel_other.join().unwrap());
+        let late = reason(&linked);
+        assert!(["one", "other"].contains(&&*late));
+        assert!(early.is_none_or(|early| early == late));
+    });
+}
+
+#[test]
+fn a_waiter_on_a_linked_token_is_woken_once_though_both_parents_are_cancelled_at_once() {
+    model(|| {
+        let [one, other] = parents();
+        let linked = CancellationToken::linked([&one, &other]);
+        let bell = Bell::new();
+        let mut cancelled = linked.cancelled_owned();
+        let first_poll = poll(&mut cancelled, &bell);
+        let cancel_one = thread::spawn(move || one.cancel());
+        other.cancel();
+        cancel_one.join().unwrap();
+        check_waiter(first_poll, cancelled, &bell);
+    });
+}
+
+#[test]
+fn a_parent_whose_losing_cancel_has_returned_was_before_one_that_is_cancelled_then() {
+    model(|| {
+        let [one, other] = parents();
+        let linked = CancellationToken::linked([&other, &one]);
+        let winner = thread::spawn({
+            let one = one.clone();
+            move || one.cancel_with("one")
+        });
+        one.cancel_with("one");
+        other.cancel_with("other");
+        assert_eq!(reason(&linked), "one");
+        winner.join().unwrap();
+        assert_eq!(reason(&linked), "one");
+    });
+}
+
+#[test]
+fn a_linked_token_can_go_while_its_parents_are_cancelled() {
+    model(|| {
+        let [one, other] = parents();
+        let linked = CancellationToken::linked([&one, &other]);
+        // Its neighbour in a parent's list, after it.
+        let bell = Bell::new();
+        let mut neighbour = one.child_token().cancelled_owned();
+        let first_poll = poll(&mut neighbour, &bell);
+        let cancel_one = thread::spawn(move || one.cancel());
+        let cancel_other = thread::spawn(move || other.cancel());
+        drop(linked);
+        cancel_one.join().unwrap();
+        cancel_other.join().unwrap();
+        check_waiter(first_poll, neighbour, &bell);
+    });
+}
+
+#[test]
+fn a_linked_token_of_a_parent_and_its_child_has_the_reason_of_the_first_look() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let linked = CancellationToken::linked([&child, &root]);
+        let cancel_root = thread::spawn(move || root.cancel_with("root"));
+        let won = child.cancel_with("child");
+        let early = reason(&linked);
+        cancel_root.join().unwrap();
+        assert_eq!(reason(&linked), early);
+        // Where the child's cancel won, it had come before the root's, or not been seen by it.
+        assert!(won || early == "root");
+    });
+}

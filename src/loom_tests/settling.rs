@@ -1,0 +1,173 @@
+//! Those who hold what a token stops, and those who wait for them.
+
+use super::{Bell, model};
+use crate::{CancellationToken, IntoSignal, Settled};
+use loom::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+fn poll(settled: &mut Settled, bell: &Arc<Bell>) -> Poll<()> {
+    let waker = Waker::from(Arc::clone(bell));
+    Pin::new(settled).poll(&mut Context::from_waker(&waker))
+}
+
+/// Who waits after everything: woken if left pending, and kept by nobody.
+fn check_settler(first_poll: Poll<()>, mut settled: Settled, bell: &Arc<Bell>) {
+    assert!(
+        first_poll.is_ready() || bell.rings() > 0,
+        "a pending one is woken"
+    );
+    assert!(poll(&mut settled, &Bell::new()).is_ready());
+    drop(settled);
+    assert_eq!(Arc::strong_count(bell), 1, "the waker is gone");
+}
+
+#[test]
+fn who_waits_is_woken_by_the_last_that_lets_go_or_finds_it_settled() {
+    model(|| {
+        let token = CancellationToken::new();
+        let held = (&token).into_signal();
+        let mut settled = token.cancel_and_settle();
+        let holder = thread::spawn(move || drop(held));
+        let bell = Bell::new();
+        let first_poll = poll(&mut settled, &bell);
+        holder.join().unwrap();
+        check_settler(first_poll, settled, &bell);
+    });
+}
+
+#[test]
+fn who_waits_above_two_that_let_go_at_once_is_woken() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let (one, other) = ((&child).into_signal(), root.child_token().into_signal());
+        let mut settled = root.cancel_and_settle();
+        let one = thread::spawn(move || drop(one));
+        let other = thread::spawn(move || drop(other));
+        let bell = Bell::new();
+        let first_poll = poll(&mut settled, &bell);
+        one.join().unwrap();
+        other.join().unwrap();
+        check_settler(first_poll, settled, &bell);
+    });
+}
+
+#[test]
+fn two_who_wait_at_two_levels_are_woken() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let held = (&child).into_signal();
+        let mut at_child = child.settled();
+        let mut at_root = root.cancel_and_settle();
+        let holder = thread::spawn(move || drop(held));
+        let bells = [Bell::new(), Bell::new()];
+        let polls = [
+            poll(&mut at_root, &bells[0]),
+            poll(&mut at_child, &bells[1]),
+        ];
+        holder.join().unwrap();
+        check_settler(polls[0], at_root, &bells[0]);
+        check_settler(polls[1], at_child, &bells[1]);
+    });
+}
+
+#[test]
+fn nothing_is_settled_while_somebody_holds_something() {
+    model(|| {
+        let token = CancellationToken::new();
+        let held = (&token).into_signal();
+        let passing = (&token).into_signal();
+        let mut settled = token.cancel_and_settle();
+        let other = thread::spawn(move || drop(passing));
+        let bell = Bell::new();
+        assert!(poll(&mut settled, &bell).is_pending());
+        other.join().unwrap();
+        assert!(poll(&mut settled, &bell).is_pending());
+        drop(held);
+        assert!(bell.rings() > 0);
+        assert!(poll(&mut settled, &bell).is_ready());
+    });
+}
+
+#[test]
+fn who_waits_is_woken_though_another_comes_and_goes_meanwhile() {
+    model(|| {
+        let token = CancellationToken::new();
+        let held = (&token).into_signal();
+        let mut settled = token.cancel_and_settle();
+        let bell = Bell::new();
+        let first_poll = poll(&mut settled, &bell);
+        assert!(first_poll.is_pending());
+        let passing = thread::spawn(move || drop(token.into_signal()));
+        drop(held);
+        passing.join().unwrap();
+        check_settler(first_poll, settled, &bell);
+    });
+}
+
+#[test]
+fn a_neighbour_of_one_who_ceases_to_wait_is_woken() {
+    model(|| {
+        let token = CancellationToken::new();
+        let held = (&token).into_signal();
+        let mut leaver = token.cancel_and_settle();
+        let mut stayer = token.settled();
+        assert!(poll(&mut leaver, &Bell::new()).is_pending());
+        let bell = Bell::new();
+        let first_poll = poll(&mut stayer, &bell);
+        let holder = thread::spawn(move || drop(held));
+        drop(leaver);
+        holder.join().unwrap();
+        check_settler(first_poll, stayer, &bell);
+    });
+}
+
+#[test]
+fn who_waits_is_woken_though_the_cancel_comes_when_the_last_lets_go() {
+    model(|| {
+        let root = CancellationToken::new();
+        let held = root.child_token().into_signal();
+        let mut settled = root.settled();
+        let bell = Bell::new();
+        let first_poll = poll(&mut settled, &bell);
+        assert!(first_poll.is_pending());
+        let canceller = thread::spawn(move || root.cancel());
+        drop(held);
+        canceller.join().unwrap();
+        check_settler(first_poll, settled, &bell);
+    });
+}
+
+#[test]
+fn what_everybody_did_before_they_let_go_is_seen_by_who_waits() {
+    model(|| {
+        let token = CancellationToken::new();
+        let written = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let holders = [0, 1].map(|index| {
+            let (held, written) = ((&token).into_signal(), Arc::clone(&written));
+            move || {
+                written[index].store(1, Ordering::Relaxed);
+                drop(held);
+            }
+        });
+        let mut settled = token.cancel_and_settle();
+        let holders = holders.map(thread::spawn);
+        if poll(&mut settled, &Bell::new()).is_ready() {
+            for written in &*written {
+                assert_eq!(written.load(Ordering::Relaxed), 1);
+            }
+        }
+        for holder in holders {
+            holder.join().unwrap();
+        }
+    });
+}
