@@ -112,24 +112,19 @@ impl Ancestry {
 /// The edges above a node, each from a child to a parent of it.
 ///
 /// A node of several parents is gone through once, however many ways lead to it: their number can double with each
-/// level. Nothing is allocated until a second such node comes.
+/// level.
 pub(super) struct Edges<'a> {
     /// What is being climbed.
     node: Option<&'a Arc<Node>>,
-    /// The node of several parents that is being gone through, and its links that are left.
-    joint: Option<(&'a Arc<Node>, slice::Iter<'a, Link>)>,
-    /// Those that wait for that.
-    joints: Vec<&'a Arc<Node>>,
-    seen: BTreeSet<*const Node>,
+    joints: Option<Joints<'a>>,
 }
 
 impl<'a> Edges<'a> {
+    #[inline]
     pub(super) fn above(node: &'a Arc<Node>) -> Self {
         Self {
             node: Some(node),
-            joint: None,
-            joints: Vec::new(),
-            seen: BTreeSet::new(),
+            joints: None,
         }
     }
 
@@ -142,28 +137,66 @@ impl<'a> Edges<'a> {
 impl<'a> Iterator for Edges<'a> {
     type Item = (&'a Arc<Node>, &'a Link);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(node) = self.node.take() {
-                match node.ancestry.links() {
-                    [] => {}
-                    [link] => {
-                        self.node = Some(&link.parent);
-                        return Some((node, link));
-                    }
-                    // The first one is above no other that is still to come.
-                    links if self.joint.is_none() => self.joint = Some((node, links.iter())),
-                    _ if self.seen.insert(Arc::as_ptr(node)) => self.joints.push(node),
-                    _ => {}
-                }
+        let edge = match self.node.take().map(|node| (node, node.ancestry.links())) {
+            Some((node, [link])) => Some((node, link)),
+            Some((_, [])) => self.joints.as_mut()?.next_edge(),
+            Some((joint, _)) => {
+                let joints = self.joints.get_or_insert_default();
+                joints.meet(joint);
+                joints.next_edge()
             }
-            let (joint, links) = self.joint.as_mut()?;
-            if let Some(link) = links.next() {
-                self.node = Some(&link.parent);
+            None => self.joints.as_mut()?.next_edge(),
+        };
+        self.node = edge.map(|(_, link)| &link.parent);
+        edge
+    }
+}
+
+/// The nodes of several parents that a walk has come to, in that order.
+#[derive(Default)]
+struct Joints<'a> {
+    /// The first ones, so that a walk that meets no more does not allocate.
+    few: [Option<&'a Arc<Node>>; 8],
+    rest: Vec<&'a Arc<Node>>,
+    /// The rest, to be found.
+    seen: BTreeSet<*const Node>,
+    /// How many it has come to.
+    met: usize,
+    /// How many of them have been gone through.
+    done: usize,
+    /// How many links of the next one have been gone through.
+    links: usize,
+}
+
+impl<'a> Joints<'a> {
+    #[cold]
+    fn meet(&mut self, joint: &'a Arc<Node>) {
+        if self.few.iter().flatten().any(|few| Arc::ptr_eq(few, joint)) {
+            return;
+        }
+        match self.few.get_mut(self.met) {
+            Some(place) => *place = Some(joint),
+            None if self.seen.insert(Arc::as_ptr(joint)) => self.rest.push(joint),
+            None => return,
+        }
+        self.met += 1;
+    }
+
+    fn next_edge(&mut self) -> Option<(&'a Arc<Node>, &'a Link)> {
+        while self.done < self.met {
+            let joint = match self.few.get(self.done) {
+                Some(joint) => (*joint)?,
+                None => self.rest[self.done - self.few.len()],
+            };
+            if let Some(link) = joint.ancestry.links().get(self.links) {
+                self.links += 1;
                 return Some((joint, link));
             }
-            let joint = self.joints.pop()?;
-            self.joint = Some((joint, joint.ancestry.links().iter()));
+            self.done += 1;
+            self.links = 0;
         }
+        None
     }
 }

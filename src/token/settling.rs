@@ -137,7 +137,7 @@ impl Node {
                 None
             }
         };
-        // ORDERING: under the lock, so that whoever counts to nothing from now on finds the waker.
+        // ORDERING: after the waker is in its place, so that whoever counts to nothing from now on finds it.
         let held = self.settling.held.fetch_or(AWAITED, Ordering::AcqRel);
         drop(guarded);
         drop(replaced);
