@@ -46,6 +46,9 @@ pub trait CancelStreamExt: Stream {
     /// Ends with the source, or at the signal: from then on not even an item that is ready comes out. If the signal
     /// has fired before the first poll, the source is never polled. A pending stream is woken by the signal.
     ///
+    /// The deadline of a token is kept as exactly as that of [`with_deadline`](Self::with_deadline): at the first poll
+    /// and after each `Pending`, and in a row of ready items after as many as fit into a millisecond.
+    ///
     /// # Fairness
     ///
     /// The signal is asked before every item. After 1024 items in a row without a `Pending` the adapter wakes itself

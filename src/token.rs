@@ -34,6 +34,9 @@ pub use settling::Settled;
 /// A drop-in for the token of tokio-util, with the same method names: changing the import compiles. Clones are the
 /// same token. A child is cancelled with its parent, never the other way.
 ///
+/// What is different from tokio-util's: cancellation wins at every poll of
+/// [`run_until_cancelled`](Self::run_until_cancelled), the futures have other names, and a token keeps its ancestors.
+///
 /// # What a look costs
 ///
 /// [`is_cancelled`](Self::is_cancelled) takes no lock: one load for a root, and one more for each level between a
@@ -202,7 +205,8 @@ impl CancellationToken {
     /// answered is always handed on, even if the token is cancelled during that poll. Cancelled beforehand, the
     /// future is never polled.
     ///
-    /// tokio-util's method of this name borrows the token until the future is done. This one does not.
+    /// This is stricter than tokio-util's method of the same name, which asks the future first, at each poll but the
+    /// first one. It also borrows the token until the future is done, which this one does not.
     ///
     /// # Cancel safety
     ///

@@ -21,9 +21,9 @@ use std::{
 ///
 /// Everyone counts in all nodes on the way up: no more steps than the first wait takes, and none that can fail.
 pub(super) struct Settling {
-    // ORDERING: `AcqRel` where it is counted down, `Acquire` where it is read: whoever sees that nobody is left sees
-    // what everybody did before, the last drop included. `Relaxed` where it is counted up: whoever may not miss that
-    // has been told of the new source in some other way.
+    // ORDERING: `Release` where it is counted down, `Acquire` where it is read, by who waits or by who tells them:
+    // whoever learns that nobody is left sees what everybody did before, the last drop included. `Relaxed` where it is
+    // counted up: whoever may not miss that has been told of the new source in some other way.
     held: AtomicU32,
 }
 
@@ -64,7 +64,7 @@ impl Node {
     #[inline(always)]
     fn release(self: &Arc<Self>) {
         let is_awaited = self.any_up(|node| {
-            let held = node.settling.held.fetch_sub(1, Ordering::AcqRel);
+            let held = node.settling.held.fetch_sub(1, Ordering::Release);
             held == AWAITED | 1
         });
         if is_awaited {
@@ -138,7 +138,7 @@ impl Node {
             }
         };
         // ORDERING: after the waker is in its place, so that whoever counts to nothing from now on finds it.
-        let held = self.settling.held.fetch_or(AWAITED, Ordering::AcqRel);
+        let held = self.settling.held.fetch_or(AWAITED, Ordering::Acquire);
         drop(guarded);
         drop(replaced);
         match held & !AWAITED {
