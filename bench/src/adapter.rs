@@ -43,7 +43,7 @@ const MADE: &[(Quantity, f64)] = &[
 ];
 
 pub(crate) fn rows() -> Vec<Row> {
-    fn each<S: Stream<Item = u64> + Default + Unpin>(
+    fn each<S: Stream<Item = u64> + Default + Unpin + 'static>(
         bars: &'static [(Quantity, f64)],
     ) -> Vec<Case> {
         vec![
@@ -59,29 +59,29 @@ pub(crate) fn rows() -> Vec<Row> {
         ]
     }
 
-    fn made<A: Adapter>(name: &'static str) -> Case {
+    fn made<A: Adapter + 'static>(name: &'static str) -> Case {
         Case::new(name, made_used_and_dropped::<A>).size(size::<A>)
     }
 
     vec![
         Row {
-            work: "adapter, always-ready source, per item",
+            work: "adapter, always-ready source, per item".to_owned(),
             has_bare: true,
-            counted: 10_240,
+            counted: Some([10_240, 30_720]),
             timed: 1_000_000,
             cases: each::<Ready>(READY),
         },
         Row {
-            work: "adapter, source pending before each item",
+            work: "adapter, source pending before each item".to_owned(),
             has_bare: true,
-            counted: 10_240,
+            counted: Some([10_240, 30_720]),
             timed: 300_000,
             cases: each::<Halting>(PENDING),
         },
         Row {
-            work: "adapter made, used once with one `Pending`, dropped",
+            work: "adapter made, used once with one `Pending`, dropped".to_owned(),
             has_bare: true,
-            counted: 5_000,
+            counted: Some([5_000, 15_000]),
             timed: 50_000,
             cases: vec![
                 made::<Bare>("bare"),

@@ -12,10 +12,10 @@ thread_local! {
 }
 
 /// So many allocations, of so many bytes, that this thread made in `work`.
-pub(crate) fn of(work: impl FnOnce()) -> (u64, u64) {
-    let before = (ALLOCATIONS.get(), BYTES.get());
+pub(crate) fn of(work: impl FnOnce()) -> [u64; 2] {
+    let [allocations, bytes] = [ALLOCATIONS.get(), BYTES.get()];
     work();
-    (ALLOCATIONS.get() - before.0, BYTES.get() - before.1)
+    [ALLOCATIONS.get() - allocations, BYTES.get() - bytes]
 }
 
 fn count(size: usize) {

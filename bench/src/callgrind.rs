@@ -20,37 +20,32 @@ pub(crate) fn is_installed() -> bool {
 }
 
 /// The instructions per operation of each case, in order.
-pub(crate) fn instructions(rows: &[&Row]) -> Vec<f64> {
+pub(crate) fn instructions(rows: &[&Row]) -> Vec<Option<f64>> {
     let jobs: Vec<_> = rows
         .iter()
         .flat_map(|row| row.cases.iter().map(move |case| (*row, case)))
         .collect();
-    let mut counts = vec![0.0; jobs.len()];
+    let mut counts = vec![None; jobs.len()];
     thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_A_TIME)
             .map(|worker| {
                 let share = jobs.iter().enumerate().skip(worker).step_by(AT_A_TIME);
                 scope.spawn(move || {
                     share
-                        .map(|(index, (row, case))| (index, per_operation(row, case)))
+                        .map(|(index, (row, case))| {
+                            (index, row.per_operation(|n| [run(row, case, n)]))
+                        })
                         .collect::<Vec<_>>()
                 })
             })
             .collect();
         for worker in workers {
             for (index, count) in worker.join().expect("a worker that counts") {
-                counts[index] = count;
+                counts[index] = count.map(|[count]| count);
             }
         }
     });
     counts
-}
-
-/// The difference of two sizes, so that starting up and everything that happens once cancels out.
-fn per_operation(row: &Row, case: &Case) -> f64 {
-    let small = run(row, case, row.counted);
-    let large = run(row, case, 3 * row.counted);
-    (large as f64 - small as f64) / (2 * row.counted) as f64
 }
 
 fn run(row: &Row, case: &Case, n: u64) -> u64 {
@@ -60,7 +55,7 @@ fn run(row: &Row, case: &Case, n: u64) -> u64 {
         .arg("--tool=callgrind")
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(env::current_exe().expect("the path of this program"))
-        .args(["run", row.work, case.name, &n.to_string()])
+        .args(["run", &row.work, case.name, &n.to_string()])
         .stderr(Stdio::null())
         .status()
         .expect("valgrind");

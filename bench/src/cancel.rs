@@ -3,12 +3,13 @@
 use crate::case::{Case, Quantity, Row};
 
 /// So many waits `join_all` keeps in one allocation, so that it is the token's work that counts.
-const TOGETHER: u64 = 30;
+const TOGETHER: usize = 30;
 
 macro_rules! trees {
     ($of:ident, $token:ty) => {
-        mod $of {
+        pub(crate) mod $of {
             use super::TOGETHER;
+            use crate::looks::{Looks, looks};
             use futures::future::join_all;
             use std::{
                 future::Future,
@@ -26,17 +27,18 @@ macro_rules! trees {
             }
 
             #[inline(never)]
-            pub(super) fn waiters(n: u64) {
+            pub(super) fn waiters(n: usize) {
                 let root = Token::new();
-                let waiters: Vec<_> = (0..n.div_ceil(TOGETHER))
-                    .map(|_| wait((0..TOGETHER).map(|_| root.cancelled())))
+                let waiters: Vec<_> = (0..n)
+                    .step_by(TOGETHER)
+                    .map(|first| wait((first..n).take(TOGETHER).map(|_| root.cancelled())))
                     .collect();
                 root.cancel();
                 drop(waiters);
             }
 
             #[inline(never)]
-            pub(super) fn children(n: u64) {
+            pub(super) fn children(n: usize) {
                 let root = Token::new();
                 let children: Vec<_> = (0..n).map(|_| root.child_token()).collect();
                 root.cancel();
@@ -44,27 +46,43 @@ macro_rules! trees {
             }
 
             #[inline(never)]
-            pub(super) fn waiting_children(n: u64) {
+            pub(super) fn waiting_children(n: usize) {
+                with_waiting_children(n, |root, _| root.cancel());
+            }
+
+            #[inline]
+            fn with_waiting_children<R>(n: usize, act: impl FnOnce(&Token, &[Token]) -> R) -> R {
                 let root = Token::new();
                 let children: Vec<_> = (0..n).map(|_| root.child_token()).collect();
                 let waiters: Vec<_> = children
-                    .chunks(TOGETHER as usize)
+                    .chunks(TOGETHER)
                     .map(|some| wait(some.iter().map(Token::cancelled)))
                     .collect();
-                root.cancel();
+                let result = act(&root, &children);
                 drop(waiters);
+                result
             }
 
             /// Someone waits at its end, so that each link is listed.
             #[inline(never)]
-            pub(super) fn chain(n: u64) {
+            pub(super) fn chain(n: usize) {
                 let mut links = vec![Token::new()];
-                for link in 0..n as usize {
+                for link in 0..n {
                     links.push(links[link].child_token());
                 }
                 let waiter = wait(links.last().into_iter().map(Token::cancelled));
                 links[0].cancel();
                 drop(waiter);
+            }
+
+            /// Of another thread, while a token with so many waiting children is cancelled.
+            pub(crate) fn looks_during(
+                n: usize,
+                look: impl Fn(&Token, &[Token]) -> bool + Sync,
+            ) -> Looks {
+                with_waiting_children(n, |root, children| {
+                    looks(|| root.cancel(), || look(root, children))
+                })
             }
         }
     };
@@ -73,42 +91,72 @@ macro_rules! trees {
 trees!(ours, stopcock::CancellationToken);
 trees!(tokio, tokio_util::sync::CancellationToken);
 
+/// What a tree has so many of, how many operations the two counted runs have, and how many a timed one.
+///
+/// Callgrind takes its time: of the largest trees it counts one, beside none.
+const SIZES: [(usize, &str, [u64; 2], u64); 3] = [
+    (1, "1", [5_000, 15_000], 300_000),
+    (1_000, "1,000", [10_000, 30_000], 300_000),
+    (1_000_000, "1,000,000", [0, 1_000_000], 1_000_000),
+];
+
 pub(crate) fn rows() -> Vec<Row> {
-    let row = |work, tokio, ours, bars| Row {
-        work,
-        has_bare: false,
-        counted: 50_000,
-        timed: 1_000_000,
-        cases: vec![
-            Case::new("tokio-util", tokio),
-            Case::new("**ours**", ours).bars(bars),
-        ],
-    };
-    vec![
-        row(
+    /// A tree of one is mostly what every tree costs: it has no bar.
+    fn by_size(
+        work: &str,
+        tokio: fn(usize),
+        ours: fn(usize),
+        bars: &'static [(Quantity, f64)],
+    ) -> impl Iterator<Item = Row> {
+        SIZES.into_iter().map(move |(size, told, counted, timed)| {
+            let trees = move |tree: fn(usize)| {
+                move |n| {
+                    for _ in 0..n / size as u64 {
+                        tree(size);
+                    }
+                }
+            };
+            Row {
+                work: format!("{work} of {told}"),
+                has_bare: false,
+                counted: Some(counted),
+                timed,
+                cases: vec![
+                    Case::new("tokio-util", trees(tokio)),
+                    Case::new("**ours**", trees(ours)).bars(if size == 1 { &[] } else { bars }),
+                ],
+            }
+        })
+    }
+
+    [
+        by_size(
             "cancel, per waiter",
             tokio::waiters,
             ours::waiters,
             &[(Quantity::Instructions, 300.0)],
         ),
-        row(
+        by_size(
             "cancel, per child",
             tokio::children,
             ours::children,
             &[(Quantity::Instructions, 800.0)],
         ),
-        row(
-            "cancel, per child with a waiter",
+        by_size(
+            "cancel, per child with a waiter,",
             tokio::waiting_children,
             ours::waiting_children,
             // The bar is for children alone.
             &[],
         ),
-        row(
+        by_size(
             "cancel, per link of a chain",
             tokio::chain,
             ours::chain,
             &[(Quantity::Instructions, 1100.0)],
         ),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -1,11 +1,13 @@
 //! What is measured: a row is some work, a case one way to do it.
 
+use std::array;
+
 pub(crate) struct Row {
-    pub(crate) work: &'static str,
+    pub(crate) work: String,
     /// Whether the first case does without an adapter, so that instructions are told as what is added to it.
     pub(crate) has_bare: bool,
-    /// How many operations a run counts: so many, and three times so many, of which the difference is taken.
-    pub(crate) counted: u64,
+    /// How many operations the two counted runs have, of which the difference is taken. Threads are not counted.
+    pub(crate) counted: Option<[u64; 2]>,
     /// How many operations a timed run has.
     pub(crate) timed: u64,
     /// The first is what the others' time is compared with.
@@ -15,18 +17,32 @@ pub(crate) struct Row {
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// Does the work so many times.
-    pub(crate) run: fn(u64),
+    pub(crate) run: Box<dyn Fn(u64) + Sync>,
     /// How many bytes the stream is larger than its source.
     pub(crate) size: Option<fn() -> usize>,
     /// What it is held to: ours only.
     pub(crate) bars: &'static [(Quantity, f64)],
 }
 
+impl Row {
+    /// What is one operation's of the difference, in which starting up and all that happens once cancels out.
+    pub(crate) fn per_operation<const N: usize>(
+        &self,
+        count: impl Fn(u64) -> [u64; N],
+    ) -> Option<[f64; N]> {
+        let [few, many] = self.counted?;
+        let (small, large) = (count(few), count(many));
+        Some(array::from_fn(|i| {
+            (large[i] as f64 - small[i] as f64) / (many - few) as f64
+        }))
+    }
+}
+
 impl Case {
-    pub(crate) const fn new(name: &'static str, run: fn(u64)) -> Self {
+    pub(crate) fn new(name: &'static str, run: impl Fn(u64) + Sync + 'static) -> Self {
         Self {
             name,
-            run,
+            run: Box::new(run),
             size: None,
             bars: &[],
         }
@@ -57,13 +73,12 @@ pub(crate) enum Quantity {
     Size,
 }
 
-pub(crate) fn find(rows: &[Row], work: &str, name: &str) -> fn(u64) {
+pub(crate) fn find<'a>(rows: &'a [Row], work: &str, name: &str) -> &'a Case {
     rows.iter()
         .filter(|row| row.work == work)
         .flat_map(|row| &row.cases)
         .find(|case| case.name == name)
         .expect("a row and a case that are listed")
-        .run
 }
 
 /// The bar, and whether it is met.

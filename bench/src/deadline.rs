@@ -24,9 +24,9 @@ const MADE: &[(Quantity, f64)] = &[(Quantity::Allocations, 1.0), (Quantity::Size
 pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row {
-            work: "deadline, always-ready source, per item",
+            work: "deadline, always-ready source, per item".to_owned(),
             has_bare: true,
-            counted: 10_240,
+            counted: Some([10_240, 30_720]),
             timed: 1_000_000,
             cases: vec![
                 Case::new("bare", ready::<Bare>),
@@ -37,9 +37,9 @@ pub(crate) fn rows() -> Vec<Row> {
             ],
         },
         Row {
-            work: "deadline, source pending before each item",
+            work: "deadline, source pending before each item".to_owned(),
             has_bare: true,
-            counted: 10_240,
+            counted: Some([10_240, 30_720]),
             timed: 30_000,
             cases: vec![
                 Case::new("bare", pending::<Bare>),
@@ -50,9 +50,9 @@ pub(crate) fn rows() -> Vec<Row> {
             ],
         },
         Row {
-            work: "deadline made, used once with one `Pending`, dropped",
+            work: "deadline made, used once with one `Pending`, dropped".to_owned(),
             has_bare: true,
-            counted: 5_000,
+            counted: Some([5_000, 15_000]),
             timed: 30_000,
             cases: vec![
                 Case::new("bare", made::<Bare>),

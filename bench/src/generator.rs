@@ -24,9 +24,9 @@ const MADE: &[(Quantity, f64)] = &[
 pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row {
-            work: "generator, per `u64`",
+            work: "generator, per `u64`".to_owned(),
             has_bare: false,
-            counted: 10_240,
+            counted: Some([10_240, 30_720]),
             timed: 300_000,
             cases: vec![
                 Case::new("async-stream", each_item::<AsyncStream>),
@@ -37,9 +37,9 @@ pub(crate) fn rows() -> Vec<Row> {
             ],
         },
         Row {
-            work: "generator made, one item, dropped",
+            work: "generator made, one item, dropped".to_owned(),
             has_bare: false,
-            counted: 5_000,
+            counted: Some([5_000, 15_000]),
             timed: 50_000,
             cases: vec![
                 Case::new("async-stream", made_and_dropped::<AsyncStream>),

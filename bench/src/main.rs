@@ -15,9 +15,11 @@ mod case;
 mod deadline;
 mod drop_latency;
 mod generator;
+mod looks;
 mod polling;
 mod report;
 mod stops;
+mod threads;
 mod token;
 
 use case::Row;
@@ -32,6 +34,7 @@ fn main() {
         deadline::rows(),
         generator::rows(),
         token::rows(),
+        threads::rows(),
         cancel::rows(),
     ]
     .into_iter()
@@ -44,7 +47,7 @@ fn main() {
         [word] => report::print(&rows, word),
         // How this program calls itself under callgrind.
         [command, row, case, n] if command == "run" => {
-            case::find(&rows, row, case)(n.parse().expect("a number of operations"));
+            (case::find(&rows, row, case).run)(n.parse().expect("a number of operations"));
         }
         _ => panic!("usage: stopcock-bench [word]"),
     }

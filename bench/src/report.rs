@@ -3,7 +3,7 @@
 use crate::{
     allocations, callgrind,
     case::{Case, Quantity, Row, bar, median},
-    drop_latency, stops,
+    drop_latency, looks, stops,
 };
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ struct Measured {
     instructions: Option<f64>,
     ratio: f64,
     nanoseconds: f64,
-    allocations: f64,
-    bytes: f64,
+    /// How many, and of how many bytes.
+    allocations: Option<[f64; 2]>,
     size: Option<f64>,
 }
 
@@ -25,8 +25,8 @@ impl Measured {
             Quantity::Instructions => self.instructions,
             Quantity::Ratio => Some(self.ratio),
             Quantity::Nanoseconds => Some(self.nanoseconds),
-            Quantity::Allocations => Some(self.allocations),
-            Quantity::Bytes => Some(self.bytes),
+            Quantity::Allocations => self.allocations.map(|[count, _]| count),
+            Quantity::Bytes => self.allocations.map(|[_, bytes]| bytes),
             Quantity::Size => self.size,
         }
     }
@@ -38,6 +38,7 @@ pub(crate) fn print(rows: &[Row], word: &str) {
     // First what is timed, while nothing else runs.
     let times: Vec<_> = rows.iter().map(|row| times(row)).collect();
     let latency = drop_latency::WORK.contains(word).then(drop_latency::lines);
+    let looks = looks::WORK.contains(word).then(looks::lines);
     let mut instructions = if callgrind::is_installed() {
         callgrind::instructions(&rows)
     } else {
@@ -49,8 +50,12 @@ pub(crate) fn print(rows: &[Row], word: &str) {
     println!("| work | | instructions | time | allocations | size over the source | bar |");
     println!("|---|---|---|---|---|---|---|");
     for (row, times) in rows.iter().zip(times) {
-        let counts: Vec<_> = row.cases.iter().map(|_| instructions.next()).collect();
-        let mut work = row.work;
+        let counts: Vec<_> = row
+            .cases
+            .iter()
+            .map(|_| instructions.next().flatten())
+            .collect();
+        let mut work = row.work.as_str();
         for ((case, time), count) in row.cases.iter().zip(&times).zip(&counts) {
             let bare = if row.has_bare && case.name != "bare" {
                 counts[0]
@@ -62,7 +67,7 @@ pub(crate) fn print(rows: &[Row], word: &str) {
             work = "";
         }
     }
-    for line in latency.into_iter().flatten() {
+    for line in looks.into_iter().chain(latency).flatten() {
         println!("{line}");
     }
     if stops::WORK.contains(word) {
@@ -99,16 +104,11 @@ fn measure(
     count: Option<f64>,
     bare: Option<f64>,
 ) -> Measured {
-    let small = allocations::of(|| (case.run)(row.counted));
-    let large = allocations::of(|| (case.run)(3 * row.counted));
-    let per_operation =
-        |large: u64, small: u64| (large as f64 - small as f64) / (2 * row.counted) as f64;
     Measured {
         instructions: count.map(|count| count - bare.unwrap_or(0.0)),
         ratio: median(times.iter().zip(reference).map(|(time, of)| time / of)),
         nanoseconds: median(times.iter().copied()),
-        allocations: per_operation(large.0, small.0),
-        bytes: per_operation(large.1, small.1),
+        allocations: row.per_operation(|n| allocations::of(|| (case.run)(n))),
         size: case.size.map(|size| size() as f64),
     }
 }
@@ -119,9 +119,10 @@ fn line(work: &str, case: &Case, measured: &Measured, over_bare: bool) -> String
         Some(count) => format!("{bare}{}", rounded(count)),
         None => "-".to_owned(),
     };
-    let allocations = match rounded(measured.allocations).as_str() {
-        "0" => "0".to_owned(),
-        count => format!("{count} ({} B)", rounded(measured.bytes)),
+    let allocations = match measured.allocations.map(|counts| counts.map(rounded)) {
+        None => "-".to_owned(),
+        Some([count, _]) if count == "0" => count,
+        Some([count, bytes]) => format!("{count} ({bytes} B)"),
     };
     let size = match measured.size {
         Some(size) => format!("{size} B"),

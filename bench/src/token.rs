@@ -4,7 +4,7 @@ use crate::case::{Case, Quantity, Row};
 
 macro_rules! operations {
     ($of:ident, $token:ty) => {
-        mod $of {
+        pub(crate) mod $of {
             use std::{
                 future::Future,
                 hint::black_box,
@@ -12,20 +12,10 @@ macro_rules! operations {
                 task::{Context, Waker},
             };
 
-            type Token = $token;
+            pub(crate) type Token = $token;
 
             #[inline(never)]
-            pub(super) fn look_at_root(n: u64) {
-                look(&Token::new(), n);
-            }
-
-            #[inline(never)]
-            pub(super) fn look_at_child(n: u64) {
-                look(&Token::new().child_token(), n);
-            }
-
-            #[inline]
-            fn look(token: &Token, n: u64) {
+            pub(crate) fn look(token: &Token, n: u64) {
                 let mut left = n;
                 // As one looks: to go on, or not.
                 while left > 0 && !black_box(token).is_cancelled() {
@@ -33,35 +23,35 @@ macro_rules! operations {
                 }
             }
 
+            pub(crate) fn look_at_child(token: &Token, n: u64) {
+                look(&token.child_token(), n);
+            }
+
             #[inline(never)]
-            pub(super) fn clone(n: u64) {
-                let token = Token::new();
+            pub(crate) fn clone(token: &Token, n: u64) {
                 for _ in 0..n {
-                    drop(black_box(black_box(&token).clone()));
+                    drop(black_box(black_box(token).clone()));
                 }
             }
 
             #[inline(never)]
-            pub(super) fn child(n: u64) {
-                let token = Token::new();
+            pub(crate) fn child(token: &Token, n: u64) {
                 for _ in 0..n {
-                    drop(black_box(black_box(&token).child_token()));
+                    drop(black_box(black_box(token).child_token()));
                 }
             }
 
             #[inline(never)]
-            pub(super) fn wait(n: u64) {
-                let token = Token::new();
+            pub(crate) fn wait(token: &Token, n: u64) {
                 let mut cx = Context::from_waker(black_box(Waker::noop()));
                 for _ in 0..n {
-                    let mut cancelled = pin!(black_box(&token).cancelled());
+                    let mut cancelled = pin!(black_box(token).cancelled());
                     _ = black_box(black_box(cancelled.as_mut()).poll(&mut cx));
                 }
             }
 
             #[inline(never)]
-            pub(super) fn wait_again(n: u64) {
-                let token = Token::new();
+            pub(crate) fn wait_again(token: &Token, n: u64) {
                 let mut cx = Context::from_waker(black_box(Waker::noop()));
                 let mut cancelled = pin!(token.cancelled());
                 for _ in 0..n {
@@ -76,21 +66,29 @@ operations!(ours, stopcock::CancellationToken);
 operations!(tokio, tokio_util::sync::CancellationToken);
 
 pub(crate) fn rows() -> Vec<Row> {
-    let row = |work, tokio, ours, bars| Row {
-        work,
-        has_bare: false,
-        counted: 5_000,
-        timed: 300_000,
-        cases: vec![
-            Case::new("tokio-util", tokio),
-            Case::new("**ours**", ours).bars(bars),
-        ],
-    };
+    fn row(
+        work: &str,
+        tokio: fn(&tokio::Token, u64),
+        ours: fn(&ours::Token, u64),
+        bars: &'static [(Quantity, f64)],
+    ) -> Row {
+        Row {
+            work: work.to_owned(),
+            has_bare: false,
+            counted: Some([5_000, 15_000]),
+            timed: 300_000,
+            cases: vec![
+                Case::new("tokio-util", move |n| tokio(&tokio::Token::new(), n)),
+                Case::new("**ours**", move |n| ours(&ours::Token::new(), n)).bars(bars),
+            ],
+        }
+    }
+
     vec![
         row(
             "`is_cancelled` of a root",
-            tokio::look_at_root,
-            ours::look_at_root,
+            tokio::look,
+            ours::look,
             &[(Quantity::Instructions, 9.0), (Quantity::Nanoseconds, 1.5)],
         ),
         row(

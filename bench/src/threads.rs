@@ -1,0 +1,59 @@
+//! What one thread does with a token of its own, or two do with a shared one, as often each.
+//!
+//! The time is that of one operation of one thread: two threads that did not mind each other would take as long as one.
+//! It takes two idle cores: threads that share a core take turns, and hardly ever meet at the token.
+
+use crate::{
+    case::{Case, Row},
+    token::{ours, tokio},
+};
+use std::thread;
+
+pub(crate) fn rows() -> Vec<Row> {
+    fn by_threads(
+        work: &str,
+        timed: u64,
+        tokio: fn(&tokio::Token, u64),
+        ours: fn(&ours::Token, u64),
+    ) -> impl Iterator<Item = Row> {
+        [(1, "one thread"), (2, "two threads on one token")]
+            .into_iter()
+            .map(move |(threads, told)| Row {
+                work: format!("{work}, {told}"),
+                has_bare: false,
+                counted: None,
+                timed,
+                cases: vec![
+                    Case::new("tokio-util", move |n| {
+                        shared(threads, &tokio::Token::new(), tokio, n);
+                    }),
+                    Case::new("**ours**", move |n| {
+                        shared(threads, &ours::Token::new(), ours, n);
+                    }),
+                ],
+            })
+    }
+
+    [
+        by_threads("`is_cancelled`", 3_000_000, tokio::look, ours::look),
+        by_threads("`child_token` + drop", 300_000, tokio::child, ours::child),
+        by_threads(
+            "`cancelled()` made, polled, dropped",
+            300_000,
+            tokio::wait,
+            ours::wait,
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// One thread is spawned as well, so that it is no cheaper for that.
+fn shared<T: Sync>(threads: usize, token: &T, operation: fn(&T, u64), n: u64) {
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| operation(token, n));
+        }
+    });
+}
