@@ -27,6 +27,10 @@ macro_rules! operations {
                 look(&token.child_token(), n);
             }
 
+            pub(crate) fn look_at_grandchild(token: &Token, n: u64) {
+                look(&token.child_token().child_token(), n);
+            }
+
             #[inline(never)]
             pub(crate) fn clone(token: &Token, n: u64) {
                 for _ in 0..n {
@@ -96,6 +100,12 @@ pub(crate) fn rows() -> Vec<Row> {
             tokio::look_at_child,
             ours::look_at_child,
             &[(Quantity::Instructions, 16.0), (Quantity::Nanoseconds, 1.5)],
+        ),
+        row(
+            "`is_cancelled` of a grandchild",
+            tokio::look_at_grandchild,
+            ours::look_at_grandchild,
+            &[],
         ),
         row(
             "clone + drop",

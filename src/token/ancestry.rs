@@ -86,6 +86,7 @@ impl Ancestry {
         }
     }
 
+    #[inline(always)]
     pub(super) fn links(&self) -> &[Link] {
         match self {
             Self::Child(link) => slice::from_ref(link),

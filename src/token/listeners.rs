@@ -78,11 +78,11 @@ impl<L> Listeners<L> {
         self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.live == 0)
     }
 
+    #[inline]
     pub(super) fn take(&mut self) -> Taken<L> {
-        let rest = self.rest.take().map(|rest| rest.entries);
         Taken {
             first: self.first.take(),
-            rest: rest.unwrap_or_default().into_iter(),
+            rest: self.rest.take().map(|rest| rest.entries.into_iter()),
         }
     }
 }
@@ -142,20 +142,24 @@ impl<L> Rest<L> {
 /// The listeners of a node that has been cancelled.
 pub(super) struct Taken<L> {
     first: Option<L>,
-    rest: vec::IntoIter<Entry<L>>,
+    rest: Option<vec::IntoIter<Entry<L>>>,
 }
 
 impl<L> Taken<L> {
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.rest.len() == 0
+        self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.len() == 0)
     }
 }
 
 impl<L> Iterator for Taken<L> {
     type Item = L;
 
+    #[inline]
     fn next(&mut self) -> Option<L> {
-        let first = self.first.take();
-        first.or_else(|| self.rest.find_map(|entry| entry.listener))
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        self.rest.as_mut()?.find_map(|entry| entry.listener)
     }
 }

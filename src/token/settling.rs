@@ -72,7 +72,7 @@ impl Node {
         }
     }
 
-    /// Does it to this node and to each above it, the same ones at each call; whether any of them answered `true`.
+    /// Asks this node and each above it, the same ones at each call; whether any of them answered `true`.
     #[inline(always)]
     fn any_up(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
         let answer = ask(self);
@@ -84,9 +84,18 @@ impl Node {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn any_above(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
-        Edges::above(self).fold(false, |answer, (_, link)| answer | ask(&link.parent))
+        let mut answer = false;
+        let mut node = self;
+        while let [link] = node.ancestry.links() {
+            node = &link.parent;
+            answer |= ask(node);
+        }
+        match node.ancestry.links() {
+            [] => answer,
+            _ => Edges::above(node).fold(answer, |answer, (_, link)| answer | ask(&link.parent)),
+        }
     }
 
     /// Tells all those above who wait, and whom nobody keeps waiting any more.

@@ -219,15 +219,53 @@ impl Node {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn is_cancelled_in_the_depth(self: &Arc<Self>) -> bool {
+        match self.climb() {
+            Ok(answer) => answer,
+            Err(special) => self.is_cancelled_from(special),
+        }
+    }
+
+    #[inline(never)]
+    fn is_cancelled_from(self: &Arc<Self>, special: &Arc<Self>) -> bool {
         // What is seen is fixed, so that nobody who comes later sees anything else.
-        self.is_known_cancelled_in_the_depth() || (self.is_over() && self.fix().is_some())
+        special.is_known_cancelled_in_the_depth() || (self.is_over() && self.fix().is_some())
+    }
+
+    #[inline(never)]
+    fn is_known_cancelled_in_the_depth(self: &Arc<Self>) -> bool {
+        let mut node = self;
+        loop {
+            let special = match node.climb() {
+                Ok(answer) => return answer,
+                Err(special) => special,
+            };
+            match special.ancestry.links() {
+                [] => return false,
+                [link] => node = &link.parent,
+                _ => return special.is_any_closed_above(),
+            }
+        }
+    }
+
+    /// Whether this node is cancelled or one above it, up to the root, or else to the first that is special.
+    #[inline(always)]
+    fn climb(self: &Arc<Self>) -> Result<bool, &Arc<Self>> {
+        let mut node = self;
+        while !node.is_closed() {
+            match &node.ancestry {
+                Ancestry::Child(link) => node = &link.parent,
+                Ancestry::Other(None) => return Ok(false),
+                Ancestry::Other(Some(_)) => return Err(node),
+            }
+        }
+        Ok(true)
     }
 
     #[cold]
-    fn is_known_cancelled_in_the_depth(self: &Arc<Self>) -> bool {
-        self.is_closed() || Edges::above(self).any(|(_, link)| link.parent.is_closed())
+    fn is_any_closed_above(self: &Arc<Self>) -> bool {
+        Edges::above(self).any(|(_, link)| link.parent.is_closed())
     }
 
     /// Whether this very node is cancelled.
@@ -376,8 +414,18 @@ impl Node {
     }
 
     /// Makes sure that a cancel of any ancestor comes by here; `false` if one has been cancelled.
-    #[cold]
+    #[inline(never)]
     fn connect(self: &Arc<Self>) -> bool {
+        // Without a loop, as most tokens are.
+        if let Ancestry::Child(link) = &self.ancestry {
+            if link.parent.is_connected.load(Ordering::Relaxed) {
+                let is_listed = link.list(self);
+                if is_listed {
+                    self.is_connected.store(true, Ordering::Relaxed);
+                }
+                return is_listed;
+            }
+        }
         let mut edges = Edges::above(self);
         while let Some((child, link)) = edges.next() {
             if !link.list(child) {
