@@ -1,19 +1,30 @@
 //! Trees of a million tokens: deep ones on a small stack (T9, T12), wide ones while others look on (T10).
 
-use crate::support::Wakes;
+use crate::support::{Wakes, poll as poll_stream};
+use futures::stream;
 use std::{
     future::Future,
     pin::Pin,
     sync::{
         Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Sender, channel},
     },
     task::{Context, Poll, Wake, Waker},
     thread,
 };
-use stopcock::{CancellationToken, CancelledOwned, StopReason};
+use stopcock::{CancelStreamExt, CancellationToken, CancelledOwned, StopReason};
 
 const MILLION: usize = if cfg!(miri) { 300 } else { 1_000_000 };
+
+/// Where each of them looks up to the root when it is made or waited on: the square of it is a million looks or more.
+const SOME: usize = if cfg!(miri) { 50 } else { 3_000 };
+
+/// The same, of those with several parents. A look notes which of them it has been at.
+const JOINTS: usize = if cfg!(miri) { 20 } else { 700 };
+
+/// How often a thread gives way to another one until it despairs of it.
+const PATIENCE: usize = if cfg!(miri) { 1 << 20 } else { 1 << 27 };
 
 /// A million tokens are some hundred megabytes: one such tree at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -26,8 +37,12 @@ fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
 }
 
 fn chain() -> Vec<CancellationToken> {
+    chain_of(MILLION)
+}
+
+fn chain_of(length: usize) -> Vec<CancellationToken> {
     let mut tokens = vec![CancellationToken::new()];
-    for parent in 0..MILLION - 1 {
+    for parent in 0..length - 1 {
         tokens.push(tokens[parent].child_token());
     }
     tokens
@@ -40,9 +55,12 @@ fn waiter(token: &CancellationToken) -> (CancelledOwned, Arc<Wakes>) {
     (cancelled, wakes)
 }
 
-fn poll(cancelled: &mut CancelledOwned, wake: Arc<impl Wake + Send + Sync + 'static>) -> Poll<()> {
+fn poll(
+    future: &mut (impl Future<Output = ()> + Unpin),
+    wake: Arc<impl Wake + Send + Sync + 'static>,
+) -> Poll<()> {
     let waker = Waker::from(wake);
-    Pin::new(cancelled).poll(&mut Context::from_waker(&waker))
+    Pin::new(future).poll(&mut Context::from_waker(&waker))
 }
 
 /// In what order the handles of a chain go.
@@ -66,7 +84,10 @@ impl Order {
         match self {
             Self::RootFirst => {}
             Self::LeafFirst => tokens.reverse(),
-            Self::MiddleFirst => tokens.rotate_left(MILLION / 2),
+            Self::MiddleFirst => {
+                let half = tokens.len() / 2;
+                tokens.rotate_left(half);
+            }
             Self::Shuffled => {
                 let mut state = 1_usize;
                 for place in (1..tokens.len()).rev() {
@@ -166,6 +187,197 @@ fn a_chain_with_waiters_all_along_is_cancelled() {
         root.cancel();
         assert_eq!(wakes.count(), waiters.len());
     });
+}
+
+#[test]
+fn a_chain_with_a_waiter_at_every_token_is_cancelled_whichever_end_they_came_from() {
+    for is_root_first in [false, true] {
+        on_a_small_stack(move || {
+            let mut tokens = chain_of(SOME);
+            let wakes = Wakes::new();
+            let wait = |token: &CancellationToken| {
+                let mut cancelled = token.clone().cancelled_owned();
+                assert!(poll(&mut cancelled, Arc::clone(&wakes)).is_pending());
+                cancelled
+            };
+            let _waiters: Vec<_> = match is_root_first {
+                true => tokens.iter().map(wait).collect(),
+                false => tokens.iter().rev().map(wait).collect(),
+            };
+            tokens.swap_remove(0).cancel();
+            assert_eq!(wakes.count(), SOME);
+        });
+    }
+}
+
+#[test]
+fn the_callbacks_all_along_a_chain_run_from_the_root_to_the_leaf() {
+    for order in ORDERS {
+        on_a_small_stack(move || {
+            let tokens = chain_of(SOME);
+            let (log, logged) = channel();
+            for (level, token) in tokens.iter().enumerate() {
+                let log = log.clone();
+                let callback = move |reason: &StopReason| {
+                    log.send((level, reason.to_string())).unwrap();
+                };
+                token.on_cancel(callback).detach();
+            }
+            let (root, leaf) = (tokens[0].clone(), tokens[SOME - 1].clone());
+            order.drop(tokens);
+            root.cancel_with("root");
+            let told = logged.try_iter();
+            assert!(told.eq((0..SOME).map(|level| (level, "root".to_owned()))));
+            assert!(leaf.is_cancelled());
+        });
+    }
+}
+
+#[test]
+fn the_callbacks_all_along_a_chain_that_is_dropped_uncancelled_go_with_it() {
+    for order in ORDERS {
+        on_a_small_stack(move || {
+            let tokens = chain_of(SOME);
+            let alive = Arc::new(());
+            for token in &tokens {
+                let alive = Arc::clone(&alive);
+                let callback = move |_: &StopReason| panic!("nobody cancels {alive:?}");
+                token.on_cancel(callback).detach();
+            }
+            assert_eq!(Arc::strong_count(&alive), SOME + 1);
+            order.drop(tokens);
+            assert_eq!(Arc::strong_count(&alive), 1);
+        });
+    }
+}
+
+#[test]
+fn an_adapter_at_the_leaf_of_a_chain_keeps_the_root_from_being_settled() {
+    on_a_small_stack(|| {
+        let tokens = chain();
+        let mut adapter = stream::pending::<()>().take_until_cancelled(&tokens[MILLION - 1]);
+        assert!(poll_stream(Pin::new(&mut adapter)).is_pending());
+        let mut settled = tokens[0].cancel_and_settle();
+        let wakes = Wakes::new();
+        assert!(poll(&mut settled, Arc::clone(&wakes)).is_pending());
+        assert!(poll_stream(Pin::new(&mut adapter)).is_ready());
+        assert_eq!(wakes.count(), 1);
+        assert!(poll(&mut settled, wakes).is_ready());
+        Order::RootFirst.drop(tokens);
+    });
+}
+
+/// Who is cancelled when a tree has been built.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Nobody,
+    Root,
+    /// A parent of every token but the root.
+    Common,
+}
+
+/// Each of its tokens is linked to the one before and to one that all of them share.
+#[test]
+fn a_chain_of_links_is_cancelled_and_dropped_in_any_order() {
+    for order in ORDERS {
+        for end in [End::Nobody, End::Root, End::Common] {
+            on_a_small_stack(move || {
+                let common = CancellationToken::new();
+                let mut tokens = vec![CancellationToken::new()];
+                for last in 0..JOINTS {
+                    tokens.push(CancellationToken::linked([&tokens[last], &common]));
+                }
+                let (cancelled, wakes) = waiter(&tokens[JOINTS]);
+                match end {
+                    End::Nobody => drop(cancelled),
+                    End::Root => assert!(tokens[0].cancel_with("root")),
+                    End::Common => assert!(common.cancel_with("common")),
+                }
+                let reason = tokens[JOINTS]
+                    .stop_reason()
+                    .map(|reason| reason.to_string());
+                let expected = match end {
+                    End::Nobody => (0, None),
+                    End::Root => (1, Some("root")),
+                    End::Common => (1, Some("common")),
+                };
+                assert_eq!((wakes.count(), reason.as_deref()), expected);
+                assert_eq!(tokens[0].is_cancelled(), matches!(end, End::Root));
+                assert_eq!(common.is_cancelled(), matches!(end, End::Common));
+                order.drop(tokens);
+            });
+        }
+    }
+}
+
+/// Two ways lead from each joint to the next: from end to end more than anybody could go.
+#[test]
+fn a_ladder_of_diamonds_is_cancelled_and_dropped_in_any_order() {
+    for order in ORDERS {
+        on_a_small_stack(move || {
+            let mut tokens = vec![CancellationToken::new()];
+            for _ in 0..JOINTS {
+                let joint = &tokens[tokens.len() - 1];
+                let sides = [joint.child_token(), joint.child_token()];
+                let next = CancellationToken::linked(&sides);
+                tokens.extend(sides);
+                tokens.push(next);
+            }
+            let top = tokens[tokens.len() - 1].clone();
+            let mut adapter = stream::pending::<()>().take_until_cancelled(&top);
+            let (_cancelled, wakes) = waiter(&top);
+            assert!(!top.is_cancelled());
+            let mut settled = tokens[0].cancel_and_settle();
+            assert_eq!(wakes.count(), 1);
+            assert!(top.stop_reason().is_some());
+            assert!(poll(&mut settled, Wakes::new()).is_pending());
+            assert!(poll_stream(Pin::new(&mut adapter)).is_ready());
+            assert!(poll(&mut settled, Wakes::new()).is_ready());
+            order.drop(tokens);
+        });
+    }
+}
+
+/// Each with a timer: a deadline is earlier than all those above.
+#[test]
+#[cfg(feature = "tokio")]
+fn a_chain_of_deadlines_is_cancelled_or_is_over_and_is_dropped_in_any_order() {
+    use std::time::Duration;
+
+    for order in ORDERS {
+        for end in [End::Nobody, End::Root, End::Common] {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+            on_a_small_stack(move || {
+                runtime.block_on(async {
+                    let mut tokens = vec![CancellationToken::new()];
+                    for last in 0..SOME {
+                        let timeout = Duration::from_millis((SOME - last) as u64);
+                        tokens.push(tokens[last].child_with_timeout(timeout));
+                    }
+                    let (cancelled, wakes) = waiter(&tokens[SOME]);
+                    let expected = match end {
+                        End::Nobody => {
+                            drop(cancelled);
+                            (0, None)
+                        }
+                        End::Root => {
+                            assert!(tokens[0].cancel_with("root"));
+                            (1, Some("root".to_owned()))
+                        }
+                        // What is common to all of them is the clock.
+                        End::Common => {
+                            tokio::time::advance(Duration::from_millis(SOME as u64)).await;
+                            (1, Some(StopReason::DeadlineExceeded.to_string()))
+                        }
+                    };
+                    let reason = tokens[SOME].stop_reason().map(|reason| reason.to_string());
+                    assert_eq!((wakes.count(), reason), expected);
+                    order.drop(tokens);
+                });
+            });
+        }
+    }
 }
 
 /// The waiter is all that is left of the chain, and goes while the cancel is at it.
@@ -292,4 +504,85 @@ fn a_look_is_never_taken_back_during_a_cancel_of_a_million_children() {
     for (_, wakes) in &waiters {
         assert_eq!(wakes.count(), 1);
     }
+}
+
+/// T10 for everything else that can be done to a token. The cancel stands still in a callback, with half of a million
+/// children told, until another thread has done it all.
+#[test]
+fn nobody_waits_for_a_cancel_of_a_million_children() {
+    let _turn = ONE_AT_A_TIME.lock();
+    let root = CancellationToken::new();
+    let children: Vec<_> = (0..MILLION).map(|_| root.child_token()).collect();
+    let wakes = Wakes::new();
+    let mut waiters: Vec<_> = children
+        .iter()
+        .map(|child| {
+            let mut cancelled = child.clone().cancelled_owned();
+            assert!(poll(&mut cancelled, Arc::clone(&wakes)).is_pending());
+            cancelled
+        })
+        .collect();
+    // By the first of them that is still to be told.
+    let mut untold = waiters.split_off(MILLION / 2);
+
+    let (stands_still, stood_still) = channel();
+    let is_done = Arc::new(AtomicBool::new(false));
+    children[MILLION / 2 - 1]
+        .on_cancel({
+            let is_done = Arc::clone(&is_done);
+            move |_| {
+                stands_still.send(()).unwrap();
+                // Not for ever: whoever waits for this cancel is to fail and not to hang.
+                let has_come = || {
+                    thread::yield_now();
+                    is_done.load(SeqCst)
+                };
+                let is_done = (0..PATIENCE).any(|_| has_come());
+                assert!(is_done, "somebody waits for the cancel");
+            }
+        })
+        .detach();
+    let mut registrations = Vec::new();
+    let mut adapters = Vec::new();
+    for child in [&root, &children[0], &children[MILLION - 1]] {
+        registrations.push(child.on_cancel(|_| ()));
+        adapters.push(stream::pending::<()>().take_until_cancelled(child));
+    }
+
+    let (root, children, wakes) = (&root, &children, &wakes);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            stood_still.recv().unwrap();
+            assert_eq!(wakes.count(), MILLION / 2);
+            for token in [root, &children[0], &children[MILLION - 1]] {
+                assert!(token.is_cancelled() && token.check().is_err());
+                assert!(!token.cancel_with("a loser"));
+                assert_eq!(token.stop_reason().unwrap().to_string(), "root");
+                assert!(token.child_token().is_cancelled());
+                assert!(poll(&mut token.clone().cancelled_owned(), Wakes::new()).is_ready());
+                let (ran, runs) = channel();
+                token.on_cancel(move |_| ran.send(()).unwrap()).detach();
+                assert!(runs.try_recv().is_ok());
+                let linked = CancellationToken::linked([&CancellationToken::new(), token]);
+                assert!(linked.is_cancelled());
+                assert!(poll(&mut token.settled(), Wakes::new()).is_pending());
+            }
+            for registration in registrations {
+                registration.unregister();
+            }
+            for mut adapter in adapters {
+                assert!(poll_stream(Pin::new(&mut adapter)).is_ready());
+            }
+            for waiter in untold.drain(..MILLION / 4) {
+                drop(waiter);
+            }
+            for waiter in &mut untold {
+                assert!(poll(waiter, Wakes::new()).is_ready());
+            }
+            drop(untold);
+            is_done.store(true, SeqCst);
+        });
+        assert!(root.cancel_with("root"));
+    });
+    assert_eq!(wakes.count(), MILLION / 2 + 1, "the loser told one");
 }

@@ -4,6 +4,11 @@
 mod depth;
 mod generator;
 mod laws;
+mod linked;
+mod model;
+mod on_cancel;
+mod residue;
+mod run_until_cancelled;
 mod signal;
 mod stop_reason;
 mod stress;

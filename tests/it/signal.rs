@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     task::{Context, Poll},
 };
-use stopcock::{CancelStreamExt, CancellationToken, Signal, StopReason, signal};
+use stopcock::{CancelStreamExt, CancellationToken, IntoSignal, Signal, StopReason, signal};
 
 /// Never ready; counts its polls, and wakes itself in those for which `wake` says so.
 struct Counted {
@@ -255,5 +255,166 @@ fn looks_come_as_often_as_they_are_wanted_but_at_every_item_at_most_and_at_every
             let _ = poll(pin!(&mut stream));
         }
         assert_eq!(looks.get(), expected, "a look after {} items", look());
+    }
+}
+
+/// Fires a token `a`, a future `when` and a token `b` in all orders, and so many of them. `make` makes a signal of the
+/// three, which it asks in the order of `asked`.
+fn check_any<G: IntoSignal>(
+    asked: [&str; 3],
+    make: impl Fn(&CancellationToken, oneshot::Receiver<()>, &CancellationToken) -> G,
+) {
+    for fired in 1..27 {
+        // With repetitions: so fewer of them are fired, too.
+        let fired = [fired % 3, fired / 3 % 3, fired / 9].map(|which| ["a", "when", "b"][which]);
+        for script in ["xxx", "---"] {
+            let [a, b] = [CancellationToken::new(), CancellationToken::new()];
+            let (stop, stopped) = oneshot::channel();
+            let mut stop = Some(stop);
+            let (earlier, latest) = (Wakes::new(), Wakes::new());
+            let stop_signal = make(&a, stopped, &b);
+            let mut stream = pin!(Source::new(script).take_until_cancelled(stop_signal));
+            for wakes in [&earlier, &latest] {
+                assert_ne!(wakes.poll(stream.as_mut()), Poll::Ready(None));
+            }
+            for which in fired {
+                match which {
+                    "a" => drop(a.cancel_with("a")),
+                    "b" => drop(b.cancel_with("b")),
+                    _ => drop(stop.take()),
+                }
+                assert_eq!(latest.count() > 0, script == "---", "{asked:?} {fired:?}");
+            }
+            assert_eq!(earlier.count(), 0, "{asked:?} {fired:?}");
+            assert_eq!(latest.poll(stream.as_mut()), Poll::Ready(None));
+            let first = asked.into_iter().find(|which| fired.contains(which));
+            let reason = stream.stop_reason().unwrap().to_string();
+            let reason = reason.replace("cancelled", "when");
+            assert_eq!(Some(reason.as_str()), first, "{asked:?} {fired:?}");
+        }
+    }
+}
+
+#[test]
+fn the_first_one_of_any_that_has_fired_stops_for_its_reason_and_each_wakes_the_latest_waker() {
+    use signal::{any, never, when};
+
+    check_any(["a", "when", "b"], |a, w, b| any(a, any(when(w), b)));
+    check_any(["a", "when", "b"], |a, w, b| any(any(a, when(w)), b));
+    check_any(["when", "b", "a"], |a, w, b| any(any(when(w), b), a));
+    check_any(["b", "a", "when"], |a, w, b| any(b, any(a, when(w))));
+    check_any(["b", "when", "a"], |a, w, b| {
+        any(any(never(), b), any(any(when(w), never()), a))
+    });
+}
+
+#[test]
+fn any_of_what_has_fired_already_keeps_the_source_from_ever_being_polled() {
+    for fires in 0..2 {
+        let tokens = [CancellationToken::new(), CancellationToken::new()];
+        tokens[fires].cancel_with("already");
+        let source = Source::new("abc");
+        let record = source.record();
+        let mut stream = source.take_until_cancelled(signal::any(&tokens[0], &tokens[1]));
+        assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
+        assert_eq!(record.polls(), 0);
+    }
+}
+
+#[test]
+fn any_of_two_is_looked_at_as_often_as_either_of_them_wants() {
+    for wants in [[512, u32::MAX], [u32::MAX, 512]] {
+        let signals = wants.map(|wants| {
+            let mut signal = Foreign::new();
+            if wants == 512 {
+                signal.look = || 512;
+            }
+            signal
+        });
+        let looks = signals.each_ref().map(|signal| Rc::clone(&signal.looks));
+        let [a, b] = signals;
+        let never = signal::never();
+        let nested = signal::any(signal::any(never, a), b);
+        let mut stream = stream::repeat('a').take_until_cancelled(nested);
+        // A row, its yield, and one item more.
+        for _ in 0..1026 {
+            let _ = poll(pin!(&mut stream));
+        }
+        for (wants, looks) in wants.into_iter().zip(looks) {
+            assert!(wants > 512 || looks.get() == 3);
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+mod deadlines {
+    use super::Counted;
+    use crate::{support::poll, with_deadline::tick};
+    use futures::stream;
+    use std::{cell::Cell, pin::pin, rc::Rc, task::Poll, time::Duration};
+    use stopcock::{
+        CancelStreamExt, CancellationToken, IntoSignal,
+        signal::{any, never, when},
+    };
+    use tokio::time::Instant;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    /// How late a stream that takes so long for each item is stopped at the deadline of a token of 20 ms.
+    fn lateness<G: IntoSignal>(
+        pace: Duration,
+        make: impl FnOnce(CancellationToken) -> G,
+    ) -> Duration {
+        let deadline = Instant::now() + 20 * MILLISECOND;
+        let signal = make(CancellationToken::with_deadline(deadline));
+        let source = stream::repeat_with(|| tick(pace));
+        let mut stream = pin!(source.take_until_cancelled(signal));
+        while poll(stream.as_mut()) != Poll::Ready(None) {}
+        assert_eq!(
+            stream.stop_reason().unwrap().to_string(),
+            "deadline exceeded"
+        );
+        Instant::now() - deadline
+    }
+
+    /// D6.
+    #[tokio::test(start_paused = true)]
+    async fn a_token_with_a_deadline_is_at_most_a_millisecond_late_wherever_in_any() {
+        for nanoseconds in [7_777, 33_333, 500_000, 999_999] {
+            let pace = Duration::from_nanos(nanoseconds);
+            let other = CancellationToken::new;
+            for late in [
+                lateness(pace, |token| any(token, never())),
+                lateness(pace, |token| any(never(), token)),
+                lateness(pace, |token| any(any(other(), token), never())),
+                lateness(pace, |token| any(when(std::future::pending::<()>()), token)),
+                lateness(pace, |token| {
+                    any(CancellationToken::with_timeout(100 * MILLISECOND), token)
+                }),
+            ] {
+                assert!(late <= MILLISECOND, "{late:?} at {pace:?} an item");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[ignore = "a bug: `When::look` takes each look for the end of a row"]
+    async fn a_future_beside_a_token_with_a_deadline_is_not_polled_at_each_look_at_the_clock() {
+        let polls = Rc::new(Cell::new(0));
+        let future = Counted {
+            polls: Rc::clone(&polls),
+            wake: |_| false,
+        };
+        let token = CancellationToken::with_timeout(MILLISECOND);
+        let source = stream::repeat(());
+        let mut stream = source.take_until_cancelled(any(when(future), token));
+        for _ in 0..1024 {
+            assert_eq!(poll(pin!(&mut stream)), Poll::Ready(Some(())));
+            assert_eq!(polls.get(), 1);
+        }
+        // The yield, and the first poll after it.
+        assert_eq!(poll(pin!(&mut stream)), Poll::Pending);
+        assert_eq!(poll(pin!(&mut stream)), Poll::Ready(Some(())));
+        assert_eq!(polls.get(), 2);
     }
 }

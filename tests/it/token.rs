@@ -1,4 +1,4 @@
-//! `CancellationToken`, its futures and its guard: the laws T1 to T5, T7, T11 and T12. T8 to T10 are in `depth`.
+//! `CancellationToken`, its futures and its guard: the laws T1 to T5, T7, T11 and T12. T8 is in `residue`, T9 and T10 in `depth`.
 
 use crate::support::{Wakes, panic_of};
 use std::{
@@ -21,20 +21,26 @@ use std::{
 };
 use stopcock::{CancellationToken, CancelledOwned, StopReason};
 
-fn poll(future: &mut (impl Future<Output = ()> + Unpin), wakes: &Arc<Wakes>) -> Poll<()> {
+pub(crate) fn poll(
+    future: &mut (impl Future<Output = ()> + Unpin),
+    wakes: &Arc<Wakes>,
+) -> Poll<()> {
     poll_with(future, &Waker::from(Arc::clone(wakes)))
 }
 
-fn poll_with(future: &mut (impl Future<Output = ()> + Unpin), waker: &Waker) -> Poll<()> {
+pub(crate) fn poll_with(
+    future: &mut (impl Future<Output = ()> + Unpin),
+    waker: &Waker,
+) -> Poll<()> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
-fn reason(token: &CancellationToken) -> Option<String> {
+pub(crate) fn reason(token: &CancellationToken) -> Option<String> {
     token.stop_reason().map(|reason| reason.to_string())
 }
 
 /// A waiter on `token` that has been polled once, and is pending.
-fn waiter(token: &CancellationToken) -> (CancelledOwned, Arc<Wakes>) {
+pub(crate) fn waiter(token: &CancellationToken) -> (CancelledOwned, Arc<Wakes>) {
     let wakes = Wakes::new();
     let mut cancelled = token.clone().cancelled_owned();
     assert!(poll(&mut cancelled, &wakes).is_pending());
@@ -42,7 +48,7 @@ fn waiter(token: &CancellationToken) -> (CancelledOwned, Arc<Wakes>) {
 }
 
 /// root, middle, leaf.
-fn chain() -> [CancellationToken; 3] {
+pub(crate) fn chain() -> [CancellationToken; 3] {
     let root = CancellationToken::new();
     let middle = root.child_token();
     let leaf = middle.child_token();
@@ -1047,7 +1053,7 @@ impl Drop for PanicsOnDrop {
 }
 
 /// Runs `round(thread, round)` on so many threads, all of them in the same round.
-fn in_step(threads: usize, rounds: usize, round: impl Fn(usize, usize) + Sync) {
+pub(crate) fn in_step(threads: usize, rounds: usize, round: impl Fn(usize, usize) + Sync) {
     let arrived = AtomicUsize::new(0);
     thread::scope(|scope| {
         for thread in 0..threads {

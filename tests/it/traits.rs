@@ -13,8 +13,9 @@ use std::{
     rc::Rc,
 };
 use stopcock::{
-    CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, Generator,
-    IntoSignal, Signal, StopReason, TakeUntilCancelled, Yielder, generator, signal,
+    CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef,
+    Generator, IntoSignal, Registration, RunUntilCancelled, Settled, Signal, StopReason,
+    TakeUntilCancelled, Yielder, generator, signal,
 };
 
 fn is_send<T: Send>() {}
@@ -57,6 +58,47 @@ fn the_token_and_its_futures_are_everything_that_tokio_utils_are() {
     is_a_reason::<StopReason>();
     assert_eq!(size_of::<CancellationToken>(), size_of::<usize>());
     assert_eq!(size_of::<Option<CancellationToken>>(), size_of::<usize>());
+}
+
+#[test]
+fn what_a_token_makes_besides_goes_to_other_threads_and_may_be_moved() {
+    type Made<'a> = (DropGuardRef<'a>, Registration, Settled, signal::TokenSignal);
+    is_send::<Made<'_>>();
+    is_sync::<Made<'_>>();
+    is_unpin::<Made<'_>>();
+    is_unwind_safe::<Made<'_>>();
+    is_debug::<Made<'_>>();
+}
+
+#[test]
+fn auto_traits_pass_through_a_future_that_runs_until_cancelled() {
+    type Of<Fut> = RunUntilCancelled<Fut>;
+    is_send::<Of<futures::future::BoxFuture<'static, u8>>>();
+    is_sync::<Of<std::future::Ready<u8>>>();
+    is_unpin::<Of<futures::future::LocalBoxFuture<'static, u8>>>();
+    is_unwind_safe::<Of<std::future::Ready<u8>>>();
+    is_debug::<Of<Rc<PhantomPinned>>>();
+    assert!(!has!(Of<Rc<u8>>: Send));
+    assert!(!has!(Of<PhantomPinned>: Unpin));
+    assert!(size_of::<Of<[u64; 4]>>() <= size_of::<[u64; 4]>() + 64);
+}
+
+#[test]
+fn auto_traits_pass_through_any() {
+    use signal::{Any, Never, TokenSignal, When};
+
+    type Tokens = Any<TokenSignal, Any<TokenSignal, Never>>;
+    is_send::<Tokens>();
+    is_sync::<Tokens>();
+    is_unpin::<Tokens>();
+    is_unwind_safe::<Tokens>();
+    is_debug::<Tokens>();
+    type Of<Fut> = Any<When<Fut>, TokenSignal>;
+    is_send::<Of<std::future::Ready<()>>>();
+    is_unpin::<Of<std::future::Ready<()>>>();
+    assert!(!has!(Of<Rc<u8>>: Send));
+    assert!(!has!(Of<PhantomPinned>: Unpin));
+    assert!(!has!(Any<Rc<u8>, Never>: Sync));
 }
 
 #[test]

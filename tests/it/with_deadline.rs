@@ -20,7 +20,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Moves the paused clock from inside of a poll, where nothing can be awaited and no timer runs.
-fn tick(by: Duration) {
+pub(crate) fn tick(by: Duration) {
     let _ = pin!(advance(by)).poll(&mut Context::from_waker(Waker::noop()));
 }
 

@@ -1,0 +1,494 @@
+//! What is left of those who came and went (T8), and what they cost while they are there, in bytes of the heap.
+
+use crate::support::poll as poll_stream;
+use futures::stream;
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    task::{Context, Poll, Waker},
+    thread,
+};
+use stopcock::{CancelStreamExt, CancellationToken, CancelledOwned};
+
+#[cfg(feature = "tokio")]
+use std::time::Duration;
+
+/// Counts what each thread allocates and frees, so that tests beside do not disturb.
+#[allow(
+    unsafe_code,
+    reason = "an allocator cannot be written without, and only hands on to the system's"
+)]
+mod counting {
+    use std::{
+        alloc::{GlobalAlloc, Layout, System},
+        cell::Cell,
+    };
+
+    thread_local! {
+        static HEAP: Cell<Heap> = const { Cell::new(Heap { bytes: 0, allocations: 0 }) };
+        static HOOK: Cell<Option<fn()>> = const { Cell::new(None) };
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub(super) struct Heap {
+        /// Allocated and not freed, by this thread.
+        pub(super) bytes: isize,
+        /// Ever made.
+        pub(super) allocations: isize,
+    }
+
+    impl Heap {
+        pub(super) fn now() -> Self {
+            HEAP.get()
+        }
+
+        /// What has come since.
+        pub(super) fn growth(self) -> Self {
+            let now = Self::now();
+            Self {
+                bytes: now.bytes - self.bytes,
+                allocations: now.allocations - self.allocations,
+            }
+        }
+
+        fn count(bytes: isize, allocations: isize) {
+            let Self {
+                bytes: before,
+                allocations: earlier,
+            } = Self::now();
+            HEAP.set(Self {
+                bytes: before + bytes,
+                allocations: earlier + allocations,
+            });
+        }
+    }
+
+    /// Runs the hook, which allocates nothing, when this thread next allocates.
+    pub(super) fn at_the_next_allocation(hook: fn()) {
+        HOOK.set(Some(hook));
+    }
+
+    struct Counting;
+
+    #[global_allocator]
+    static COUNTING: Counting = Counting;
+
+    // SAFETY: everything is handed on to the system's allocator as it came. The count is kept in a thread local that
+    // needs neither an allocation nor a destructor.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            Heap::count(layout.size() as isize, 1);
+            if let Some(hook) = HOOK.take() {
+                hook();
+            }
+            // SAFETY: the caller vouches for the layout.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            Heap::count(layout.size() as isize, 1);
+            // SAFETY: the caller vouches for the layout.
+            unsafe { System.alloc_zeroed(layout) }
+        }
+
+        unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+            Heap::count(-(layout.size() as isize), 0);
+            // SAFETY: the caller vouches for the place and its layout. It was the system's that gave it.
+            unsafe { System.dealloc(place, layout) }
+        }
+
+        unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            Heap::count(size as isize - layout.size() as isize, 1);
+            // SAFETY: the caller vouches for the place, its layout and the size. It was the system's that gave it.
+            unsafe { System.realloc(place, layout, size) }
+        }
+    }
+}
+
+use counting::{Heap, at_the_next_allocation};
+
+const MILLION: usize = if cfg!(miri) { 500 } else { 1_000_000 };
+
+/// Enough to tell what each of them would leave.
+const MANY: usize = if cfg!(miri) { 50 } else { 10_000 };
+
+/// In bytes.
+const RESIDUE: isize = 4096;
+
+fn poll(future: &mut (impl Future<Output = ()> + Unpin)) -> Poll<()> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn waiter(token: &CancellationToken) -> CancelledOwned {
+    let mut cancelled = token.clone().cancelled_owned();
+    assert!(poll(&mut cancelled).is_pending());
+    cancelled
+}
+
+/// Holds something until it is dropped.
+type Guest = Box<dyn FnOnce()>;
+
+fn guest<T: 'static>(guest: T) -> Guest {
+    Box::new(move || drop(guest))
+}
+
+/// Somebody who comes to a token for a short while.
+type Visit = fn(&CancellationToken) -> Guest;
+
+const VISITS: &[(&str, Visit)] = &[
+    ("child", |token| guest(token.child_token())),
+    ("waiter", |token| guest(waiter(token))),
+    ("waiter at a child", |token| {
+        guest(waiter(&token.child_token()))
+    }),
+    ("waiter at a grandchild", |token| {
+        guest(waiter(&token.child_token().child_token()))
+    }),
+    ("callback", |token| guest(token.on_cancel(|_| ()))),
+    ("callback at a child", |token| {
+        token.child_token().on_cancel(|_| ()).detach();
+        guest(token.child_token().on_cancel(|_| ()))
+    }),
+    ("link", |token| {
+        let short_lived = CancellationToken::new();
+        guest(CancellationToken::linked([token, &short_lived]))
+    }),
+    ("waiter at a link of children", |token| {
+        let children = [token.child_token(), token.child_token()];
+        guest(waiter(&CancellationToken::linked(children)))
+    }),
+    ("adapter", |token| guest(adapter(token))),
+    ("adapter at a child", |token| {
+        guest(adapter(&token.child_token()))
+    }),
+    ("settled", |token| {
+        let mut settled = token.settled();
+        assert!(poll(&mut settled).is_pending());
+        guest(settled)
+    }),
+    #[cfg(feature = "tokio")]
+    ("deadline", |token| {
+        guest(token.child_with_timeout(Duration::from_secs(60)))
+    }),
+    #[cfg(feature = "tokio")]
+    ("waiter at a child of a deadline", |token| {
+        let timed = token.child_with_timeout(Duration::from_secs(60));
+        guest(waiter(&timed.child_token()))
+    }),
+];
+
+fn adapter(token: &CancellationToken) -> impl Sized + use<> {
+    let mut stream = Box::pin(stream::pending::<()>().take_until_cancelled(token.clone()));
+    assert!(poll_stream(stream.as_mut()).is_pending());
+    stream
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    FirstInFirstOut,
+    LastInFirstOut,
+    Shuffled,
+}
+
+const ORDERS: [Order; 3] = [
+    Order::FirstInFirstOut,
+    Order::LastInFirstOut,
+    Order::Shuffled,
+];
+
+impl Order {
+    fn send_away(self, mut guests: Vec<Guest>) {
+        match self {
+            Self::FirstInFirstOut => {}
+            Self::LastInFirstOut => guests.reverse(),
+            Self::Shuffled => {
+                let mut state = 1_u32;
+                for place in (1..guests.len()).rev() {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    guests.swap(place, (state >> 8) as usize % (place + 1));
+                }
+            }
+        }
+        guests.into_iter().for_each(|leave| leave());
+    }
+}
+
+/// In a runtime, as deadlines need one. It has nothing to do meanwhile.
+fn on_a_clock(test: impl FnOnce()) {
+    #[cfg(feature = "tokio")]
+    let runtime = {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().unwrap()
+    };
+    #[cfg(feature = "tokio")]
+    let _context = runtime.enter();
+    test();
+}
+
+#[track_caller]
+fn check_residue<T>(
+    case: &str,
+    token: &CancellationToken,
+    visits: impl FnOnce(&CancellationToken) -> T,
+) {
+    let before = Heap::now();
+    let _stays = visits(token);
+    let left = before.growth().bytes;
+    assert!(left <= RESIDUE, "{case}: {left} bytes are left");
+}
+
+#[test]
+fn a_million_in_turn_leave_nothing() {
+    on_a_clock(|| {
+        let token = CancellationToken::new().child_token();
+        check_residue("all kinds", &token, |token| {
+            for (_, visit) in VISITS.iter().cycle().take(MILLION) {
+                visit(token)();
+            }
+        });
+        assert!(!token.is_cancelled());
+    });
+}
+
+#[test]
+fn many_of_a_kind_leave_nothing_one_by_one_or_at_once_in_whatever_order_they_go() {
+    on_a_clock(|| {
+        for (case, visit) in VISITS {
+            let token = CancellationToken::new().child_token();
+            check_residue(case, &token, |token| {
+                (0..MANY).for_each(|_| visit(token)());
+            });
+            check_residue(
+                &format!("{case}, each until the next has come"),
+                &token,
+                |token| {
+                    // The last one is still there.
+                    (0..MANY).fold(visit(token), |earlier, _| {
+                        let next = visit(token);
+                        earlier();
+                        next
+                    })
+                },
+            );
+            for order in ORDERS {
+                check_residue(&format!("{case}, {order:?}"), &token, |token| {
+                    order.send_away((0..MANY).map(|_| visit(token)).collect());
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn many_of_all_kinds_at_once_leave_nothing_in_whatever_order_they_go() {
+    on_a_clock(|| {
+        let token = CancellationToken::new().child_token();
+        for order in ORDERS {
+            check_residue(&format!("{order:?}"), &token, |token| {
+                let visits = VISITS.iter().cycle().take(MANY);
+                order.send_away(visits.map(|(_, visit)| visit(token)).collect());
+            });
+        }
+    });
+}
+
+/// While somebody holds on to what was stopped.
+#[test]
+fn those_who_wait_for_a_cancelled_token_to_settle_leave_nothing() {
+    let token = CancellationToken::new().child_token();
+    let _held = adapter(&token);
+    token.cancel();
+    let settled = |token: &CancellationToken| {
+        let mut settled = token.settled();
+        assert!(poll(&mut settled).is_pending());
+        guest(settled)
+    };
+    check_residue("one by one", &token, |token| {
+        (0..MANY).for_each(|_| settled(token)());
+    });
+    for order in ORDERS {
+        check_residue(&format!("{order:?}"), &token, |token| {
+            order.send_away((0..MANY).map(|_| settled(token)).collect());
+        });
+    }
+}
+
+/// Each of them asks the parent to list the child, and one place is enough.
+///
+/// The first one is held up where the parent allocates the place, under its lock, until the other one has found the
+/// child without a place.
+#[test]
+fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_in_turn() {
+    const ROUNDS: usize = if cfg!(miri) { 5 } else { 50 };
+    static IS_LISTING: AtomicBool = AtomicBool::new(false);
+    static IS_COMING: AtomicBool = AtomicBool::new(false);
+
+    fn let_the_other_come() {
+        IS_LISTING.store(true, SeqCst);
+        until(&IS_COMING);
+        // There is nothing to see of its last steps, to the lock.
+        (0..50).for_each(|_| thread::yield_now());
+    }
+
+    fn until(flag: &AtomicBool) {
+        while !flag.load(SeqCst) {
+            thread::yield_now();
+        }
+    }
+
+    let left = |at_once: bool| {
+        let before = Heap::now();
+        let mut by_others = 0;
+        // Each of them has somebody already, so that the child needs a place that is allocated.
+        let parents: Vec<_> = (0..ROUNDS).map(|_| CancellationToken::new()).collect();
+        let _guests: Vec<_> = parents.iter().map(waiter).collect();
+        for parent in &parents {
+            let child = parent.child_token();
+            IS_LISTING.store(!at_once, SeqCst);
+            IS_COMING.store(!at_once, SeqCst);
+            by_others += thread::scope(|scope| {
+                let other = scope.spawn(|| {
+                    until(&IS_LISTING);
+                    let before = Heap::now();
+                    IS_COMING.store(true, SeqCst);
+                    drop(waiter(&child));
+                    before.growth().bytes
+                });
+                if at_once {
+                    at_the_next_allocation(let_the_other_come);
+                }
+                drop(waiter(&child));
+                other.join().unwrap()
+            });
+        }
+        // What one of the threads allocates the other one may free.
+        before.growth().bytes + by_others
+    };
+    // Once for what is made at the first time.
+    left(false);
+    assert_eq!(left(true), left(false));
+}
+
+/// What it takes to have this, once it is there.
+fn cost<T>(make: impl FnOnce() -> T) -> Heap {
+    let before = Heap::now();
+    let made = make();
+    let cost = before.growth();
+    drop(made);
+    cost
+}
+
+const NOTHING: Heap = Heap {
+    bytes: 0,
+    allocations: 0,
+};
+
+#[test]
+fn a_token_or_a_child_is_one_allocation_of_128_bytes_at_most() {
+    let root = CancellationToken::new();
+    let child = root.child_token();
+    drop(waiter(&child));
+    for cost in [
+        cost(CancellationToken::new),
+        cost(|| root.child_token()),
+        cost(|| child.child_token()),
+    ] {
+        assert!(cost.allocations == 1 && cost.bytes <= 128, "{cost:?}");
+    }
+}
+
+#[test]
+fn a_token_linked_to_one_that_comes_twice_takes_no_more_than_a_child() {
+    let token = CancellationToken::new();
+    let linked = cost(|| CancellationToken::linked([&token, &token]));
+    assert_eq!(linked.bytes, cost(|| token.child_token()).bytes);
+}
+
+#[test]
+fn a_clone_and_a_look_allocate_nothing() {
+    let child = CancellationToken::new().child_token();
+    drop(waiter(&child));
+    assert_eq!(cost(|| child.clone()), NOTHING);
+    assert_eq!(cost(|| child.is_cancelled()), NOTHING);
+    assert_eq!(cost(|| child.stop_reason()), NOTHING);
+}
+
+#[test]
+fn an_adapter_on_a_token_that_had_waiters_before_allocates_nothing() {
+    let root = CancellationToken::new();
+    let child = root.child_token();
+    for token in [&root, &child] {
+        drop([waiter(token), waiter(token)]);
+        let _another = waiter(token);
+        let made_and_polled = cost(|| {
+            let adapter = stream::pending::<()>().take_until_cancelled(token);
+            assert!(poll_stream(pin!(adapter)).is_pending());
+        });
+        // The waker of `poll_stream` is one.
+        assert_eq!(made_and_polled.allocations, 1);
+        assert_eq!(made_and_polled.bytes, 0);
+    }
+}
+
+/// As the documentation of the token says.
+#[test]
+fn a_loop_of_child_tokens_costs_a_node_a_turn_until_the_last_one_goes() {
+    const TURNS: usize = if cfg!(miri) { 100 } else { 10_000 };
+
+    for is_waited_on in [false, true] {
+        let root = CancellationToken::new();
+        let before = Heap::now();
+        let mut token = root.child_token();
+        for _ in 1..TURNS {
+            token = token.child_token();
+        }
+        if is_waited_on {
+            drop(waiter(&token));
+        }
+        let grown = before.growth();
+        assert_eq!(grown.allocations, TURNS as isize);
+        assert!(grown.bytes <= 128 * TURNS as isize, "{grown:?}");
+        drop(token);
+        assert_eq!(before.growth().bytes, 0);
+    }
+}
+
+/// D1.
+#[test]
+#[cfg(feature = "tokio")]
+fn a_deadline_later_than_the_parents_costs_what_a_child_costs() {
+    on_a_clock(|| {
+        let parent = CancellationToken::with_timeout(Duration::from_secs(60));
+        let child = cost(|| parent.child_token());
+        for seconds in [60, 61] {
+            let timed = cost(|| parent.child_with_timeout(Duration::from_secs(seconds)));
+            assert_eq!(timed, child);
+        }
+    });
+}
+
+#[test]
+#[cfg(feature = "tokio")]
+fn a_deadline_that_is_over_has_no_timer() {
+    on_a_clock(|| {
+        let timed =
+            |seconds| cost(|| CancellationToken::with_timeout(Duration::from_secs(seconds))).bytes;
+        assert!(timed(0) < timed(60));
+    });
+}
+
+/// D5.
+#[test]
+#[cfg(feature = "tokio")]
+fn a_token_with_a_deadline_that_was_cancelled_keeps_no_timer() {
+    on_a_clock(|| {
+        let root = CancellationToken::new();
+        let timed = root.child_with_timeout(Duration::from_secs(60));
+        let before = Heap::now();
+        root.cancel();
+        let timer = -before.growth().bytes;
+        assert!(timer > 0, "nothing was released");
+        drop(timed);
+    });
+}
