@@ -209,6 +209,15 @@ fn require_runtime() {
     );
 }
 
+/// The same point in time, unless it is so late that tokio, which rounds up to a millisecond, would panic.
+pub(crate) fn within_reach(at: Instant) -> Instant {
+    const MILLISECOND: Duration = Duration::from_millis(1);
+    match at.checked_add(MILLISECOND) {
+        Some(_) => at,
+        None => at - MILLISECOND,
+    }
+}
+
 /// A `Sleep` that is polled once for each waker.
 #[pin_project]
 struct Timer {
@@ -223,7 +232,7 @@ impl Timer {
     fn new(at: Instant) -> Self {
         Self {
             at,
-            sleep: sleep_until(at),
+            sleep: sleep_until(within_reach(at)),
             registered: None,
         }
     }

@@ -2,7 +2,7 @@
 
 mod token;
 
-use crate::{StopReason, bell::Bell};
+use crate::{StopReason, bell::Bell, stream::ITEMS_IN_A_ROW};
 use pin_project::{pin_project, pinned_drop};
 use std::{
     future::Future,
@@ -173,6 +173,7 @@ pub fn when<Fut: Future>(future: Fut) -> When<Fut> {
         future: Some(future),
         waker: bell.waker(),
         bell,
+        row: 0,
     }
 }
 
@@ -186,6 +187,8 @@ pub struct When<Fut> {
     bell: Arc<Bell>,
     /// The `bell`, as the future knows it.
     waker: Waker,
+    /// How many items have come in a row: another signal beside this one may want looks more often.
+    row: u32,
 }
 
 #[pinned_drop]
@@ -230,9 +233,15 @@ impl<Fut: Future> Signal for When<Fut> {
     }
 
     fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+        let this = self.project();
+        *this.row = match items {
+            0 => 0,
+            _ => this.row.saturating_add(items),
+        };
         // A whole row has come, and the adapter has yielded.
-        if items > 0 {
-            self.project().bell.ring();
+        if *this.row >= ITEMS_IN_A_ROW.into() {
+            *this.row = 0;
+            this.bell.ring();
         }
         u32::MAX
     }

@@ -7,7 +7,7 @@ pub use take_until_cancelled::TakeUntilCancelled;
 #[cfg(feature = "tokio")]
 pub use with_deadline::WithDeadline;
 
-pub(crate) use valve::{Halt, Valve};
+pub(crate) use valve::{Halt, ITEMS_IN_A_ROW, Valve};
 
 use crate::IntoSignal;
 use futures_core::Stream;

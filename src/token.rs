@@ -153,7 +153,8 @@ impl CancellationToken {
     ///
     /// The answer never changes. It is the reason of the nearest cancelled ancestor at the first look.
     pub fn stop_reason(&self) -> Option<StopReason> {
-        self.node.verdict().map(|verdict| verdict.reason)
+        let verdict = self.node.verdict()?;
+        Some(verdict.reason.clone())
     }
 
     /// For `token.check()?` between two steps of work that awaits nothing.

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// How many items in a row an adapter lets by before it yields to its siblings.
-const ITEMS_IN_A_ROW: u16 = 1024;
+pub(crate) const ITEMS_IN_A_ROW: u16 = 1024;
 
 /// Why no item came of a poll.
 pub(crate) enum Halt {

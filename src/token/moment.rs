@@ -9,13 +9,17 @@ pub(super) use tokio::time::Instant as Moment;
 pub(super) use timeless::{Moment, Timer};
 
 #[cfg(feature = "tokio")]
-pub(super) fn is_over(at: Moment) -> bool {
-    Moment::now() >= at
+pub(super) fn now() -> Option<Moment> {
+    Some(Moment::now())
 }
 
 #[cfg(not(feature = "tokio"))]
+pub(super) fn now() -> Option<Moment> {
+    None
+}
+
 pub(super) fn is_over(at: Moment) -> bool {
-    match at {}
+    now() >= Some(at)
 }
 
 /// Without a clock there is no point in time, and nothing to wait for.
@@ -33,7 +37,7 @@ mod timed {
         super::tree::{Node, discard},
         Moment, is_over,
     };
-    use crate::StopReason;
+    use crate::{StopReason, clock::within_reach};
     use std::{
         future::Future,
         panic::{AssertUnwindSafe, catch_unwind},
@@ -67,7 +71,7 @@ mod timed {
 
         #[track_caller]
         pub(in super::super) fn set(at: Moment, node: Weak<Node>) -> Self {
-            let mut sleep = Box::pin(sleep_until(at));
+            let mut sleep = Box::pin(sleep_until(within_reach(at)));
             let waker = Waker::from(Arc::new(Alarm { at, node }));
             // A spent budget would leave the timer unregistered. If it is over by now, whoever looks sees it.
             let _ = pin!(unconstrained(sleep.as_mut())).poll(&mut Context::from_waker(&waker));

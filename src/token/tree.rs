@@ -18,9 +18,9 @@
 //! # Two that can be stopped from more than one side
 //!
 //! A node with several parents has the verdict of the first of them, and one with a deadline that of whichever comes
-//! first, an ancestor's cancel or the time. So a cancel must come by at once, whether somebody waits or not: these
-//! are connected when they are made. What a cancel that comes by cannot know is read from the clock, which is asked
-//! before, and from the order of the verdicts.
+//! first, an ancestor's cancel or the time. A verdict says when it came into force, so that it does not matter when
+//! it comes to such a node, nor whether somebody had seen that the time was over. It must come, though, before the
+//! next one does: these nodes are connected when they are made, whether somebody waits or not.
 //!
 //! # Invariants
 //!
@@ -28,7 +28,7 @@
 //! 2. A verdict travels from a node to its child and nowhere else: a node gets that of its nearest cancelled ancestor
 //!    (of several parents, the earliest one), and every node between them gets it first. So no node can be given a
 //!    verdict that the nodes between disagree with, whichever look or cancel comes to it first. A deadline that has
-//!    passed is one too, for the node whose it is.
+//!    passed is such a verdict, for the node whose it is.
 //! 3. At most one node is locked at a time, and no foreign code runs under a lock: no waker is cloned, woken or
 //!    dropped there, no callback is run or dropped there, no error is dropped there.
 //! 4. A child owns its parents; a parent knows its children weakly. A child is listed in its parents once there is
@@ -43,7 +43,7 @@
 use super::{
     ancestry::{Ancestry, Edges, Link, Special},
     listeners::{Listeners, NO_KEY, Taken},
-    moment::{Moment, Timer, is_over},
+    moment::{self, Moment, Timer},
     settling::{Settlers, Settling},
 };
 use crate::{
@@ -81,7 +81,7 @@ pub(super) struct Node {
 #[derive(Default)]
 pub(super) struct Guarded {
     /// `Some` from when `state` is `CANCELLED`.
-    verdict: Option<Verdict>,
+    verdict: Option<Arc<Verdict>>,
     listeners: Listeners<Listener>,
     pub(super) settlers: Option<Box<Settlers>>,
 }
@@ -100,22 +100,33 @@ pub(super) enum Listener {
 
 pub(super) type Callback = Box<dyn FnOnce(&StopReason) + Send>;
 
-/// What a cancel fixes.
-#[derive(Clone)]
+/// What stopped a node. All that were stopped by the same share it.
 pub(super) struct Verdict {
-    /// Of two verdicts, of which neither cancel overlapped the other, the earlier one has the lower number.
+    /// A deadline's is its own point in time, whenever somebody sees that it is over. `None` without a clock.
+    at: Option<Moment>,
+    /// Of two of the same moment, of which neither overlapped the other, the earlier one has the lower number. A
+    /// deadline has the lowest: at that moment it is over.
     order: u64,
     pub(super) reason: StopReason,
 }
 
 impl Verdict {
-    fn new(reason: StopReason) -> Self {
+    fn new(reason: StopReason) -> Arc<Self> {
         // ORDERING: `Relaxed`. That of two cancels where one happened before the other is the order of the two.
-        static ORDER: AtomicU64 = AtomicU64::new(0);
-        Self {
+        static ORDER: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            at: moment::now(),
             order: ORDER.fetch_add(1, Ordering::Relaxed),
             reason,
-        }
+        })
+    }
+
+    fn of_deadline(at: Moment) -> Arc<Self> {
+        Arc::new(Self {
+            at: Some(at),
+            order: 0,
+            reason: StopReason::DeadlineExceeded,
+        })
     }
 }
 
@@ -160,7 +171,14 @@ impl Node {
             return parent.map_or_else(Self::root, Self::child);
         };
         let node = Self::special(parent.as_slice(), Some(at));
-        if !node.is_closed() && !node.expire() {
+        if node.is_closed() {
+            return node;
+        }
+        if moment::is_over(at) {
+            // In force from now on: it cannot have been before the node was.
+            let verdict = Verdict::new(StopReason::DeadlineExceeded);
+            drop(node.settle(&mut node.lock(), &verdict));
+        } else {
             let timer = Timer::set(at, Arc::downgrade(&node));
             // What comes back is dropped: cancelled meanwhile, the node needs no timer.
             drop(node.add(Listener::Timer(timer)));
@@ -168,7 +186,7 @@ impl Node {
         node
     }
 
-    /// With the verdict of the parents, if they have one. Its deadline has no say in that yet.
+    /// With the verdict of its parents, if it is born cancelled. Its own deadline has no say in that.
     fn special(parents: &[&Arc<Self>], deadline: Option<Moment>) -> Arc<Self> {
         let links = parents.iter().map(|parent| Link::to(parent)).collect();
         let special = Special { links, deadline };
@@ -176,7 +194,7 @@ impl Node {
         for parent in parents {
             parent.verdict();
         }
-        node.inherit();
+        node.inherit(None);
         node
     }
 
@@ -286,22 +304,22 @@ impl Node {
     }
 
     fn is_over(&self) -> bool {
-        self.deadline().is_some_and(is_over)
+        self.deadline().is_some_and(moment::is_over)
     }
 
     /// The verdict, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
-    pub(super) fn verdict(self: &Arc<Self>) -> Option<Verdict> {
+    pub(super) fn verdict(self: &Arc<Self>) -> Option<Arc<Verdict>> {
         // The way up is only noted, on the heap, once there is something to bring down.
         let is_cancelled = self.is_known_cancelled() || self.is_over();
         is_cancelled.then(|| self.fix()).flatten()
     }
 
     /// Brings the verdicts down, from the top, to each node what those above it really have: invariant 2.
-    fn fix(&self) -> Option<Verdict> {
+    fn fix(&self) -> Option<Arc<Verdict>> {
         let mut seen = BTreeSet::new();
         let mut path = vec![(self, self.ancestry.links().iter())];
         while let Some((node, links)) = path.last_mut() {
-            if node.is_closed() || node.expire() {
+            if node.is_closed() {
                 path.pop();
                 continue;
             }
@@ -314,7 +332,7 @@ impl Node {
                     }
                 }
                 None => {
-                    node.inherit();
+                    node.inherit(node.expiry());
                     path.pop();
                 }
             }
@@ -322,63 +340,57 @@ impl Node {
         self.own_verdict()
     }
 
-    fn inherit(&self) {
+    /// Gives the earliest of the parents' verdicts and this one.
+    fn inherit(&self, expiry: Option<Arc<Verdict>>) {
         let parents = self.ancestry.links().iter();
         let verdicts = parents.filter_map(|link| link.parent.own_verdict());
-        if let Some(verdict) = Self::earliest(verdicts) {
+        let earliest = verdicts
+            .chain(expiry)
+            .min_by_key(|verdict| (verdict.at, verdict.order));
+        if let Some(verdict) = earliest {
             drop(self.settle(&mut self.lock(), &verdict));
         }
     }
 
-    fn earliest(verdicts: impl Iterator<Item = Verdict>) -> Option<Verdict> {
-        verdicts.min_by_key(|verdict| verdict.order)
-    }
-
-    /// Fixes that the deadline was the first to stop this node, if it is its own and is over.
-    fn expire(&self) -> bool {
-        let special = self.ancestry.special();
-        let is_over = special.is_some_and(|special| special.deadline.is_some_and(is_over));
-        if is_over {
-            let verdict = Verdict::new(StopReason::DeadlineExceeded);
-            drop(self.settle(&mut self.lock(), &verdict));
-        }
-        is_over
+    /// The verdict of the deadline, once it is over.
+    fn expiry(&self) -> Option<Arc<Verdict>> {
+        let deadline = self.ancestry.special()?.deadline?;
+        moment::is_over(deadline).then(|| Verdict::of_deadline(deadline))
     }
 
     /// Cancels the subtree, tells every listener in it, and says whether this call is what cancelled this node.
     pub(super) fn cancel(self: &Arc<Self>, reason: StopReason) -> bool {
-        // An ancestor that is cancelled already has its say first.
-        let inherited = self.verdict();
-        let own = Verdict::new(reason);
-        let (won, in_force, listeners) = self.close(inherited.as_ref().unwrap_or(&own));
-        // A loser tells too: a look may have fixed the verdict, and a look tells nobody. Its own goes after that, as
-        // its error may panic when it is dropped.
+        // An ancestor that is cancelled already has its say first. The reason that lost is kept until everybody has
+        // been told, as its error may panic when it is dropped.
+        let (verdict, _lost) = match self.verdict() {
+            Some(inherited) => (inherited, Some(reason)),
+            None => (Verdict::new(reason), None),
+        };
+        let (won, in_force, listeners) = self.close(&verdict);
+        // A loser tells too: a look may have fixed the verdict, and a look tells nobody.
         tell(in_force, listeners);
         won
     }
 
     /// Gives `verdict` unless there is one already, and takes the listeners.
-    fn close(&self, verdict: &Verdict) -> (bool, Verdict, Taken<Listener>) {
+    fn close(&self, verdict: &Arc<Verdict>) -> (bool, Arc<Verdict>, Taken<Listener>) {
         let mut guarded = self.lock();
-        let listeners = guarded.listeners.take();
-        let (won, verdict) = self.settle(&mut guarded, verdict);
-        (won, verdict, listeners)
+        let (won, in_force) = self.settle(&mut guarded, verdict);
+        (won, in_force, guarded.listeners.take())
     }
 
     /// Gives `verdict` unless there is one already; whether it did, and the verdict in force.
-    ///
-    /// Takes a reference: one that lost must not be dropped under the lock.
-    fn settle(&self, guarded: &mut Guarded, verdict: &Verdict) -> (bool, Verdict) {
+    fn settle(&self, guarded: &mut Guarded, verdict: &Arc<Verdict>) -> (bool, Arc<Verdict>) {
         if let Some(earlier) = &guarded.verdict {
-            return (false, earlier.clone());
+            return (false, Arc::clone(earlier));
         }
-        guarded.verdict = Some(verdict.clone());
+        guarded.verdict = Some(Arc::clone(verdict));
         self.state.store(CANCELLED, Ordering::Release);
-        (true, verdict.clone())
+        (true, Arc::clone(verdict))
     }
 
     /// The verdict given in this very node.
-    fn own_verdict(&self) -> Option<Verdict> {
+    fn own_verdict(&self) -> Option<Arc<Verdict>> {
         if !self.is_closed() {
             return None;
         }
@@ -495,7 +507,8 @@ impl Node {
     #[cold]
     fn tell_the_last(&self, listeners: Taken<Listener>) {
         let mut parents = self.ancestry.links().iter();
-        if self.is_closed() || parents.any(|link| link.parent.is_known_cancelled()) {
+        let is_known = self.is_closed() || parents.any(|link| link.parent.is_known_cancelled());
+        if is_known || self.is_over() {
             if let Some(verdict) = self.fix() {
                 tell(verdict, listeners);
             }
@@ -504,7 +517,7 @@ impl Node {
 }
 
 /// Tells everybody below: their subtree first, then the next in line.
-fn tell(verdict: Verdict, listeners: Taken<Listener>) {
+fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>) {
     let mut panic = FirstPanic::default();
     let mut above = Vec::new();
     let mut verdict = verdict;
@@ -513,7 +526,9 @@ fn tell(verdict: Verdict, listeners: Taken<Listener>) {
         match listeners.next() {
             Some(Listener::Waker(waker)) => panic.catch(|| waker.wake()),
             Some(Listener::Callback(callback)) => panic.catch(|| callback(&verdict.reason)),
-            Some(Listener::Timer(timer)) => panic.catch(|| drop(timer)),
+            Some(Listener::Timer(timer)) => panic.catch(|| {
+                let _released = timer;
+            }),
             Some(Listener::Child(child)) => {
                 let Some(child) = child.upgrade() else {
                     continue;

@@ -617,7 +617,6 @@ mod deadlines {
 
     /// D4: of two parents that are over already the earlier one counts, the deadline from its point in time on.
     #[tokio::test(start_paused = true)]
-    #[ignore = "a bug: a deadline counts from when it is first seen"]
     async fn of_parents_that_are_over_the_one_whose_deadline_passed_before_the_other_was_cancelled_counts()
      {
         for deadline_first in [false, true] {

@@ -398,7 +398,6 @@ mod deadlines {
     }
 
     #[tokio::test(start_paused = true)]
-    #[ignore = "a bug: `When::look` takes each look for the end of a row"]
     async fn a_future_beside_a_token_with_a_deadline_is_not_polled_at_each_look_at_the_clock() {
         let polls = Rc::new(Cell::new(0));
         let future = Counted {
