@@ -253,7 +253,8 @@ impl CancellationToken {
     /// dropped with them, without having run. So a callback that is detached and owns a handle of its own token keeps
     /// the two of them for ever if nobody cancels.
     ///
-    /// A deadline that passes runs it on the thread of the runtime's timers.
+    /// A deadline that passes runs it on the thread of the runtime's timers. If the last handle goes before they get
+    /// to it, the thread that drops the handle runs it.
     ///
     /// # Panics
     ///

@@ -25,6 +25,13 @@ pub(super) struct Special {
     pub(super) deadline: Option<Moment>,
 }
 
+impl Special {
+    pub(super) fn own_deadline(&self) -> Option<Moment> {
+        // That of a node with several parents is one of theirs.
+        self.deadline.filter(|_| self.links.len() < 2)
+    }
+}
+
 /// A parent.
 pub(super) struct Link {
     pub(super) parent: Arc<Node>,

@@ -37,8 +37,8 @@ impl Registration {
 
     /// Unregisters the callback, and says whether it came in time.
     ///
-    /// `true`: the callback has not run, never will, and has been dropped. `false`: it has run, or is running on
-    /// another thread at this moment. That it does not wait for.
+    /// `true`: the callback has not run, never will, and has been dropped. `false`: a cancel came before. The callback
+    /// has run, is running on another thread, or is the next in line there. That this does not wait for.
     pub fn unregister(mut self) -> bool {
         self.leave()
     }

@@ -153,10 +153,8 @@ impl Node {
         }
         let deadline = parents.iter().filter_map(|parent| parent.deadline()).min();
         let node = Self::special(&parents, deadline);
-        if !node.is_closed() {
-            // Where a parent is cancelled meanwhile, a look will find it.
-            node.connect();
-        }
+        // Where a parent is cancelled, a look will find it.
+        node.connect();
         node
     }
 
@@ -171,31 +169,24 @@ impl Node {
             return parent.map_or_else(Self::root, Self::child);
         };
         let node = Self::special(parent.as_slice(), Some(at));
-        if node.is_closed() {
-            return node;
-        }
         if moment::is_over(at) {
-            // In force from now on: it cannot have been before the node was.
-            let verdict = Verdict::new(StopReason::DeadlineExceeded);
+            // It cannot have been before the node was: a parent that is cancelled already was first.
+            let inherited = parent.and_then(|parent| parent.verdict());
+            let verdict = inherited.unwrap_or_else(|| Verdict::new(StopReason::DeadlineExceeded));
             drop(node.settle(&mut node.lock(), &verdict));
         } else {
             let timer = Timer::set(at, Arc::downgrade(&node));
-            // What comes back is dropped: cancelled meanwhile, the node needs no timer.
+            // What comes back is dropped: where a parent is cancelled, the node needs no timer.
             drop(node.add(Listener::Timer(timer)));
         }
         node
     }
 
-    /// With the verdict of its parents, if it is born cancelled. Its own deadline has no say in that.
+    /// Nothing is asked of the parents here either, so that the depth costs nothing.
     fn special(parents: &[&Arc<Self>], deadline: Option<Moment>) -> Arc<Self> {
         let links = parents.iter().map(|parent| Link::to(parent)).collect();
         let special = Special { links, deadline };
-        let node = Self::new(OPEN, Ancestry::Other(Some(Box::new(special))));
-        for parent in parents {
-            parent.verdict();
-        }
-        node.inherit(None);
-        node
+        Self::new(OPEN, Ancestry::Other(Some(Box::new(special))))
     }
 
     #[inline(always)]
@@ -332,7 +323,7 @@ impl Node {
                     }
                 }
                 None => {
-                    node.inherit(node.expiry());
+                    node.inherit();
                     path.pop();
                 }
             }
@@ -340,21 +331,21 @@ impl Node {
         self.own_verdict()
     }
 
-    /// Gives the earliest of the parents' verdicts and this one.
-    fn inherit(&self, expiry: Option<Arc<Verdict>>) {
+    /// Gives the earliest of the parents' verdicts, and of the node's own deadline.
+    fn inherit(&self) {
         let parents = self.ancestry.links().iter();
         let verdicts = parents.filter_map(|link| link.parent.own_verdict());
         let earliest = verdicts
-            .chain(expiry)
+            .chain(self.expiry())
             .min_by_key(|verdict| (verdict.at, verdict.order));
         if let Some(verdict) = earliest {
             drop(self.settle(&mut self.lock(), &verdict));
         }
     }
 
-    /// The verdict of the deadline, once it is over.
+    /// The verdict of the node's own deadline, once it is over.
     fn expiry(&self) -> Option<Arc<Verdict>> {
-        let deadline = self.ancestry.special()?.deadline?;
+        let deadline = self.ancestry.special()?.own_deadline()?;
         moment::is_over(deadline).then(|| Verdict::of_deadline(deadline))
     }
 
@@ -494,25 +485,36 @@ impl Node {
     /// For a node that goes: takes it out of its parents' lists, and hands those over.
     #[inline(always)]
     fn leave(&mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
+        let mut panic = FirstPanic::default();
         let guarded = self.guarded.get_mut();
         let listeners = &mut guarded.unwrap_or_else(PoisonError::into_inner).listeners;
         if !listeners.is_empty() {
             let listeners = listeners.take();
-            self.tell_the_last(listeners);
+            panic.catch(|| self.let_go_of(listeners));
         }
-        self.ancestry.leave(rest)
+        let parent = self.ancestry.leave(rest);
+        panic.resume();
+        parent
     }
 
-    /// Callbacks whom the cancel did not come to: a look told nobody, or its walk finds nobody here any more.
+    /// Callbacks whom no cancel came to are told, if there was one: a look or a deadline tells nobody, and a walk
+    /// finds nobody here any more.
     #[cold]
-    fn tell_the_last(&self, listeners: Taken<Listener>) {
+    fn let_go_of(&self, listeners: Taken<Listener>) {
         let mut parents = self.ancestry.links().iter();
         let is_known = self.is_closed() || parents.any(|link| link.parent.is_known_cancelled());
-        if is_known || self.is_over() {
-            if let Some(verdict) = self.fix() {
-                tell(verdict, listeners);
-            }
+        let verdict = match is_known || self.is_over() {
+            true => self.fix(),
+            false => None,
+        };
+        if let Some(verdict) = verdict {
+            return tell(verdict, listeners);
         }
+        let mut panic = FirstPanic::default();
+        for listener in listeners {
+            panic.catch(|| drop(listener));
+        }
+        panic.resume();
     }
 }
 

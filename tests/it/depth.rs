@@ -21,7 +21,7 @@ const MILLION: usize = if cfg!(miri) { 300 } else { 1_000_000 };
 const SOME: usize = if cfg!(miri) { 50 } else { 3_000 };
 
 /// The same, of those with several parents. A look notes which of them it has been at.
-const JOINTS: usize = if cfg!(miri) { 20 } else { 700 };
+const JOINTS: usize = if cfg!(miri) { 20 } else { 10_000 };
 
 /// How often a thread gives way to another one until it despairs of it.
 const PATIENCE: usize = if cfg!(miri) { 1 << 20 } else { 1 << 27 };

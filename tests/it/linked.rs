@@ -340,6 +340,26 @@ fn dropping_it_leaves_its_parents_and_their_other_children_as_they_were() {
     assert_eq!(told.all(), ["told: a", "told: a"]);
 }
 
+#[test]
+fn its_parents_go_with_it_once_they_have_no_handle_of_their_own() {
+    for parents in 1..5 {
+        let told = Told::new();
+        let root = CancellationToken::new();
+        let parents: Vec<_> = (0..parents).map(|_| root.child_token()).collect();
+        for parent in &parents {
+            parent.on_cancel(told.callback("parent")).detach();
+        }
+        let child = CancellationToken::linked(&parents).child_token();
+        let so_many = parents.len();
+        drop(parents);
+        assert_eq!(told.callbacks_left(), so_many);
+        drop(child);
+        assert_eq!(told.callbacks_left(), 0);
+        root.cancel();
+        assert!(told.all().is_empty());
+    }
+}
+
 /// T4.
 #[test]
 fn while_a_callback_runs_everything_below_both_parents_reports_cancelled() {

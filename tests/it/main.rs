@@ -9,12 +9,15 @@ mod model;
 mod on_cancel;
 mod residue;
 mod run_until_cancelled;
+mod settled;
 mod signal;
 mod stop_reason;
 mod stress;
 mod support;
 mod take_until_cancelled;
 mod token;
+#[cfg(feature = "tokio")]
+mod token_deadline;
 mod traits;
 #[cfg(feature = "tokio")]
 mod with_deadline;

@@ -348,8 +348,8 @@ impl Model {
         }
     }
 
-    /// A handle goes. What goes with it and was seen to be cancelled has its callbacks run, if they have not yet.
-    fn drop_handle(&mut self, token: usize, is_seen: bool) {
+    /// A handle goes. What goes with it and is cancelled has its callbacks run, if they have not yet.
+    fn drop_handle(&mut self, token: usize) {
         self.tokens[token].handles -= 1;
         for gone in 0..self.tokens.len() {
             let is_owned = |owner: &Token| owner.handles > 0 && owner.lineage.contains(&gone);
@@ -357,12 +357,7 @@ impl Model {
                 continue;
             }
             match self.verdict(gone) {
-                Some(_) if gone == token && is_seen => self.tell(gone),
-                Some(_) => {
-                    // All of them are of a deadline. If nobody saw it, neither need they.
-                    let listeners = mem::take(&mut self.tokens[gone].listeners);
-                    self.unsure.extend(listeners.iter().map(Listener::id));
-                }
+                Some(_) => self.tell(gone),
                 None => self.tokens[gone].listeners.clear(),
             }
         }
@@ -401,7 +396,6 @@ struct Story {
     /// By their ids.
     parties: Vec<Arc<Party>>,
     log: Arc<Mutex<Vec<Told>>>,
-    is_watched: bool,
     #[cfg(feature = "tokio")]
     start: Option<Instant>,
 }
@@ -472,11 +466,6 @@ impl Story {
             Step::New => self.add(CancellationToken::new(), &[], None),
             Step::Linked(of) => {
                 let tokens: Vec<_> = of.iter().filter_map(|of| pick(&handles, *of)).collect();
-                // Which came first, of a cancel and a deadline that nobody has seen, nobody knows afterwards.
-                let verdicts = tokens.iter().filter_map(|token| self.model.verdict(*token));
-                if !self.is_watched && verdicts.collect::<BTreeSet<_>>().len() > 1 {
-                    return;
-                }
                 let linked =
                     CancellationToken::linked(tokens.iter().map(|token| self.real(*token)));
                 self.add(linked, &tokens, None);
@@ -547,7 +536,7 @@ impl Story {
             Step::DropHandle(_) => {
                 drop(real);
                 self.tokens[token] = None;
-                self.model.drop_handle(token, self.is_watched);
+                self.model.drop_handle(token);
             }
             Step::Wait(_) => {
                 let waker = self.party(token);
@@ -639,7 +628,7 @@ impl Story {
     fn drop_waiter(&mut self, waiter: Waiter) {
         drop(waiter.cancelled);
         self.model.leave(waiter.waker);
-        self.model.drop_handle(waiter.token, false);
+        self.model.drop_handle(waiter.token);
     }
 
     fn use_registration(&mut self, step: &Step, registered: Registered) {
@@ -659,7 +648,7 @@ impl Story {
             }
             _ => registration.detach(),
         }
-        self.model.drop_handle(token, false);
+        self.model.drop_handle(token);
     }
 
     fn poll_adapter(&mut self, mut adapter: Adapter) {
@@ -688,7 +677,7 @@ impl Story {
         assert_eq!(Arc::strong_count(&adapter.polls), 1);
         adapter.waker.map(|waker| self.model.leave(waker));
         self.model.drop_source(adapter.token);
-        self.model.drop_handle(adapter.token, false);
+        self.model.drop_handle(adapter.token);
     }
 
     fn poll_settled(&mut self, mut settling: Settling) {
@@ -722,7 +711,7 @@ impl Story {
     fn drop_settled(&mut self, settling: Settling) {
         drop(settling.settled);
         settling.waker.map(|waker| self.model.leave(waker));
-        self.model.drop_handle(settling.token, false);
+        self.model.drop_handle(settling.token);
     }
 
     fn look(&self, token: usize) {
@@ -879,10 +868,7 @@ fn take<T>(from: &mut Vec<T>, number: usize) -> Option<T> {
 
 /// If it `is_watched`, all tokens are looked at after every step: a look fixes what it sees, and must change nothing.
 async fn tell(steps: &[Step], is_watched: bool) {
-    let mut story = Story {
-        is_watched,
-        ..Story::default()
-    };
+    let mut story = Story::default();
     #[cfg(feature = "tokio")]
     {
         story.start = Some(Instant::now());

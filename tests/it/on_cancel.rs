@@ -198,6 +198,30 @@ fn an_unregistered_callback_is_dropped_and_never_runs_and_the_others_do() {
 }
 
 #[test]
+fn of_callbacks_that_come_and_go_at_random_those_that_stay_run_in_order() {
+    for seed in 0..if cfg!(miri) { 2 } else { 100 } {
+        let mut number = numbers(seed);
+        let token = CancellationToken::new();
+        let told = Told::new();
+        let mut stay = Vec::new();
+        for n in 0..200 {
+            // More and more of them, and then fewer and fewer.
+            let coming = if n < 100 { 7 } else { 3 };
+            if stay.is_empty() || number(10) < coming {
+                stay.push((n, token.on_cancel(told.callback(&n.to_string()))));
+            } else {
+                let (_, leaves) = stay.remove(number(stay.len()));
+                assert!(leaves.unregister());
+            }
+            assert_eq!(told.callbacks_left(), stay.len());
+        }
+        token.cancel_with("why");
+        let expected: Vec<_> = stay.iter().map(|(n, _)| format!("{n}: why")).collect();
+        assert_eq!(told.all(), expected);
+    }
+}
+
+#[test]
 fn dropping_the_registration_drops_the_callback_unrun() {
     let [root, _, leaf] = chain();
     let told = Told::new();

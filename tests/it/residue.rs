@@ -111,7 +111,7 @@ use counting::{Heap, at_the_next_allocation};
 const MILLION: usize = if cfg!(miri) { 500 } else { 1_000_000 };
 
 /// Enough to tell what each of them would leave.
-const MANY: usize = if cfg!(miri) { 50 } else { 10_000 };
+const MANY: usize = if cfg!(miri) { 20 } else { 10_000 };
 
 /// In bytes.
 const RESIDUE: isize = 4096;

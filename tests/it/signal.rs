@@ -369,7 +369,9 @@ mod deadlines {
         let signal = make(CancellationToken::with_deadline(deadline));
         let source = stream::repeat_with(|| tick(pace));
         let mut stream = pin!(source.take_until_cancelled(signal));
-        while poll(stream.as_mut()) != Poll::Ready(None) {}
+        while poll(stream.as_mut()) != Poll::Ready(None) {
+            assert!(Instant::now() < deadline + 1000 * MILLISECOND, "never");
+        }
         assert_eq!(
             stream.stop_reason().unwrap().to_string(),
             "deadline exceeded"

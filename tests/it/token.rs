@@ -817,6 +817,20 @@ fn foreign_code_may_do_anything_to_a_token_its_ancestor_or_its_descendant() {
     }
 }
 
+/// Between its look and its place in the list, and with no list above that has it.
+#[test]
+fn a_first_waiter_whose_ancestor_is_cancelled_while_its_waker_is_cloned_is_ready() {
+    for above in 0..3 {
+        let tokens = chain();
+        let cancelled = tokens[above].clone();
+        let hooks = Hooks::new();
+        hooks.on_clone.set(move || cancelled.cancel());
+        let mut waits = tokens[2].cancelled();
+        assert!(poll_with(&mut waits, &hooks.waker()).is_ready());
+        assert_eq!(Arc::strong_count(&hooks), 1, "the clone is gone");
+    }
+}
+
 #[test]
 fn a_wake_may_drop_its_own_waiter_and_with_it_the_last_handle() {
     for neighbours in 0..3 {
