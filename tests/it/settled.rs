@@ -98,6 +98,9 @@ const HOLDS: [(&str, Hold); 14] = [
     ("a signal of nobody", |token| Box::new(token.into_signal())),
 ];
 
+/// Of a tower. More than a walk can note without the heap.
+const LEVELS: usize = if cfg!(miri) { 10 } else { 40 };
+
 /// A token under another one. Of those between there is no handle any more.
 type Place = fn(&CancellationToken) -> CancellationToken;
 
@@ -134,9 +137,9 @@ const PLACES: [(&str, Place); 12] = [
         let below = diamond.child_token();
         CancellationToken::linked([diamond.child_token(), below.child_token(), below])
     }),
-    // A million ways lead up.
+    // More ways lead up than anybody could go.
     ("a tower of diamonds", |root| {
-        (0..20).fold(root.clone(), |below, _| {
+        (0..LEVELS).fold(root.clone(), |below, _| {
             CancellationToken::linked([below.child_token(), below.child_token()])
         })
     }),
@@ -144,9 +147,12 @@ const PLACES: [(&str, Place); 12] = [
 
 /// Each way to hold, at each place.
 fn for_all(check: impl Fn(Hold, Place, &str)) {
-    for (holder, hold) in HOLDS {
-        for (at, place) in PLACES {
-            check(hold, place, &format!("{holder}, at {at}"));
+    for (n, (holder, hold)) in HOLDS.into_iter().enumerate() {
+        for (m, (at, place)) in PLACES.into_iter().enumerate() {
+            // Miri is slow.
+            if !cfg!(miri) || n == m % HOLDS.len() || m == n % PLACES.len() {
+                check(hold, place, &format!("{holder}, at {at}"));
+            }
         }
     }
 }

@@ -617,12 +617,13 @@ async fn a_look_fixes_the_reason_and_tells_nobody_and_the_timer_tells_once() {
     }
 }
 
-/// A million ways lead up, and no walk goes all of them.
+/// More ways lead up than anybody could go.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_over_a_tower_of_diamonds_is_seen_and_tells() {
     for is_seen in [false, true] {
         let timed = CancellationToken::with_timeout(SECOND);
-        let top = (0..20).fold(timed, |below, _| {
+        let levels = if cfg!(miri) { 10 } else { 40 };
+        let top = (0..levels).fold(timed, |below, _| {
             CancellationToken::linked([below.child_token(), below.child_token()])
         });
         let (_waiter, wakes) = waiter(&top);
@@ -863,6 +864,21 @@ async fn a_task_that_awaits_the_token_or_a_descendant_wakes_up_at_the_deadline()
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_timer_of_a_token_made_in_a_task_that_has_spent_its_budget_tells_all_the_same() {
+    tokio::spawn(async {
+        while tokio::task::coop::has_budget_remaining() {
+            let _ = poll(tokio::task::coop::consume_budget());
+        }
+        let token = CancellationToken::with_timeout(SECOND);
+        let (_waiter, wakes) = waiter(&token);
+        sleep(2 * SECOND).await;
+        assert_eq!(wakes.count(), 1);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_timer_survives_panicking_wakers_and_callbacks_and_tells_the_others() {
     struct Panics;
 
@@ -967,6 +983,36 @@ async fn a_callback_that_a_timer_runs_may_do_anything_to_other_deadlines() {
     drop(token);
     sleep(3 * SECOND).await;
     assert_eq!(*log.lock().unwrap(), ["at", "later"]);
+}
+
+/// T4: those with a deadline below are told after it, and are no less cancelled.
+#[tokio::test(start_paused = true)]
+async fn while_a_callback_of_an_ancestor_runs_the_tokens_with_a_deadline_below_report_cancelled() {
+    for is_asked_why in [false, true] {
+        let root = CancellationToken::new();
+        let below = Arc::new(Mutex::new(Vec::new()));
+        let asked = Arc::clone(&below);
+        root.on_cancel(move |_| {
+            let tokens: Vec<CancellationToken> = mem::take(&mut asked.lock().unwrap());
+            for token in &tokens {
+                match is_asked_why {
+                    true => assert_eq!(reason(token).as_deref(), Some("root")),
+                    false => assert!(token.is_cancelled()),
+                }
+                let items = stream::repeat(1).take_until_cancelled(token);
+                assert_eq!(next(pin!(items)), Poll::Ready(None));
+            }
+            *asked.lock().unwrap() = tokens;
+        })
+        .detach();
+        let timed = root.child_token().child_with_timeout(SECOND);
+        let linked = CancellationToken::linked([&CancellationToken::with_timeout(SECOND), &timed]);
+        let leaves = [timed.child_token(), linked.child_token()];
+        below.lock().unwrap().extend([timed, linked]);
+        below.lock().unwrap().extend(leaves);
+        assert!(root.cancel_with("root"));
+        assert_eq!(below.lock().unwrap().len(), 4);
+    }
 }
 
 #[tokio::test(start_paused = true)]
