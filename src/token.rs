@@ -90,8 +90,8 @@ impl CancellationToken {
     /// Of tokens that are cancelled already the earliest counts. A token that comes twice counts once. Made of no
     /// tokens it is a root, as [`new`](Self::new) makes.
     ///
-    /// The parents know of it from the start, and no more once it is dropped. A look at it asks one parent after the
-    /// other.
+    /// As with any child, a parent does not know of it until somebody waits on it or below it, and no more once it is
+    /// dropped. A look at it asks one parent after the other.
     ///
     /// # Examples
     ///

@@ -15,12 +15,12 @@
 //! In instructions, as measured: a look is 4 at a root and 12 at its child, of the 8 and 16 of a loop around it; a
 //! child made and dropped is 313, where tokio-util's, which is linked at once, is 718.
 //!
-//! # Two that can be stopped from more than one side
+//! # What can be stopped from more than one side
 //!
-//! A node with several parents has the verdict of the first of them, and one with a deadline that of whichever comes
-//! first, an ancestor's cancel or the time. A verdict says when it came into force, so that it does not matter when
-//! it comes to such a node, nor whether somebody had seen that the time was over. It must come, though, before the
-//! next one does: these nodes are connected when they are made, whether somebody waits or not.
+//! A node of several parents has the verdict of the first of them, and one with a deadline that of whichever comes
+//! first, an ancestor's cancel or the time. A verdict says when it came into force. So it matters neither when
+//! somebody looks, nor in which order cancels come by, nor whether anybody had seen that the time was over: a child
+//! of several parents, too, is just an allocation until somebody waits on it.
 //!
 //! # Invariants
 //!
@@ -140,6 +140,7 @@ impl Node {
         Self::new(OPEN, Ancestry::Child(Link::to(self)))
     }
 
+    /// A child of all of them.
     pub(super) fn linked(parents: Vec<&Arc<Self>>) -> Arc<Self> {
         let mut seen = BTreeSet::new();
         let parents: Vec<_> = parents
@@ -152,10 +153,7 @@ impl Node {
             _ => {}
         }
         let deadline = parents.iter().filter_map(|parent| parent.deadline()).min();
-        let node = Self::special(&parents, deadline);
-        // Where a parent is cancelled, a look will find it.
-        node.connect();
-        node
+        Self::special(&parents, deadline)
     }
 
     /// A child of `parent`, or a root, that is cancelled at a point in time, or never.
