@@ -1,10 +1,12 @@
 mod ancestry;
+mod first_panic;
 mod guard;
 mod listeners;
 mod moment;
 mod registration;
 mod settling;
 mod tree;
+mod waiter;
 
 use crate::{RunUntilCancelled, StopReason};
 use std::{
@@ -17,7 +19,8 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tree::{Node, Waiter};
+use tree::Node;
+use waiter::Waiter;
 
 #[cfg(feature = "tokio")]
 use std::time::Duration;

@@ -34,7 +34,7 @@ mod timeless {
 #[cfg(feature = "tokio")]
 mod timed {
     use super::{
-        super::tree::{Node, discard},
+        super::{first_panic::discard, tree::Node},
         Moment, is_over,
     };
     use crate::{StopReason, clock::within_reach};

@@ -3,8 +3,9 @@
 use super::{
     CancellationToken, Listening,
     ancestry::{Ancestry, Edges},
+    first_panic::FirstPanic,
     listeners::{Listeners, Taken},
-    tree::{FirstPanic, Node},
+    tree::Node,
 };
 use crate::sync::{AtomicU32, Ordering};
 use std::{

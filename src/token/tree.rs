@@ -34,7 +34,8 @@
 //! 4. A child owns its parents; a parent knows its children weakly. A child is listed in its parents once there is
 //!    somebody to be told in it or below it, and stays listed until it goes.
 //! 5. The list of a node is taken only under the lock under which the node is found or made cancelled, and nothing
-//!    enters it afterwards. So a listener that got in while the node was open is always taken by someone, once.
+//!    enters it afterwards; or when the node goes. So a listener that got in while the node was open is always taken by
+//!    someone, once.
 //! 6. Once a node has a key in a parent, the parent either lists it or has had its list taken by a cancel, which will
 //!    come to the node. `is_connected` says so of all the edges above. With 5: a listener that got into its node's
 //!    list, and then found the node connected or connected it, is told by a cancel of any ancestor.
@@ -42,23 +43,20 @@
 
 use super::{
     ancestry::{Ancestry, Edges, Link, Special},
-    listeners::{Listeners, NO_KEY, Taken},
+    first_panic::FirstPanic,
+    listeners::{Listeners, Taken},
     moment::{self, Moment, Timer},
     settling::{Settlers, Settling},
 };
 use crate::{
     StopReason,
     sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering},
-    waker_id::WakerId,
 };
 use std::{
-    any::Any,
     collections::BTreeSet,
     mem,
-    panic::{self, AssertUnwindSafe},
     sync::{Arc, PoisonError, Weak, atomic::AtomicU64},
-    task::{Context, Poll, Waker},
-    thread,
+    task::Waker,
 };
 
 /// A root without a deadline.
@@ -414,6 +412,12 @@ impl Node {
         self.lock().listeners.remove(key)
     }
 
+    /// Puts a listener in another's place, and answers with that one for the caller to drop; or gives it back if a
+    /// cancel has taken the other.
+    pub(super) fn replace(&self, key: u64, listener: Listener) -> Result<Listener, Listener> {
+        self.lock().listeners.replace(key, listener)
+    }
+
     /// Makes sure that a cancel of any ancestor comes by here; `false` if one has been cancelled.
     #[inline(never)]
     fn connect(self: &Arc<Self>) -> bool {
@@ -561,97 +565,4 @@ fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>) {
     }
     panic.catch(|| drop(verdict));
     panic.resume();
-}
-
-/// Keeps a panic back until everybody has been told.
-#[derive(Default)]
-pub(super) struct FirstPanic(Option<Box<dyn Any + Send>>);
-
-impl FirstPanic {
-    pub(super) fn catch(&mut self, foreign: impl FnOnce()) {
-        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(foreign)) {
-            match self.0 {
-                None => self.0 = Some(payload),
-                Some(_) => discard(payload),
-            }
-        }
-    }
-
-    pub(super) fn resume(self) {
-        match self.0 {
-            // A second panic while one unwinds would abort the process.
-            Some(payload) if thread::panicking() => discard(payload),
-            Some(payload) => panic::resume_unwind(payload),
-            None => {}
-        }
-    }
-}
-
-/// Drops a payload, which may panic once more. What that panics with is left alone.
-pub(super) fn discard(payload: Box<dyn Any + Send>) {
-    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        mem::forget(payload);
-    }
-}
-
-/// A future's place in a node's list.
-#[derive(Default)]
-pub(super) struct Waiter {
-    key: u64,
-    /// The waker of which a clone is listed. A poll that finds the node open finds the clone still there.
-    registered: WakerId,
-}
-
-impl Waiter {
-    /// Ready once the node is cancelled; until then `cx`'s waker, the latest one, is listed.
-    #[inline]
-    pub(super) fn poll(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
-        if self.registered == WakerId::of(cx.waker()) && !node.is_cancelled() {
-            return Poll::Pending;
-        }
-        self.register(node, cx.waker())
-    }
-
-    #[inline(never)]
-    fn register(&mut self, node: &Arc<Node>, waker: &Waker) -> Poll<()> {
-        if node.is_cancelled() {
-            return Poll::Ready(());
-        }
-        // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
-        let clone = waker.clone();
-        let id = WakerId::kept_by(&clone, waker);
-        if self.key == NO_KEY {
-            match node.add(Listener::Waker(clone)) {
-                Ok(key) => self.key = key,
-                Err(_) => return Poll::Ready(()),
-            }
-            self.registered = id;
-        } else {
-            let replaced = node
-                .lock()
-                .listeners
-                .replace(self.key, Listener::Waker(clone));
-            // Taken by a cancel.
-            if replaced.is_err() {
-                return Poll::Ready(());
-            }
-            // Before the earlier waker goes, whose drop may panic.
-            self.registered = id;
-        }
-        Poll::Pending
-    }
-
-    /// Leaves the list.
-    #[inline]
-    pub(super) fn leave(&mut self, node: &Node) {
-        if self.key != NO_KEY {
-            let key = mem::take(&mut self.key);
-            self.registered = WakerId::default();
-            let listener = node.remove(key);
-            // What it is as a rule, without the question which of all it is.
-            if let Some(Listener::Waker(waker)) = listener {
-                drop(waker);
-            }
-        }
-    }
 }

@@ -17,10 +17,10 @@ use stopcock::{CancelStreamExt, CancellationToken, CancelledOwned, StopReason};
 
 const MILLION: usize = if cfg!(miri) { 300 } else { 1_000_000 };
 
-/// Where each of them looks up to the root when it is made or waited on: the square of it is a million looks or more.
+/// Where each of them looks up to the root when it is waited on: the square of it is a million looks or more.
 const SOME: usize = if cfg!(miri) { 50 } else { 3_000 };
 
-/// The same, of those with several parents. A look notes which of them it has been at.
+/// Of those with several parents: a look notes which of them it has been at.
 const JOINTS: usize = if cfg!(miri) { 20 } else { 10_000 };
 
 /// How often a thread gives way to another one until it despairs of it.
