@@ -900,7 +900,7 @@ fn block_on(story: impl Future<Output = ()>) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 8 } else { 2000 },
+        cases: if cfg!(miri) { 4 } else { 2000 },
         failure_persistence: None,
         // In a debug build the default takes longer than the stories.
         rng_algorithm: RngAlgorithm::XorShift,

@@ -108,10 +108,10 @@ mod counting {
 
 use counting::{Heap, at_the_next_allocation};
 
-const MILLION: usize = if cfg!(miri) { 500 } else { 1_000_000 };
+const MILLION: usize = if cfg!(miri) { 200 } else { 1_000_000 };
 
 /// Enough to tell what each of them would leave.
-const MANY: usize = if cfg!(miri) { 20 } else { 10_000 };
+const MANY: usize = if cfg!(miri) { 8 } else { 10_000 };
 
 /// In bytes.
 const RESIDUE: isize = 4096;

@@ -277,7 +277,7 @@ fn those_who_only_wait_do_not_count() {
 
 #[test]
 fn an_adapter_counts_until_its_source_is_gone_wherever_it_ends_and_is_stopped() {
-    for script in scripts("a-|", if cfg!(miri) { 2 } else { 4 }) {
+    for script in scripts("a-|", if cfg!(miri) { 1 } else { 4 }) {
         for cancel_before in 0..=script.len() + 1 {
             let case = format!("{script:?}, cancelled before poll {cancel_before}");
             let root = CancellationToken::new();
