@@ -293,7 +293,8 @@ impl CancellationToken {
     /// [`cancelled`](Self::cancelled), do not count.
     ///
     /// Whoever awaits this while holding such an adapter, one that was never polled included, waits for ever: the
-    /// adapter drops its source when it is polled or dropped.
+    /// adapter drops its source when it is polled or dropped. What is made with the token after it has settled is
+    /// waited for by those who ask then, and by no one who has waited already.
     ///
     /// # Cancel safety
     ///
@@ -350,7 +351,7 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, or in one that was built without `enable_time`.
+    /// Outside of a tokio runtime. Where a timer is needed, also in one that was built without `enable_time`.
     ///
     /// # Examples
     ///

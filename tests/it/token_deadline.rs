@@ -166,8 +166,12 @@ const LOOKS: [(&str, Look); 15] = [
 
 /// D2 and D4: what is looked at is a thread that never yields to its runtime, so that no timer runs.
 fn check_looks(phase: Duration, timeout: Duration) {
-    for (make_name, make) in MAKES {
-        for (look_name, look) in LOOKS {
+    for (n, (make_name, make)) in MAKES.into_iter().enumerate() {
+        for (m, (look_name, look)) in LOOKS.into_iter().enumerate() {
+            // Miri is slow.
+            if cfg!(miri) && n != m % MAKES.len() {
+                continue;
+            }
             let case =
                 format!("{make_name}, {look_name}, {timeout:?} from {phase:?} after the start");
             let at = Instant::now() + timeout;
@@ -554,6 +558,34 @@ async fn a_deadline_in_a_hundred_years_is_waited_for() {
     }
 }
 
+/// The farthest that the clock can count to.
+fn farthest() -> Instant {
+    let mut at = Instant::now();
+    let mut by = Duration::MAX;
+    while by > Duration::ZERO {
+        match at.checked_add(by) {
+            Some(later) => at = later,
+            None => by /= 2,
+        }
+    }
+    at
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_farthest_deadline_of_all_is_never_over_and_no_panic() {
+    let at = farthest();
+    for token in [
+        CancellationToken::with_deadline(at),
+        CancellationToken::new().child_with_timeout(at - Instant::now()),
+    ] {
+        tick(SECOND);
+        assert!(!token.is_cancelled());
+        assert!(token.cancel_with("by hand"));
+    }
+    let mut stream = stream::pending::<u8>().with_deadline(at);
+    assert!(next(pin!(&mut stream)).is_pending());
+}
+
 // D4.
 
 /// Whichever of the two is the first parent.
@@ -636,6 +668,19 @@ async fn a_deadline_over_a_tower_of_diamonds_is_seen_and_tells() {
         assert_eq!(wakes.count(), 1);
         assert!(is_exceeded(&top));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_beside_a_tower_of_diamonds_looks_through_it_once() {
+    let levels = if cfg!(miri) { 10 } else { 40 };
+    let top = (0..levels).fold(CancellationToken::with_timeout(SECOND), |below, _| {
+        CancellationToken::linked([below.child_token(), below.child_token()])
+    });
+    let other = CancellationToken::new();
+    let linked = CancellationToken::linked([&top, &other]);
+    assert!(other.cancel_with("other"));
+    assert_eq!(reason(&linked).unwrap(), "other");
+    assert!(!top.is_cancelled());
 }
 
 #[tokio::test(start_paused = true)]
@@ -1016,6 +1061,28 @@ async fn while_a_callback_of_an_ancestor_runs_the_tokens_with_a_deadline_below_r
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_was_seen_to_be_cancelled_before_its_deadline_has_not_exceeded_it() {
+    let parent = CancellationToken::new();
+    let place = Arc::new(Mutex::new(None::<CancellationToken>));
+    let seen = Arc::new(Mutex::new(None));
+    parent
+        .on_cancel({
+            let (place, seen) = (Arc::clone(&place), Arc::clone(&seen));
+            move |_| {
+                let child = place.lock().unwrap().take().unwrap();
+                assert!(child.is_cancelled());
+                tick(2 * SECOND);
+                *seen.lock().unwrap() = reason(&child);
+            }
+        })
+        .detach();
+    let child = parent.child_with_timeout(SECOND);
+    *place.lock().unwrap() = Some(child);
+    parent.cancel_with("parent");
+    assert_eq!(seen.lock().unwrap().as_deref(), Some("parent"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_the_handles_above_cuts_nothing() {
     for (name, make) in MAKES {
         let leaf = make(Instant::now() + SECOND).child_token().child_token();
@@ -1337,7 +1404,7 @@ fn lateness(mut stream: BoxStream<'static, ()>, deadline: Instant) -> (Duration,
 async fn an_always_ready_source_at_a_steady_pace_is_at_most_a_millisecond_late() {
     let paces = [777, 15_625, 33_333, 999_999, 1_000_001, 7_000_000];
     // Miri is slow.
-    let paces = if cfg!(miri) { &paces[2..] } else { &paces };
+    let paces = if cfg!(miri) { &paces[3..5] } else { &paces };
     for pace in paces.iter().copied().map(Duration::from_nanos) {
         for length in [MILLISECOND, 3 * MILLISECOND / 2, 10 * MILLISECOND] {
             for (name, stop) in STOPS {
@@ -1365,7 +1432,7 @@ async fn an_always_ready_source_at_a_steady_pace_is_at_most_a_millisecond_late()
 async fn after_a_sudden_slow_down_at_most_64_items_come_late() {
     let rows = [0, 1, 10, 63, 64, 65, 1000, 1023, 1024, 1025, 3000];
     // Miri is slow.
-    let rows = if cfg!(miri) { &rows[..6] } else { &rows };
+    let rows = if cfg!(miri) { &rows[2..4] } else { &rows };
     for &fast in rows {
         for (name, stop) in STOPS {
             let mut items = 0;
@@ -1470,7 +1537,9 @@ async fn the_poll_after_a_yield_for_fairness_is_exact() {
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_awaits_between_two_items_is_stopped_at_its_next_poll() {
     for (name, stop) in STOPS {
-        for row in [0, 1, 2, 10, 33, 63, 64, 65, 200] {
+        let rows = [0, 1, 63, 64, 65, 2, 10, 33, 200];
+        // Miri is slow.
+        for &row in &rows[..if cfg!(miri) { 3 } else { rows.len() }] {
             let mut stream = stop(stream::repeat(()).boxed(), Instant::now() + SECOND);
             for _ in 0..row {
                 assert_eq!(stream.next().await, Some(()), "{name}");
