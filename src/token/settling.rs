@@ -20,7 +20,8 @@ use std::{
 
 /// How many hold a source under this node, itself and its descendants, and whether somebody waits for the last.
 ///
-/// Everyone counts in all nodes on the way up: no more steps than the first wait takes, and none that can fail.
+/// Everyone counts in all nodes on the way up: there is no step of that which could fail, or would have to wait. (So
+/// many that they reached the bit of `AWAITED` would not fit into memory.)
 pub(super) struct Settling {
     // ORDERING: `Release` where it is counted down, `Acquire` where it is read, by who waits or by who tells them:
     // whoever learns that nobody is left sees what everybody did before, the last drop included. `Relaxed` where it is
