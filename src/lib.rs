@@ -7,6 +7,9 @@ mod stop_reason;
 mod token;
 
 pub mod signal;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 
 mod future;
 mod generator;

@@ -9,6 +9,7 @@ mod model;
 mod on_cancel;
 mod residue;
 mod run_until_cancelled;
+mod script;
 mod settled;
 mod signal;
 mod stop_reason;
