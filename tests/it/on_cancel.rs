@@ -711,6 +711,7 @@ impl Drop for PanicsOnDrop {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it leaks on purpose")]
 fn a_second_panic_whose_payload_panics_when_dropped_changes_nothing() {
     let token = CancellationToken::new();
     let told = Told::new();
@@ -722,6 +723,7 @@ fn a_second_panic_whose_payload_panics_when_dropped_changes_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it leaks on purpose")]
 fn a_payload_that_panics_when_dropped_does_not_throw_into_an_unwinding() {
     let token = CancellationToken::new();
     let told = Told::new();

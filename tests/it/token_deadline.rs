@@ -924,6 +924,7 @@ async fn the_timer_of_a_token_made_in_a_task_that_has_spent_its_budget_tells_all
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(miri, ignore = "it leaks on purpose")]
 async fn a_timer_survives_panicking_wakers_and_callbacks_and_tells_the_others() {
     struct Panics;
 
@@ -973,6 +974,7 @@ async fn a_timer_survives_panicking_wakers_and_callbacks_and_tells_the_others() 
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(miri, ignore = "it leaks on purpose")]
 async fn the_first_panic_whose_payload_panics_when_dropped_ends_with_the_timer() {
     struct PanicsOnDrop;
 
