@@ -142,7 +142,11 @@ impl Signal for Deadline {
             return self.provide_bell(next_look);
         }
         if !is_set {
-            require_runtime();
+            // At the first poll, so that the mistake shows before the day when the source is slow.
+            require_runtime(
+                "a stream with a deadline must be polled from the context of a Tokio 1.x runtime. Poll it in \
+                 `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
+            );
         }
         next_look
     }
@@ -200,17 +204,16 @@ impl Pace {
     }
 }
 
-/// Checked at the first poll, so that the mistake shows before the day when the source is slow.
-fn require_runtime() {
+#[track_caller]
+pub(crate) fn require_runtime(mistake: &str) {
     assert!(
         Handle::try_current().is_ok(),
-        "there is no runtime for the timer: a stream with a deadline must be polled from the context of a Tokio 1.x \
-         runtime. Poll it in `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
+        "there is no runtime for the timer: {mistake}",
     );
 }
 
 /// The same point in time, unless it is so late that tokio, which rounds up to a millisecond, would panic.
-pub(crate) fn within_reach(at: Instant) -> Instant {
+fn within_reach(at: Instant) -> Instant {
     const MILLISECOND: Duration = Duration::from_millis(1);
     match at.checked_add(MILLISECOND) {
         Some(_) => at,
@@ -220,7 +223,7 @@ pub(crate) fn within_reach(at: Instant) -> Instant {
 
 /// A `Sleep` that is polled once for each waker.
 #[pin_project]
-struct Timer {
+pub(crate) struct Timer {
     at: Instant,
     #[pin]
     sleep: Sleep,
@@ -229,7 +232,8 @@ struct Timer {
 }
 
 impl Timer {
-    fn new(at: Instant) -> Self {
+    #[track_caller]
+    pub(crate) fn new(at: Instant) -> Self {
         Self {
             at,
             sleep: sleep_until(within_reach(at)),
@@ -244,12 +248,12 @@ impl Timer {
             && !self.sleep.is_elapsed()
     }
 
-    fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
+    pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
         let this = self.project();
         let clone = waker.clone();
         let id = WakerId::kept_by(&clone, waker);
         *this.registered = Some((clone, id));
-        // A spent budget would leave the timer unregistered, and is no business of the stream's.
+        // A spent budget would leave the timer unregistered, and is no business of its owner's.
         pin!(unconstrained(this.sleep)).poll(&mut Context::from_waker(waker))
     }
 }

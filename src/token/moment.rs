@@ -1,7 +1,7 @@
 //! The only file of the tree that knows whether there is a clock.
 
 #[cfg(feature = "tokio")]
-pub(super) use timed::Timer;
+pub(super) use timed::{Timer, require_runtime, set_timer};
 #[cfg(feature = "tokio")]
 pub(super) use tokio::time::Instant as Moment;
 
@@ -37,46 +37,33 @@ mod timed {
         super::{first_panic::discard, tree::Node},
         Moment, is_over,
     };
-    use crate::{StopReason, clock::within_reach};
+    use crate::{StopReason, clock};
     use std::{
-        future::Future,
         panic::{AssertUnwindSafe, catch_unwind},
-        pin::{Pin, pin},
+        pin::Pin,
         sync::{Arc, Weak},
-        task::{Context, Wake, Waker},
-    };
-    use tokio::{
-        runtime::Handle,
-        task::unconstrained,
-        time::{Sleep, sleep_until},
+        task::{Wake, Waker},
     };
 
-    /// Cancels a node when its time is over. Dropping it releases the timer of the runtime.
-    ///
-    /// No task of its own: the timer's wake-up is the cancel.
-    pub(in super::super) struct Timer {
-        _sleep: Pin<Box<Sleep>>,
+    /// Dropping it releases the timer of the runtime.
+    pub(in super::super) type Timer = Pin<Box<clock::Timer>>;
+
+    #[track_caller]
+    pub(in super::super) fn require_runtime() {
+        clock::require_runtime(
+            "a token with a deadline must be made in the context of a Tokio 1.x runtime. Make it in \
+             `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` meanwhile",
+        );
     }
 
-    impl Timer {
-        #[track_caller]
-        pub(in super::super) fn require_runtime() {
-            assert!(
-                Handle::try_current().is_ok(),
-                "there is no runtime for the timer: a token with a deadline must be made in the context of a Tokio \
-                 1.x runtime. Make it in `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` \
-                 meanwhile",
-            );
-        }
-
-        #[track_caller]
-        pub(in super::super) fn set(at: Moment, node: Weak<Node>) -> Self {
-            let mut sleep = Box::pin(sleep_until(within_reach(at)));
-            let waker = Waker::from(Arc::new(Alarm { at, node }));
-            // A spent budget would leave the timer unregistered. If it is over by now, whoever looks sees it.
-            let _ = pin!(unconstrained(sleep.as_mut())).poll(&mut Context::from_waker(&waker));
-            Self { _sleep: sleep }
-        }
+    /// Cancels a node when its time is over. No task of its own: the timer's wake-up is the cancel.
+    #[track_caller]
+    pub(in super::super) fn set_timer(at: Moment, node: Weak<Node>) -> Timer {
+        let mut timer = Box::pin(clock::Timer::new(at));
+        let waker = Waker::from(Arc::new(Alarm { at, node }));
+        // If it is over by now, whoever looks sees it.
+        let _ = timer.as_mut().poll(&waker);
+        timer
     }
 
     struct Alarm {

@@ -158,7 +158,7 @@ impl Node {
     #[cfg(feature = "tokio")]
     #[track_caller]
     pub(super) fn with_deadline(parent: Option<&Arc<Self>>, at: Option<Moment>) -> Arc<Self> {
-        Timer::require_runtime();
+        moment::require_runtime();
         let parents_deadline = parent.and_then(|parent| parent.deadline());
         let at = at.filter(|at| parents_deadline.is_none_or(|earlier| *at < earlier));
         let Some(at) = at else {
@@ -171,7 +171,7 @@ impl Node {
             let verdict = inherited.unwrap_or_else(|| Verdict::new(StopReason::DeadlineExceeded));
             drop(node.settle(&mut node.lock(), &verdict));
         } else {
-            let timer = Timer::set(at, Arc::downgrade(&node));
+            let timer = moment::set_timer(at, Arc::downgrade(&node));
             // What comes back is dropped: where a parent is cancelled, the node needs no timer.
             drop(node.add(Listener::Timer(timer)));
         }
