@@ -169,7 +169,7 @@ impl Node {
             // It cannot have been before the node was: a parent that is cancelled already was first.
             let inherited = parent.and_then(|parent| parent.verdict());
             let verdict = inherited.unwrap_or_else(|| Verdict::new(StopReason::DeadlineExceeded));
-            drop(node.settle(&mut node.lock(), &verdict));
+            drop(node.give(&mut node.lock(), &verdict));
         } else {
             let timer = moment::set_timer(at, Arc::downgrade(&node));
             // What comes back is dropped: where a parent is cancelled, the node needs no timer.
@@ -335,7 +335,7 @@ impl Node {
             .chain(self.expiry())
             .min_by_key(|verdict| (verdict.at, verdict.order));
         if let Some(verdict) = earliest {
-            drop(self.settle(&mut self.lock(), &verdict));
+            drop(self.give(&mut self.lock(), &verdict));
         }
     }
 
@@ -362,12 +362,12 @@ impl Node {
     /// Gives `verdict` unless there is one already, and takes the listeners.
     fn close(&self, verdict: &Arc<Verdict>) -> (bool, Arc<Verdict>, Taken<Listener>) {
         let mut guarded = self.lock();
-        let (won, in_force) = self.settle(&mut guarded, verdict);
+        let (won, in_force) = self.give(&mut guarded, verdict);
         (won, in_force, guarded.listeners.take())
     }
 
     /// Gives `verdict` unless there is one already; whether it did, and the verdict in force.
-    fn settle(&self, guarded: &mut Guarded, verdict: &Arc<Verdict>) -> (bool, Arc<Verdict>) {
+    fn give(&self, guarded: &mut Guarded, verdict: &Arc<Verdict>) -> (bool, Arc<Verdict>) {
         if let Some(earlier) = &guarded.verdict {
             return (false, Arc::clone(earlier));
         }
