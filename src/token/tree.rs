@@ -297,8 +297,7 @@ impl Node {
     /// The verdict, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
     pub(super) fn verdict(self: &Arc<Self>) -> Option<Arc<Verdict>> {
         // The way up is only noted, on the heap, once there is something to bring down.
-        let is_cancelled = self.is_known_cancelled() || self.is_over();
-        is_cancelled.then(|| self.fix()).flatten()
+        self.is_cancelled().then(|| self.fix()).flatten()
     }
 
     /// Brings the verdicts down, from the top, to each node what those above it really have: invariant 2.
