@@ -139,12 +139,9 @@ impl Node {
     }
 
     /// A child of all of them.
-    pub(super) fn linked(parents: Vec<&Arc<Self>>) -> Arc<Self> {
+    pub(super) fn linked(mut parents: Vec<&Arc<Self>>) -> Arc<Self> {
         let mut seen = BTreeSet::new();
-        let parents: Vec<_> = parents
-            .into_iter()
-            .filter(|parent| seen.insert(Arc::as_ptr(parent)))
-            .collect();
+        parents.retain(|parent| seen.insert(Arc::as_ptr(parent)));
         match parents[..] {
             [] => return Self::root(),
             [parent] => return parent.child(),
