@@ -132,7 +132,7 @@ impl Node {
         // Without the lock, as is the drop of the earlier one: they may run anything.
         let waker = waker.clone();
         let mut guarded = self.lock();
-        let settlers = guarded.settlers.get_or_insert_with(Box::default);
+        let settlers = guarded.settlers.get_or_insert_default();
         let replaced = match seat {
             // Told: that moment has been, whoever holds something since.
             Some(seat) if seat.generation != settlers.generation => {
