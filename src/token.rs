@@ -154,7 +154,8 @@ impl CancellationToken {
 
     /// Why this token is cancelled, if it is.
     ///
-    /// The answer never changes. It is the reason of the nearest cancelled ancestor at the first look.
+    /// It is this token's own reason, or else that of the nearest cancelled ancestor: of several parents, that of the
+    /// one that was cancelled first. Once there is an answer it never changes.
     pub fn stop_reason(&self) -> Option<StopReason> {
         let verdict = self.node.verdict()?;
         Some(verdict.reason.clone())

@@ -38,7 +38,8 @@ impl Registration {
     /// Unregisters the callback, and says whether it came in time.
     ///
     /// `true`: the callback has not run, never will, and has been dropped. `false`: a cancel came before. The callback
-    /// has run, is running on another thread, or is the next in line there. That this does not wait for.
+    /// has run, is running, or is still in that cancel's line, and this does not wait for it. So an earlier callback of
+    /// the same token is too late to call it off.
     pub fn unregister(mut self) -> bool {
         self.leave()
     }
