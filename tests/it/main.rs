@@ -10,6 +10,7 @@ mod on_cancel;
 mod residue;
 mod run_until_cancelled;
 mod script;
+mod sequences;
 mod settled;
 mod signal;
 mod stop_reason;

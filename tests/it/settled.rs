@@ -1,6 +1,9 @@
 //! `settled` and `cancel_and_settle`: who counts, until when, and who is told.
 
-use crate::support::{Moment, Source, Wakes, panic_of, scripts};
+use crate::{
+    sequences::sequences,
+    support::{Moment, Source, Wakes, panic_of, scripts},
+};
 use futures::{
     Stream, StreamExt,
     executor::block_on,
@@ -1233,15 +1236,9 @@ fn every_short_story_of_who_holds_and_who_waits_goes_as_a_simple_model_says() {
     ];
     let length = if cfg!(miri) { 1 } else { 4 };
     for beginning in beginnings {
-        let mut stories = vec![beginning.to_vec()];
-        for _ in 0..length {
-            stories.iter().for_each(|story| check_story(story));
-            stories = stories
-                .iter()
-                .flat_map(|story| steps.iter().map(|step| [&story[..], &[*step]].concat()))
-                .collect();
+        for rest in sequences(&steps, length) {
+            check_story(&[beginning, &rest].concat());
         }
-        stories.iter().for_each(|story| check_story(story));
     }
 }
 
