@@ -1,3 +1,4 @@
+use super::probe::nth_letter;
 use std::{
     error::Error,
     fmt::{self, Display, Formatter, Write},
@@ -70,7 +71,7 @@ impl Step {
         }
     }
 
-    fn letter(self) -> char {
+    pub(super) fn letter(self) -> char {
         match self {
             Self::Pending => '-',
             Self::Never => '~',
@@ -136,6 +137,28 @@ impl Script {
                 .collect();
             std::mem::replace(&mut layer, longer)
         })
+    }
+
+    /// So many items, one after the other, and no end.
+    pub(super) fn items(items: usize) -> Self {
+        Self::from_steps(vec![Step::Item('a'); items])
+    }
+
+    /// Nothing but the last of them may be a last letter.
+    pub(super) fn from_steps(steps: Vec<Step>) -> Self {
+        Self { steps }
+    }
+
+    /// The same with `a` for its first item, `b` for its second: so that they can be told apart.
+    pub(super) fn relabelled(mut self) -> Self {
+        let mut items = 0;
+        for step in &mut self.steps {
+            if let Step::Item(letter) = step {
+                *letter = nth_letter(items);
+                items += 1;
+            }
+        }
+        self
     }
 
     /// Whether something may still come.

@@ -3,6 +3,7 @@
 
 mod depth;
 mod generator;
+mod kit;
 mod laws;
 mod linked;
 mod model;

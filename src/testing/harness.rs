@@ -1,0 +1,451 @@
+use super::{
+    Event, Letter, Output, Record, Source, Stop, StopPoint, Stoppable, View, clock::Clock,
+    probe::nth_letter,
+};
+use crate::StopReason;
+use futures_core::Stream;
+use std::{
+    any::Any,
+    fmt::{self, Debug, Formatter},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+#[cfg(feature = "tokio")]
+use {super::clock::tick, std::time::Duration};
+
+/// Drives a stream by hand: no executor, no sleep, no wall clock.
+///
+/// Polls, wake-ups, the stop and the clock come one at a time, when the test says so. A stream that hangs is a panic
+/// with a diagram of the run, not a test that never ends.
+///
+/// With the feature `tokio` the stream finds itself in a runtime whose clock is paused, so that its timers and tasks
+/// work; they get their turn in [`run`](Self::run), [`stop`](Self::stop) and [`advance`](Self::advance). It is called
+/// from a plain `#[test]`.
+///
+/// # Examples
+///
+/// ```
+/// use std::task::Poll;
+/// use stopcock::{CancelStreamExt, testing::Harness};
+///
+/// let mut harness = Harness::scripted("a-b|", |source, stop| {
+///     source.take_until_cancelled(stop.token())
+/// });
+/// assert_eq!(harness.poll(), Poll::Ready(Some('a')));
+/// assert_eq!(harness.poll(), Poll::Pending);
+/// assert_eq!(harness.wakes(), 0);
+/// harness.stop();
+/// assert_eq!(harness.wakes(), 1);
+/// assert_eq!(harness.poll(), Poll::Ready(None));
+/// assert_eq!(harness.record().to_string(), "\
+/// source   a-..
+/// stop     ..X.
+/// woken    ..w.
+/// output   a-.|
+/// dropped  ...D");
+/// ```
+pub struct Harness<S: Stream + ?Sized> {
+    /// Gone once it is dropped.
+    stream: Option<Pin<Box<S>>>,
+    record: Record,
+    stop: Stop,
+    letter: fn(&S::Item, usize) -> Option<char>,
+    outcome: fn(&S) -> Outcome,
+    /// All that it brought: the last one is the one in use.
+    wakers: Vec<Brought>,
+    /// How often the waker in use had been woken when the last poll began.
+    wakes_before: usize,
+    polls: usize,
+    items: usize,
+    /// How many items came since the last `Pending`.
+    row: usize,
+    budget: usize,
+    last: Option<Output>,
+    clock: Clock,
+}
+
+/// Whether a stream is terminated, and why it was stopped, if it can say so.
+pub(super) type Outcome = Option<(bool, Option<StopReason>)>;
+
+/// What a poll panicked with.
+pub(super) type Panic = Box<dyn Any + Send>;
+
+/// How many polls a stream has got for each call of [`Harness::run`], unless it is told otherwise.
+const BUDGET: usize = 10_000;
+
+impl<S: Stream> Harness<S> {
+    /// Drives the stream that `make` makes. In diagrams its items are `a`, `b`, `c` and so on.
+    ///
+    /// # Panics
+    ///
+    /// Inside of a tokio runtime: it has one of its own.
+    #[track_caller]
+    pub fn new(make: impl FnOnce(Stop) -> S) -> Self {
+        Self::build(
+            Clock::new(),
+            StopPoint::ByHand,
+            |stop, _| Box::pin(make(stop)),
+            |_, n| Some(nth_letter(n)),
+            |_| None,
+        )
+    }
+
+    /// Drives the stream that `wrap` makes of a source with this script, whose `-` lasts until
+    /// [`wake_source`](Self::wake_source) or [`run`](Self::run).
+    ///
+    /// # Panics
+    ///
+    /// If that is no script, or inside of a tokio runtime.
+    #[track_caller]
+    pub fn scripted(script: &str, wrap: impl FnOnce(Source, Stop) -> S) -> Self
+    where
+        S::Item: Letter,
+    {
+        let source = Source::new(script).by_hand();
+        Self::build(
+            Clock::new(),
+            StopPoint::ByHand,
+            |stop, record| Box::pin(wrap(source.recorded_in(record), stop)),
+            |item, _| item.letter(),
+            |_| None,
+        )
+    }
+
+    /// Writes down as well whether the stream says that it is terminated, and why.
+    #[must_use]
+    pub fn with_outcome(mut self) -> Self
+    where
+        S: Stoppable,
+    {
+        self.outcome = |stream| Some((stream.is_terminated(), stream.stop_reason().cloned()));
+        self
+    }
+}
+
+impl<S: Stream + ?Sized> Harness<S> {
+    pub(super) fn build(
+        clock: Clock,
+        at: StopPoint,
+        make: impl FnOnce(Stop, &Record) -> Pin<Box<S>>,
+        letter: fn(&S::Item, usize) -> Option<char>,
+        outcome: fn(&S) -> Outcome,
+    ) -> Self {
+        let record = Record::default();
+        let stop = Stop::new(at, &record);
+        let stream = {
+            let _context = clock.enter();
+            stop.reached(StopPoint::AtBirth);
+            make(stop.clone(), &record)
+        };
+        let mut harness = Self {
+            stream: Some(stream),
+            record,
+            stop,
+            letter,
+            outcome,
+            wakers: Vec::new(),
+            wakes_before: 0,
+            polls: 0,
+            items: 0,
+            row: 0,
+            budget: BUDGET,
+            last: None,
+            clock,
+        };
+        harness.change_waker();
+        harness.see();
+        harness
+    }
+
+    /// Gives the stream so many polls for each call of [`run`](Self::run), in place of 10,000.
+    #[must_use]
+    pub fn with_budget(mut self, polls: usize) -> Self {
+        self.budget = polls;
+        self
+    }
+
+    /// Polls the stream once.
+    ///
+    /// # Panics
+    ///
+    /// If the poll does, or if the stream has been dropped.
+    #[track_caller]
+    pub fn poll(&mut self) -> Poll<Option<S::Item>> {
+        self.try_poll().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Polls the stream as an executor does, for as long as it is ready or has been woken, and answers what it gave.
+    /// Then it is over, or waits.
+    ///
+    /// A source that waits in a `-` is woken; timers that are over fire, but time does not go on.
+    ///
+    /// # Panics
+    ///
+    /// If a poll does, or after more than 10,000 polls, or [as many as it was given](Self::with_budget): with a
+    /// diagram of its last ones.
+    #[track_caller]
+    pub fn run(&mut self) -> Vec<S::Item> {
+        let mut items = Vec::new();
+        for _ in 0..self.budget {
+            match self.poll() {
+                Poll::Ready(Some(item)) => items.push(item),
+                Poll::Ready(None) => return items,
+                Poll::Pending if self.wait() && self.is_woken() => {}
+                Poll::Pending => return items,
+            }
+        }
+        panic!(
+            "the stream has spent its budget of {} polls, and is neither over nor does it wait\n\n{}\n",
+            self.budget, self.record
+        );
+    }
+
+    /// Fires the stop.
+    pub fn stop(&mut self) {
+        let clock = self.clock.clone();
+        let _context = clock.enter();
+        self.stop.fire();
+        clock.turn();
+        self.see();
+    }
+
+    /// Moves the clock, then lets timers fire and tasks run.
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    pub fn advance(&mut self, by: Duration) {
+        let clock = self.clock.clone();
+        let _context = clock.enter();
+        tick(by);
+        self.stop.look();
+        clock.turn();
+        self.see();
+    }
+
+    /// Ends the `-` in which the source waits, and says whether it did wait.
+    pub fn wake_source(&mut self) -> bool {
+        let _context = self.clock.enter();
+        self.record.wake()
+    }
+
+    /// Moves the stream to another waker, as to another task: from the next poll on.
+    pub fn change_waker(&mut self) {
+        let hand = Arc::new(HandWaker {
+            number: AtomicUsize::new(0),
+            wakes: AtomicUsize::new(0),
+            stop: self.stop.clone(),
+            record: self.record.clone(),
+        });
+        let waker = Waker::from(Arc::clone(&hand));
+        let number = self.record.number(&waker);
+        hand.number.store(number, SeqCst);
+        self.wakers.push(Brought { hand, waker });
+    }
+
+    /// How often the waker in use was woken.
+    pub fn wakes(&self) -> usize {
+        self.in_use().hand.wakes.load(SeqCst)
+    }
+
+    /// How often the stream was polled.
+    pub fn polls(&self) -> usize {
+        self.polls
+    }
+
+    /// Whether the last poll gave `None`.
+    pub fn is_over(&self) -> bool {
+        self.last == Some(Output::End)
+    }
+
+    /// Drops the stream.
+    ///
+    /// # Panics
+    ///
+    /// If its drop does.
+    pub fn drop_stream(&mut self) {
+        if let Err(panic) = self.try_drop_stream() {
+            resume_unwind(panic);
+        }
+    }
+
+    /// All that happened: it displays as a diagram.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The stop, to be fired from elsewhere.
+    pub fn stop_handle(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Polls the stream; if the stop is due, then after it.
+    pub(super) fn try_poll(&mut self) -> Result<Poll<Option<S::Item>>, Panic> {
+        let clock = self.clock.clone();
+        let _context = clock.enter();
+        self.stop_if_due();
+        let Some(stream) = &mut self.stream else {
+            panic!("the stream has been dropped, and cannot be polled");
+        };
+        let Some(Brought { waker, hand }) = self.wakers.last() else {
+            unreachable!("it is built with a waker");
+        };
+        self.wakes_before = hand.wakes.load(SeqCst);
+        let number = hand.number.load(SeqCst);
+        self.record.add(Event::Polled { waker: number });
+        let mut cx = Context::from_waker(waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll_next(&mut cx)));
+        let output = match &polled {
+            Ok(Poll::Pending) => Output::Pending,
+            Ok(Poll::Ready(None)) => Output::End,
+            Ok(Poll::Ready(Some(item))) => match (self.letter)(item, self.items) {
+                Some(letter) => Output::Item(letter),
+                None => Output::Stopped,
+            },
+            Err(panic) => Output::Panic(message(&**panic)),
+        };
+        self.polls += 1;
+        match output {
+            Output::Item(_) => {
+                self.items += 1;
+                self.row += 1;
+            }
+            _ => self.row = 0,
+        }
+        self.record.add(Event::Gave(output.clone()));
+        self.last = Some(output);
+        self.see();
+        polled
+    }
+
+    /// Lets happen what a pending stream may wait for, and says whether anything did.
+    pub(super) fn wait(&mut self) -> bool {
+        let clock = self.clock.clone();
+        let _context = clock.enter();
+        clock.turn();
+        let happened = self.stop_if_due() || (!self.is_woken() && self.record.wake());
+        clock.turn();
+        happened || self.is_woken()
+    }
+
+    /// Whether the last poll's waker was woken since that poll began.
+    pub(super) fn is_woken(&self) -> bool {
+        self.wakes() > self.wakes_before
+    }
+
+    pub(super) fn try_drop_stream(&mut self) -> Result<(), Panic> {
+        let clock = self.clock.clone();
+        let _context = clock.enter();
+        self.record.add(Event::Dropping);
+        let stream = self.stream.take();
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(stream)));
+        self.record.add(Event::Dropped {
+            held_wakers: self.held_wakers(),
+            fired_the_stop: self.stop.token().is_cancelled() && !self.stop.is_fired(),
+        });
+        dropped
+    }
+
+    /// Fires the stop if it is due before the next poll.
+    fn stop_if_due(&mut self) -> bool {
+        let is_due = self.stop.is_due(StopPoint::Before(self.polls));
+        if is_due {
+            self.stop.fire();
+            // An executor comes to its timers when the stream is pending. In a row of items the consumer is what
+            // waits, and short rows are those where it does not.
+            if self.row == 0 || self.row >= LONG_ROW {
+                self.clock.turn();
+            }
+            self.see();
+        }
+        is_due
+    }
+
+    fn see(&self) {
+        if let Some(stream) = &self.stream {
+            self.record.add(Event::Seen(View {
+                size_hint: stream.size_hint(),
+                outcome: (self.outcome)(stream),
+                held_wakers: self.held_wakers(),
+            }));
+        }
+    }
+
+    fn held_wakers(&self) -> usize {
+        let kept = self.record.kept();
+        let is_held = |brought: &&Brought| {
+            let number = brought.hand.number.load(SeqCst);
+            let known = 2 + usize::from(kept == Some(number));
+            Arc::strong_count(&brought.hand) > known
+        };
+        self.wakers.iter().filter(is_held).count()
+    }
+
+    fn in_use(&self) -> &Brought {
+        match self.wakers.last() {
+            Some(brought) => brought,
+            None => unreachable!("it is built with a waker"),
+        }
+    }
+}
+
+/// From so many items in a row on, the consumer waits before the stop: D6 promises a stop at the next poll then.
+pub(super) const LONG_ROW: usize = 65;
+
+/// The message of a panic.
+fn message(panic: &(dyn Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(message), _) => (*message).to_owned(),
+        (None, Some(message)) => message.clone(),
+        (None, None) => "(something else than a text)".to_owned(),
+    }
+}
+
+/// A waker that the harness brought. What is held beyond these two is held by the stream, or by what it waits for.
+struct Brought {
+    waker: Waker,
+    hand: Arc<HandWaker>,
+}
+
+struct HandWaker {
+    number: AtomicUsize,
+    wakes: AtomicUsize,
+    stop: Stop,
+    record: Record,
+}
+
+impl Wake for HandWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wakes.fetch_add(1, SeqCst);
+        let waker = self.number.load(SeqCst);
+        self.record.add(Event::Woken { waker });
+        self.stop.woken();
+    }
+}
+
+impl<S: Stream + ?Sized> Debug for Harness<S> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness")
+            .field("polls", &self.polls)
+            .field("last", &self.last)
+            .field("stop", &self.stop)
+            .field("record", &self.record)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: Stream + ?Sized> Drop for Harness<S> {
+    fn drop(&mut self) {
+        // What the stream drops may ask for the clock.
+        let _context = self.clock.enter();
+        self.stream = None;
+    }
+}

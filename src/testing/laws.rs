@@ -1,0 +1,693 @@
+//! The laws of termination, each a function that holds a stream against it.
+//!
+//! They take how to wrap a [`Source`] so that a [`Stop`] stops it, and run it by hand: over **all** scripts of up to
+//! four steps with **all** points at which it can be stopped, dropped, and moved to another waker, then over longer
+//! ones at random, the same at each run. A law that is broken is a panic that names it, with the smallest run that
+//! breaks it as a diagram, and what was expected there.
+//!
+//! | laws of | functions | all of them |
+//! |---|---|---|
+//! | any stream | [`fused`], [`size_hint`], [`wakes`], [`dropping`], [`lazy`], [`panics`] | [`check_stream`] |
+//! | one that can be stopped | [`prefix`], [`identity`], [`nothing_early`], [`nothing_late`], [`nothing_lost`], [`ends`], [`left_alone`], [`dropped_first`], [`released`], [`fair`], [`on_time`] | [`check_stop`], with those above |
+//! | one that can say why: [`Stoppable`] | [`one_outcome`], [`honest`] | [`check_all`], with those above |
+//!
+//! A stop is a token or a point in time, whichever the wrapper takes from its [`Stop`]. At a point in time a row of
+//! ready items may go on for a while, as nobody reads the clock for each item; [`on_time`] says for how long.
+
+mod verdict;
+
+use super::{
+    Letter, Plan, Record, Source, Stop, StopPoint, Stoppable, clock::Clock, plan::Wrap,
+    subject::Lettered,
+};
+use futures_core::Stream;
+use std::{
+    error::Error,
+    fmt::{self, Display, Formatter},
+};
+use verdict::{Story, Tier};
+
+/// A law of termination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Law {
+    /// [`fused`].
+    Fused,
+    /// [`size_hint`].
+    SizeHint,
+    /// [`wakes`].
+    Wakes,
+    /// [`dropping`].
+    Dropping,
+    /// [`lazy`].
+    Lazy,
+    /// [`panics`].
+    Panics,
+    /// [`prefix`].
+    Prefix,
+    /// [`identity`].
+    Identity,
+    /// [`nothing_early`].
+    NothingEarly,
+    /// [`nothing_late`].
+    NothingLate,
+    /// [`nothing_lost`].
+    NothingLost,
+    /// [`ends`].
+    Ends,
+    /// [`left_alone`].
+    LeftAlone,
+    /// [`dropped_first`].
+    DroppedFirst,
+    /// [`released`].
+    Released,
+    /// [`fair`].
+    Fair,
+    /// [`on_time`].
+    OnTime,
+    /// [`one_outcome`].
+    OneOutcome,
+    /// [`honest`].
+    Honest,
+}
+
+/// The length up to which all scripts are tried. Miri is slow.
+const STEPS: usize = if cfg!(miri) { 2 } else { 4 };
+
+/// How many longer ones are tried.
+const LONGER: u64 = if cfg!(miri) { 4 } else { 256 };
+
+impl Law {
+    /// All of them: those of any stream first, those of one that can say why it was stopped last.
+    pub const ALL: [Self; 19] = [
+        Self::Fused,
+        Self::SizeHint,
+        Self::Wakes,
+        Self::Dropping,
+        Self::Lazy,
+        Self::Panics,
+        Self::Prefix,
+        Self::Identity,
+        Self::NothingEarly,
+        Self::NothingLate,
+        Self::NothingLost,
+        Self::Ends,
+        Self::LeftAlone,
+        Self::DroppedFirst,
+        Self::Released,
+        Self::Fair,
+        Self::OnTime,
+        Self::OneOutcome,
+        Self::Honest,
+    ];
+
+    /// The name of its function.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fused => "fused",
+            Self::SizeHint => "size_hint",
+            Self::Wakes => "wakes",
+            Self::Dropping => "dropping",
+            Self::Lazy => "lazy",
+            Self::Panics => "panics",
+            Self::Prefix => "prefix",
+            Self::Identity => "identity",
+            Self::NothingEarly => "nothing_early",
+            Self::NothingLate => "nothing_late",
+            Self::NothingLost => "nothing_lost",
+            Self::Ends => "ends",
+            Self::LeftAlone => "left_alone",
+            Self::DroppedFirst => "dropped_first",
+            Self::Released => "released",
+            Self::Fair => "fair",
+            Self::OnTime => "on_time",
+            Self::OneOutcome => "one_outcome",
+            Self::Honest => "honest",
+        }
+    }
+
+    /// The law in a sentence.
+    pub fn statement(self) -> &'static str {
+        match self {
+            Self::Fused => "after the end there is nothing but the end",
+            Self::SizeHint => "the size hint is true at every moment",
+            Self::Wakes => "whoever waits for a pending stream is woken, at the latest waker",
+            Self::Dropping => "dropping the stream drops the source, and leaves nothing behind",
+            Self::Lazy => "the source is polled only while the stream is, and for one item at most",
+            Self::Panics => "a panic passes through once, then the stream is over",
+            Self::Prefix => "what comes out is a prefix of the source, in order",
+            Self::Identity => "a stop that is never fired changes nothing",
+            Self::NothingEarly => "nothing ends it but its source and the stop",
+            Self::NothingLate => "a poll that begins after the stop gives no item",
+            Self::NothingLost => "an item that was taken from the source is handed on",
+            Self::Ends => "a poll that begins after the stop ends it",
+            Self::LeftAlone => "after the stop or its end the source is never polled",
+            Self::DroppedFirst => "the source is dropped before the end is told",
+            Self::Released => "after the end nobody holds a waker of the stream",
+            Self::Fair => "a source that is always ready is pending after 1024 items in a row",
+            Self::OnTime => "a row of ready items ends soon after its deadline",
+            Self::OneOutcome => {
+                "there is a reason if it was stopped, none if it ended, and it stays"
+            }
+            Self::Honest => "the reason is the one it was stopped for",
+        }
+    }
+
+    /// Whether it is about points in time only.
+    pub fn is_of_time(self) -> bool {
+        self == Self::OnTime
+    }
+
+    fn tier(self) -> Tier {
+        match self {
+            Self::Fused
+            | Self::SizeHint
+            | Self::Wakes
+            | Self::Dropping
+            | Self::Lazy
+            | Self::Panics => Tier::Stream,
+            Self::OneOutcome | Self::Honest => Tier::Stoppable,
+            _ => Tier::Stopped,
+        }
+    }
+}
+
+impl Display for Law {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A law that a stream breaks, and how.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    law: Law,
+    plan: Plan,
+    record: Record,
+    expected: String,
+}
+
+impl Broken {
+    /// Which one it is.
+    pub fn law(&self) -> Law {
+        self.law
+    }
+
+    /// The smallest plan that was found to break it.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What happened then.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+impl Display for Broken {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            law,
+            plan,
+            record,
+            expected,
+        } = self;
+        writeln!(f, "the law `{law}` is broken: {}\n", law.statement())?;
+        for line in record.to_string().lines() {
+            writeln!(f, "    {line}")?;
+        }
+        writeln!(f, "\n{plan}")?;
+        write!(f, "expected {expected}")
+    }
+}
+
+impl Error for Broken {}
+
+/// What became of each law.
+#[derive(Clone, Debug)]
+#[must_use = "it says which laws are broken"]
+pub struct Report {
+    held: Vec<Law>,
+    broken: Vec<Broken>,
+}
+
+impl Report {
+    /// The laws that hold.
+    pub fn held(&self) -> &[Law] {
+        &self.held
+    }
+
+    /// The laws that are broken.
+    pub fn broken(&self) -> &[Broken] {
+        &self.broken
+    }
+
+    #[track_caller]
+    fn assert(&self) {
+        if let [first, others @ ..] = self.broken.as_slice() {
+            let mut told = first.to_string();
+            for broken in others {
+                told.push_str("\n\n");
+                told.push_str(&broken.to_string());
+            }
+            panic!("{told}\n");
+        }
+    }
+}
+
+/// Holds a stream against some laws.
+fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
+    let clock = Clock::new();
+    let is_timed = Plan::new("".parse().expect("a script"), StopPoint::Never)
+        .play(&clock, wrap)
+        .is_timed;
+    let mut held: Vec<Law> = laws
+        .iter()
+        .copied()
+        .filter(|law| is_timed || !law.is_of_time())
+        .collect();
+    let mut broken = Vec::new();
+    let paced = Plan::paced().filter(|_| is_timed);
+    let plans = Plan::all(STEPS)
+        .chain(Plan::always_ready())
+        .chain(paced)
+        .chain((0..LONGER).map(Plan::random))
+        .filter(|plan| tier != Tier::Stream || plan.stop == StopPoint::Never);
+    for plan in plans {
+        if held.is_empty() {
+            break;
+        }
+        let run = plan.play(&clock, wrap);
+        let story = Story::new(&plan, tier, &run);
+        held.retain(|law| match story.check(*law) {
+            Ok(()) => true,
+            Err(_) => {
+                broken.push(smallest(*law, tier, plan.clone(), &clock, wrap));
+                false
+            }
+        });
+    }
+    Report { held, broken }
+}
+
+/// Makes a plan that breaks a law simpler, for as long as it does.
+fn smallest(law: Law, tier: Tier, plan: Plan, clock: &Clock, wrap: Wrap<'_>) -> Broken {
+    let check = |plan: Plan| {
+        let run = plan.play(clock, wrap);
+        let expected = Story::new(&plan, tier, &run).check(law).err()?;
+        Some(Broken {
+            law,
+            plan,
+            record: run.record,
+            expected,
+        })
+    };
+    let Some(mut found) = check(plan) else {
+        panic!(
+            "the law `{law}` is broken, but not if the same is done again: the stream depends on something else"
+        );
+    };
+    loop {
+        let simpler = found.plan.simpler().find_map(check);
+        match simpler {
+            Some(simpler) => found = simpler,
+            None => return found,
+        }
+    }
+}
+
+fn report_of<S>(laws: &[Law], tier: Tier, wrap: impl Fn(Source, Stop) -> S) -> Report
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    examine(laws, tier, &|source, stop| {
+        Box::pin(Lettered::new(wrap(source, stop)))
+    })
+}
+
+fn laws_of(tier: Tier) -> Vec<Law> {
+    let all = Law::ALL.into_iter();
+    all.filter(|law| law.tier() <= tier).collect()
+}
+
+fn report_of_stoppable<S>(laws: &[Law], wrap: impl Fn(Source, Stop) -> S) -> Report
+where
+    S: Stoppable,
+    S::Item: Letter,
+{
+    examine(laws, Tier::Stoppable, &|source, stop| {
+        Box::pin(Lettered::stoppable(wrap(source, stop)))
+    })
+}
+
+/// Holds a stream against the laws of any stream.
+///
+/// # Panics
+///
+/// If one is broken.
+#[track_caller]
+pub fn check_stream<S>(wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&laws_of(Tier::Stream), Tier::Stream, |source, _| {
+        wrap(source)
+    })
+    .assert();
+}
+
+/// Holds a stream that can be stopped against all laws but those of its reason.
+///
+/// # Panics
+///
+/// If one is broken.
+#[track_caller]
+pub fn check_stop<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_stop(wrap).assert();
+}
+
+/// Holds a stream that can be stopped, and can say why, against all laws.
+///
+/// # Panics
+///
+/// If one is broken.
+///
+/// # Examples
+///
+/// ```
+/// use stopcock::{CancelStreamExt, testing::laws};
+///
+/// laws::check_all(|source, stop| source.take_until_cancelled(stop.token()));
+/// laws::check_all(|source, stop| source.with_deadline(stop.deadline()));
+/// ```
+#[track_caller]
+pub fn check_all<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stoppable,
+    S::Item: Letter,
+{
+    report_all(wrap).assert();
+}
+
+/// As [`check_stop`], without a panic: for a table.
+pub fn report_stop<S>(wrap: impl Fn(Source, Stop) -> S) -> Report
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&laws_of(Tier::Stopped), Tier::Stopped, wrap)
+}
+
+/// As [`check_all`], without a panic: for a table.
+pub fn report_all<S>(wrap: impl Fn(Source, Stop) -> S) -> Report
+where
+    S: Stoppable,
+    S::Item: Letter,
+{
+    report_of_stoppable(&laws_of(Tier::Stoppable), wrap)
+}
+
+/// After `None` always `None`, whatever is fired later; and `is_terminated()` says so.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn fused<S>(wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Fused], Tier::Stream, |source, _| wrap(source)).assert();
+}
+
+/// `size_hint()` is true at every moment. While the stream can be stopped its lower bound is 0; after the end it is
+/// `(0, Some(0))`.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn size_hint<S>(wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::SizeHint], Tier::Stream, |source, _| wrap(source)).assert();
+}
+
+/// Whoever got `Pending` is woken, at the waker of the latest poll: by the stop, by its source, and by the stream
+/// itself if it waits for neither.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn wakes<S>(wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Wakes], Tier::Stream, |source, _| wrap(source)).assert();
+}
+
+/// Dropping the stream drops the source there and then, leaves the stop as it was, and nobody holds a waker of it.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn dropping<S>(wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Dropping], Tier::Stream, |source, _| wrap(source)).assert();
+}
+
+/// The source is polled only while the stream is, and gives one item at most for each poll: nothing runs ahead.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn lazy<S>(wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Lazy], Tier::Stream, |source, _| wrap(source)).assert();
+}
+
+/// A panic of the source, or of its `Drop`, passes through once. Then the stream is over, and the source is not
+/// polled again.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn panics<S>(wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Panics], Tier::Stream, |source, _| wrap(source)).assert();
+}
+
+/// What comes out is a prefix of what the source would have given, in order.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn prefix<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Prefix], Tier::Stopped, wrap).assert();
+}
+
+/// A stop that is never fired changes nothing: the same items, the same polls of the source, no more wake-ups. A
+/// stream may yield after an item, for the sake of fairness.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn identity<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Identity], Tier::Stopped, wrap).assert();
+}
+
+/// Nothing ends the stream but its source and the stop. At a nanosecond before its deadline it goes on.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn nothing_early<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::NothingEarly], Tier::Stopped, wrap).assert();
+}
+
+/// A poll that begins after the stop gives no item, even if one is ready.
+///
+/// At a point in time that is so for the first poll, for any after a `Pending`, and once the consumer has waited
+/// after a row of more than 64 items.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn nothing_late<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::NothingLate], Tier::Stopped, wrap).assert();
+}
+
+/// An item that was taken from the source comes out before the end, even if the stop is fired in that poll.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn nothing_lost<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::NothingLost], Tier::Stopped, wrap).assert();
+}
+
+/// A poll that begins after the stop ends the stream: with `None`, or with the `Err` of the stop. It is not
+/// pending.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn ends<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Ends], Tier::Stopped, wrap).assert();
+}
+
+/// After the stop the source is never polled; stopped beforehand, never at all. Nor after its own end, or the
+/// stream's.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn left_alone<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::LeftAlone], Tier::Stopped, wrap).assert();
+}
+
+/// The source is dropped before `None`, or the last `Err`, is returned.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn dropped_first<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::DroppedFirst], Tier::Stopped, wrap).assert();
+}
+
+/// After the end nobody holds a waker of the stream any more: no timer, no token, no signal.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn released<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Released], Tier::Stopped, wrap).assert();
+}
+
+/// A stream over a source that is always ready is pending once after at most 1024 items in a row. That it wakes
+/// itself then is what [`wakes`] says.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn fair<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Fair], Tier::Stopped, wrap).assert();
+}
+
+/// A source that is always ready is stopped soon after its deadline, although no timer runs: within a millisecond
+/// at a steady pace, and after a sudden slow-down within 64 items. It holds for streams without a deadline.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn on_time<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::OnTime], Tier::Stopped, wrap).assert();
+}
+
+/// `stop_reason()` is `None` while the stream runs and after an end of its own, `Some` once it was stopped, and
+/// never changes.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn one_outcome<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stoppable,
+    S::Item: Letter,
+{
+    report_of_stoppable(&[Law::OneOutcome], wrap).assert();
+}
+
+/// `stop_reason()` is what it was stopped for: `Cancelled` by a token, `DeadlineExceeded` at a point in time, even
+/// if no timer ran.
+///
+/// # Panics
+///
+/// If that is not so.
+#[track_caller]
+pub fn honest<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stoppable,
+    S::Item: Letter,
+{
+    report_of_stoppable(&[Law::Honest], wrap).assert();
+}

@@ -1,0 +1,381 @@
+use super::{
+    Harness, Moment, Record, Script, Source, Step, Stop, StopPoint, clock::Clock,
+    harness::LONG_ROW, subject::Subject,
+};
+use std::{
+    fmt::{self, Display, Formatter},
+    panic::resume_unwind,
+    pin::Pin,
+    task::Poll,
+};
+
+#[cfg(feature = "tokio")]
+use {super::clock::tick, std::time::Duration, tokio::time::Instant};
+
+/// One run of a stream under test: what its source does, when it is stopped, and how it is treated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// What the source does.
+    pub script: Script,
+    /// When the stop is fired.
+    pub stop: StopPoint,
+    /// Whether each poll brings another waker.
+    pub changes_wakers: bool,
+    /// After how many polls it is dropped, if it is not over before; `None` for when it has been over for some polls.
+    pub drop_after: Option<usize>,
+    /// Whether the source panics as it is dropped.
+    pub panics_in_drop: bool,
+    /// How long the source takes for its items, where the stop is a point in time.
+    pub(super) pace: Option<Pace>,
+}
+
+/// How long each poll of the source takes, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// For how many polls it takes this long.
+    pub(super) polls: usize,
+    pub(super) nanos: u64,
+    /// How long from then on.
+    pub(super) then_nanos: u64,
+    /// How far away the deadline is before the first poll.
+    pub(super) deadline_nanos: u64,
+}
+
+/// How a plan went.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) record: Record,
+    /// Whether the stop was a point in time.
+    pub(super) is_timed: bool,
+}
+
+/// How long the scripts of random plans are at most.
+const LONGEST: usize = 40;
+
+/// How often a stream that is over is polled on.
+const POLLS_AFTER_END: usize = 3;
+
+/// How a stream is made of a source and a stop.
+pub(super) type Wrap<'a> = &'a dyn Fn(Source, Stop) -> Pin<Box<dyn Subject + 'a>>;
+
+impl Plan {
+    /// Plays a script to its end, stops at `stop`, and polls on for a while.
+    pub fn new(script: Script, stop: StopPoint) -> Self {
+        Self {
+            script,
+            stop,
+            changes_wakers: false,
+            drop_after: None,
+            panics_in_drop: false,
+            pace: None,
+        }
+    }
+
+    pub(super) fn play(&self, clock: &Clock, wrap: Wrap<'_>) -> Run {
+        let _context = clock.enter();
+        clock.align();
+        let mut is_timed = false;
+        let mut harness = Harness::build(
+            clock.clone(),
+            self.stop,
+            |stop, record| {
+                let source = self.source(&stop).recorded_in(record);
+                let subject = wrap(source, stop.clone());
+                is_timed = stop.is_timed();
+                self.come_close(&stop);
+                subject
+            },
+            |letter, _| *letter,
+            |subject| subject.outcome(),
+        );
+        // How many polls it has been over for, the one that said so included.
+        let mut over = 0;
+        for polls in 0..self.budget() {
+            if self.drop_after == Some(polls) || over > POLLS_AFTER_END {
+                break;
+            }
+            if over > 0 && self.stop != StopPoint::Never {
+                // Whatever fires later.
+                harness.stop();
+            }
+            if self.changes_wakers && polls > 0 {
+                harness.change_waker();
+            }
+            let polled = harness.try_poll();
+            let ends = matches!(polled, Ok(Poll::Ready(None)) | Err(_));
+            over += usize::from(ends || over > 0);
+            if over == 0 && matches!(polled, Ok(Poll::Pending)) && !harness.wait() {
+                break;
+            }
+        }
+        // Its panic is on the record.
+        let _ = harness.try_drop_stream();
+        Run {
+            record: harness.record().clone(),
+            is_timed,
+        }
+    }
+    fn source(&self, stop: &Stop) -> Source {
+        let Self {
+            panics_in_drop,
+            #[cfg(feature = "tokio")]
+            pace,
+            ..
+        } = *self;
+        let stop = stop.clone();
+        Source::from(self.script.clone())
+            .by_hand()
+            .with_hook(move |moment| match moment {
+                Moment::Poll(poll) => {
+                    #[cfg(feature = "tokio")]
+                    if let Some(pace) = pace {
+                        pace.tick(poll);
+                        stop.look();
+                    }
+                    stop.reached(StopPoint::During(poll));
+                }
+                Moment::Drop => {
+                    stop.reached(StopPoint::InDrop);
+                    if panics_in_drop {
+                        resume_unwind(Box::new("dropped as the plan says"));
+                    }
+                }
+            })
+    }
+
+    /// A nanosecond before the deadline, so that whoever stops too early is found out.
+    #[cfg(feature = "tokio")]
+    fn come_close(&self, stop: &Stop) {
+        let nanos = self.pace.map_or(1, |pace| pace.deadline_nanos);
+        if let (Some(deadline), false) = (stop.instant(), stop.is_fired()) {
+            tick(deadline - Instant::now() - Duration::from_nanos(nanos));
+        }
+    }
+
+    #[cfg(not(feature = "tokio"))]
+    fn come_close(&self, _: &Stop) {}
+
+    /// More polls than any stream needs that does not spin.
+    fn budget(&self) -> usize {
+        2 * self.script.steps().len() + 16
+    }
+
+    /// All plans with scripts over `a`, `-`, `|`, `!` and `~` of up to so many steps: shorter scripts first, and
+    /// for each the earlier stops.
+    pub(super) fn all(steps: usize) -> impl Iterator<Item = Self> {
+        Script::all("a-|!~", steps).flat_map(|script| {
+            let script = script.relabelled();
+            let steps = script.steps().len();
+            let mut stops = vec![StopPoint::Never, StopPoint::AtBirth];
+            for n in 0..=steps + 1 {
+                stops.extend([StopPoint::Before(n), StopPoint::During(n)]);
+            }
+            stops.extend((0..2).map(StopPoint::InWaker));
+            stops.push(StopPoint::InDrop);
+
+            let plan = move |stop| Self::new(script.clone(), stop);
+            let mut plans = Vec::new();
+            for stop in stops {
+                for changes_wakers in [false, true] {
+                    plans.push(Self {
+                        changes_wakers,
+                        ..plan(stop)
+                    });
+                }
+                if matches!(stop, StopPoint::Never | StopPoint::Before(_)) {
+                    plans.push(Self {
+                        panics_in_drop: true,
+                        ..plan(stop)
+                    });
+                }
+            }
+            plans.extend((0..=steps).map(|polls| Self {
+                drop_after: Some(polls),
+                ..plan(StopPoint::Never)
+            }));
+            plans
+        })
+    }
+
+    /// A source that is always ready, for longer than anybody may go on without a yield.
+    pub(super) fn always_ready() -> impl Iterator<Item = Self> {
+        let stops = [StopPoint::Never, StopPoint::Before(2000)];
+        stops
+            .map(|stop| Self::new(Script::items(3000), stop))
+            .into_iter()
+    }
+
+    /// Sources that are always ready and take their time, with a deadline on the way.
+    pub(super) fn paced() -> impl Iterator<Item = Self> {
+        let steady = |nanos: u64| {
+            let items = 3_000_000 / nanos;
+            let pace = Pace {
+                polls: 0,
+                nanos,
+                then_nanos: nanos,
+                deadline_nanos: 1_500_000.max(3 * nanos / 2),
+            };
+            (items.clamp(8, 6000), pace)
+        };
+        // A deadline that passes with the first slow item, after a row of fast ones.
+        let slowing = |polls: usize| {
+            let pace = Pace {
+                polls,
+                nanos: 1,
+                then_nanos: 1_000_000_000,
+                deadline_nanos: 1_000_000_000,
+            };
+            (polls as u64 + 200, pace)
+        };
+        let steady = [777, 15_625, 33_333, 500_000, 1_000_001, 7_000_000].map(steady);
+        let slowing = [1, 10, 63, 64, 65, 1000].map(slowing);
+        let paced = steady.into_iter().chain(slowing).map(|(items, pace)| Self {
+            pace: Some(pace),
+            ..Self::new(Script::items(items as usize), StopPoint::ByHand)
+        });
+        // A consumer that waits after a long row.
+        let waiting =
+            [LONG_ROW, 130, 200].map(|n| Self::new(Script::items(n + 70), StopPoint::Before(n)));
+        paced.chain(waiting)
+    }
+
+    /// A longer one, the same for the same seed.
+    pub(super) fn random(seed: u64) -> Self {
+        let mut random = SplitMix(seed);
+        let mut below = |n: usize| random.below(n);
+        let mut steps: Vec<_> = (0..5 + below(LONGEST - 5))
+            .map(|_| match below(3) {
+                0 => Step::Pending,
+                _ => Step::Item('a'),
+            })
+            .collect();
+        steps.extend([Step::End, Step::End, Step::End, Step::Panic, Step::Never].get(below(6)));
+        let script = Script::from_steps(steps).relabelled();
+        let steps = script.steps().len();
+        let stop = match below(8) {
+            0 => StopPoint::Never,
+            1 | 2 => StopPoint::During(below(steps + 1)),
+            3 => StopPoint::InWaker(below(steps)),
+            4 => StopPoint::InDrop,
+            _ => StopPoint::Before(below(steps + 2)),
+        };
+        Self {
+            changes_wakers: below(2) == 0,
+            drop_after: (stop == StopPoint::Never && below(2) == 0).then(|| below(steps + 1)),
+            ..Self::new(script, stop)
+        }
+    }
+
+    /// The plans that are a step shorter or a poll earlier; none of a very long one, whose length is the point.
+    pub(super) fn simpler(&self) -> impl Iterator<Item = Self> {
+        let steps = self.script.steps().len();
+        let removable = if steps > LONGEST { 0 } else { steps };
+        let shorter = (0..removable).map(|gone| {
+            let mut steps = self.script.steps().to_vec();
+            steps.remove(gone);
+            Self {
+                script: Script::from_steps(steps).relabelled(),
+                ..self.clone()
+            }
+        });
+        let earlier = match self.stop {
+            StopPoint::Before(n) if n > 0 => Some(StopPoint::Before(n - 1)),
+            StopPoint::During(n) if n > 0 => Some(StopPoint::During(n - 1)),
+            StopPoint::InWaker(n) if n > 0 => Some(StopPoint::InWaker(n - 1)),
+            _ => None,
+        };
+        let earlier = earlier.map(|stop| Self {
+            stop,
+            ..self.clone()
+        });
+        let same_waker = self.changes_wakers.then(|| Self {
+            changes_wakers: false,
+            ..self.clone()
+        });
+        shorter.chain(earlier).chain(same_waker)
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Pace {
+    fn tick(self, poll: usize) {
+        let nanos = if poll < self.polls {
+            self.nanos
+        } else {
+            self.then_nanos
+        };
+        tick(Duration::from_nanos(nanos));
+    }
+}
+
+/// Sebastiano Vigna's `splitmix64`: <https://prng.di.unimi.it/splitmix64.c>.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let script = self.script.to_string();
+        match script.char_indices().nth(60) {
+            None => write!(f, "script {script:?}")?,
+            Some((cut, _)) => write!(
+                f,
+                "script {:?}… of {} steps",
+                &script[..cut],
+                self.script.steps().len()
+            )?,
+        }
+        write!(f, ", stopped {}", self.stop)?;
+        if self.changes_wakers {
+            f.write_str(", with a new waker at each poll")?;
+        }
+        match self.drop_after {
+            Some(0) => f.write_str(", dropped before the first poll")?,
+            Some(polls) => write!(f, ", dropped after {polls} polls")?,
+            None => {}
+        }
+        if self.panics_in_drop {
+            f.write_str(", and the source panics as it is dropped")?;
+        }
+        if let Some(pace) = self.pace {
+            let Pace {
+                polls,
+                nanos,
+                then_nanos,
+                deadline_nanos,
+            } = pace;
+            write!(f, ", {deadline_nanos} ns before the deadline; ")?;
+            if polls > 0 {
+                write!(f, "{polls} polls of the source take {nanos} ns each, then ")?;
+            }
+            write!(f, "each poll of the source takes {then_nanos} ns")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for StopPoint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Never => f.write_str("never"),
+            Self::AtBirth => f.write_str("before it is made"),
+            Self::Before(poll) => write!(f, "before poll {poll}"),
+            Self::ByHand => f.write_str("by hand or by the clock"),
+            Self::During(poll) => write!(f, "during poll {poll} of the source"),
+            Self::InWaker(wake) => write!(f, "from inside of its wake-up {wake}"),
+            Self::InDrop => f.write_str("from inside of the source's drop"),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+use super::{Moment, ParseScriptError, Probe, Record, Script, Step};
+use futures_core::Stream;
+use std::{
+    panic::resume_unwind,
+    pin::Pin,
+    str::FromStr,
+    task::{Context, Poll},
+};
+
+/// A stream that does what its [`Script`] says, and keeps a [`Record`] of all that happens to it.
+///
+/// After a `-` it wakes its task at once, so that it runs on any executor; [`by_hand`](Self::by_hand) leaves that to
+/// [`Record::wake`]. After a `!` or `~`, or where a script without a last letter stops, it is pending for ever; after
+/// its end it says `None` again. Its `size_hint` is exact.
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use stopcock::testing::Source;
+///
+/// let source = Source::new("a-(bc)-d|");
+/// let record = source.record();
+/// let items: String = futures::executor::block_on(source.take(2).collect());
+///
+/// assert_eq!(items, "ab");
+/// assert_eq!(record.polls(), 3);
+/// assert!(record.is_dropped());
+/// assert_eq!(record.to_string(), "\
+/// source   a-b.
+/// stop     ....
+/// woken    ....
+/// output   ....
+/// dropped  ...D");
+/// ```
+#[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
+pub struct Source {
+    probe: Probe<Playback>,
+}
+
+/// A script that is being played.
+#[derive(Debug)]
+pub(super) struct Playback {
+    script: Script,
+    played: usize,
+    last: Step,
+    by_hand: bool,
+}
+
+impl Source {
+    /// Plays `script`.
+    ///
+    /// # Panics
+    ///
+    /// If it is no script, and points at the character. [`Script::from_str`] is for those that may be wrong.
+    #[track_caller]
+    pub fn new(script: &str) -> Self {
+        match Script::from_str(script) {
+            Ok(script) => Self::from(script),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Leaves a `-` pending until [`Record::wake`].
+    pub fn by_hand(mut self) -> Self {
+        if let Some(playback) = self.probe.stream_mut() {
+            playback.by_hand = true;
+        }
+        self
+    }
+
+    /// Runs `hook` during each poll and as the source is dropped: see [`Probe::with_hook`].
+    pub fn with_hook(self, hook: impl FnMut(Moment) + Send + 'static) -> Self {
+        Self {
+            probe: self.probe.with_hook(hook),
+        }
+    }
+
+    /// What happens to it.
+    pub fn record(&self) -> Record {
+        self.probe.record()
+    }
+
+    pub(super) fn recorded_in(self, record: &Record) -> Self {
+        Self {
+            probe: self.probe.recorded_in(record),
+        }
+    }
+}
+
+impl From<Script> for Source {
+    fn from(script: Script) -> Self {
+        let playback = Playback {
+            script,
+            played: 0,
+            last: Step::Never,
+            by_hand: false,
+        };
+        Self {
+            probe: Probe::described_by(playback, |playback, _, _| playback.last),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = ParseScriptError;
+
+    fn from_str(script: &str) -> Result<Self, ParseScriptError> {
+        script.parse().map(|script: Script| Self::from(script))
+    }
+}
+
+impl Stream for Source {
+    type Item = char;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<char>> {
+        Pin::new(&mut self.probe).poll_next(cx)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.probe.size_hint()
+    }
+}
+
+impl Playback {
+    fn step(&self) -> Step {
+        match (self.script.steps().get(self.played), self.script.steps()) {
+            (Some(step), _) => *step,
+            (None, [.., Step::End]) => Step::End,
+            (None, _) => Step::Never,
+        }
+    }
+}
+
+impl Stream for Playback {
+    type Item = char;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<char>> {
+        let step = self.step();
+        self.last = step;
+        self.played += 1;
+        match step {
+            Step::Item(item) => Poll::Ready(Some(item)),
+            Step::Pending => {
+                if !self.by_hand {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            Step::Never => Poll::Pending,
+            // Not `panic!`: nobody wants to read of it in the output of a test that passes.
+            Step::Panic => resume_unwind(Box::new("the script says so")),
+            Step::End => Poll::Ready(None),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let to_come = self.script.steps().iter().skip(self.played);
+        let items = to_come.filter(|step| matches!(step, Step::Item(_))).count();
+        (items, Some(items))
+    }
+}

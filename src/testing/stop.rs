@@ -1,0 +1,180 @@
+use super::{Event, Record};
+use crate::CancellationToken;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
+
+#[cfg(feature = "tokio")]
+use super::clock::tick;
+#[cfg(feature = "tokio")]
+use std::{sync::OnceLock, time::Duration};
+#[cfg(feature = "tokio")]
+use tokio::time::Instant;
+
+/// How long a deadline is away at first.
+#[cfg(feature = "tokio")]
+const AWAY: Duration = Duration::from_secs(3600);
+
+/// What stops the stream under test. Take from it the one thing that the stream wants for a stop: a token, a point in
+/// time, or a length of time.
+///
+/// Firing it cancels the token. Where [`deadline`](Self::deadline) or [`timeout`](Self::timeout) was asked for, it
+/// moves the paused clock there instead.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    token: CancellationToken,
+    is_fired: AtomicBool,
+    at: StopPoint,
+    wakes: AtomicUsize,
+    record: Record,
+    /// Once it was asked for: `None` for one that never comes.
+    #[cfg(feature = "tokio")]
+    deadline: OnceLock<Option<Instant>>,
+}
+
+/// When the stop is fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopPoint {
+    /// Whenever [`Harness::stop`](super::Harness::stop) is called, or the clock comes to the deadline.
+    ByHand,
+    /// Never.
+    Never,
+    /// Before the stream is made.
+    AtBirth,
+    /// Before this poll of the stream, counted from 0. If it is pending, then before the source wakes it.
+    Before(usize),
+    /// From inside of this poll of the source, counted from 0.
+    During(usize),
+    /// From inside of this wake-up of the stream, counted from 0.
+    InWaker(usize),
+    /// From inside of the source's `Drop`.
+    InDrop,
+}
+
+impl Stop {
+    pub(super) fn new(at: StopPoint, record: &Record) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                token: CancellationToken::new(),
+                is_fired: AtomicBool::new(false),
+                at,
+                wakes: AtomicUsize::new(0),
+                record: record.clone(),
+                #[cfg(feature = "tokio")]
+                deadline: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// The token that it cancels, for a stream that takes one, of this crate or of another:
+    /// [`cancelled_owned`](CancellationToken::cancelled_owned) is a future, and what wants to be called is called by
+    /// [`on_cancel`](CancellationToken::on_cancel).
+    pub fn token(&self) -> CancellationToken {
+        self.shared.token.clone()
+    }
+
+    /// The point in time that it moves the clock to.
+    ///
+    /// In an hour of the paused clock; [at birth](StopPoint::AtBirth) now, and [never](StopPoint::Never) in decades.
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    pub fn deadline(&self) -> Instant {
+        let decades = 24 * 365 * 30;
+        self.set_deadline()
+            .unwrap_or_else(|| Instant::now() + AWAY * decades)
+    }
+
+    /// How far away [`deadline`](Self::deadline) is; [`Duration::MAX`] if it [never](StopPoint::Never) comes.
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    pub fn timeout(&self) -> Duration {
+        self.set_deadline()
+            .map_or(Duration::MAX, |at| at - Instant::now())
+    }
+
+    /// Whether it was fired.
+    pub fn is_fired(&self) -> bool {
+        self.shared.is_fired.load(SeqCst)
+    }
+
+    /// Fires it, unless that is done.
+    pub fn fire(&self) {
+        if self.shared.is_fired.swap(true, SeqCst) {
+            return;
+        }
+        self.shared.record.add(Event::Stopping);
+        self.stop();
+        self.shared.record.add(Event::Stopped);
+    }
+
+    #[cfg(feature = "tokio")]
+    fn stop(&self) {
+        match self.instant() {
+            Some(deadline) => tick(deadline - Instant::now()),
+            None => self.shared.token.cancel(),
+        }
+    }
+
+    #[cfg(not(feature = "tokio"))]
+    fn stop(&self) {
+        self.shared.token.cancel();
+    }
+
+    /// Fires it, if it is to be fired here.
+    pub(super) fn reached(&self, point: StopPoint) {
+        if self.shared.at == point {
+            self.fire();
+        }
+    }
+
+    pub(super) fn is_due(&self, point: StopPoint) -> bool {
+        self.shared.at == point && !self.is_fired()
+    }
+
+    /// A waker of the stream is woken.
+    pub(super) fn woken(&self) {
+        let wake = self.shared.wakes.fetch_add(1, SeqCst);
+        self.reached(StopPoint::InWaker(wake));
+    }
+
+    #[cfg(feature = "tokio")]
+    fn set_deadline(&self) -> Option<Instant> {
+        *self.shared.deadline.get_or_init(|| match self.shared.at {
+            StopPoint::Never => None,
+            StopPoint::AtBirth => Some(Instant::now()),
+            _ => Some(Instant::now() + AWAY),
+        })
+    }
+
+    /// The deadline, if it was asked for and comes.
+    #[cfg(feature = "tokio")]
+    pub(super) fn instant(&self) -> Option<Instant> {
+        self.shared.deadline.get().copied().flatten()
+    }
+
+    /// Whether it is a point in time.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_timed(&self) -> bool {
+        self.shared.deadline.get().is_some()
+    }
+
+    #[cfg(not(feature = "tokio"))]
+    pub(super) fn is_timed(&self) -> bool {
+        false
+    }
+
+    /// Takes notice of a clock that has come to the deadline by itself.
+    #[cfg(feature = "tokio")]
+    pub(super) fn look(&self) {
+        if self.instant().is_some_and(|at| at <= Instant::now()) {
+            self.fire();
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What the kit asks of a stream under test.
+
+use super::harness::Outcome;
+use crate::{Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled};
+use futures_core::{FusedStream, Stream};
+use pin_project::pin_project;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+#[cfg(feature = "tokio")]
+use crate::WithDeadline;
+
+/// An item of a stream under test, as the letter that its script had for it.
+///
+/// Scripts give a `char`, and most wrappers hand on just that or a `Result` of it. For others, `map` the items back.
+pub trait Letter {
+    /// The letter, or `None` for the `Err` that a loud stream says its stop with.
+    fn letter(&self) -> Option<char>;
+}
+
+impl Letter for char {
+    fn letter(&self) -> Option<char> {
+        Some(*self)
+    }
+}
+
+impl<T: Letter, E> Letter for Result<T, E> {
+    fn letter(&self) -> Option<char> {
+        self.as_ref().ok().and_then(T::letter)
+    }
+}
+
+/// A stream that can say why it was stopped.
+///
+/// # Examples
+///
+/// An adapter that stops at a token, and can say so:
+///
+/// ```
+/// use futures::stream::{FusedStream, Stream};
+/// use stopcock::{StopReason, testing::Stoppable};
+/// # use std::{pin::Pin, task::{Context, Poll}};
+///
+/// struct Mine { reason: Option<StopReason> }
+/// # impl Stream for Mine {
+/// #     type Item = char;
+/// #     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<char>> { Poll::Ready(None) }
+/// # }
+/// # impl FusedStream for Mine {
+/// #     fn is_terminated(&self) -> bool { true }
+/// # }
+///
+/// impl Stoppable for Mine {
+///     fn stop_reason(&self) -> Option<&StopReason> {
+///         self.reason.as_ref()
+///     }
+/// }
+/// # assert!(Mine { reason: None }.stop_reason().is_none());
+/// ```
+pub trait Stoppable: FusedStream {
+    /// `Some` from the poll on that was stopped, `None` while it runs and after an end of its own.
+    fn stop_reason(&self) -> Option<&StopReason>;
+}
+
+impl<S: Stoppable + ?Sized> Stoppable for Pin<Box<S>> {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        S::stop_reason(self)
+    }
+}
+
+impl<S: Stream, G: Signal> Stoppable for TakeUntilCancelled<S, G> {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason()
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<S: Stream> Stoppable for WithDeadline<S> {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason()
+    }
+}
+
+impl<T, B, G> Stoppable for Generator<T, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T>,
+    G: Signal,
+{
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason()
+    }
+}
+
+/// A stream under test of whatever type: its items as letters.
+pub(super) trait Subject: Stream<Item = Option<char>> {
+    fn outcome(&self) -> Outcome;
+}
+
+/// A stream, with its items as letters.
+#[pin_project]
+pub(super) struct Lettered<S> {
+    #[pin]
+    stream: S,
+    outcome: fn(&S) -> Outcome,
+}
+
+impl<S: Stream> Lettered<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            outcome: |_| None,
+        }
+    }
+
+    pub(super) fn stoppable(stream: S) -> Self
+    where
+        S: Stoppable,
+    {
+        Self {
+            stream,
+            outcome: |stream| Some((stream.is_terminated(), stream.stop_reason().cloned())),
+        }
+    }
+}
+
+impl<S> Stream for Lettered<S>
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    type Item = Option<char>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Option<char>>> {
+        let polled = self.project().stream.poll_next(cx);
+        polled.map(|item| item.map(|item| item.letter()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.stream.size_hint()
+    }
+}
+
+impl<S> Subject for Lettered<S>
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    fn outcome(&self) -> Outcome {
+        (self.outcome)(&self.stream)
+    }
+}
