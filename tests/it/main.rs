@@ -1,9 +1,10 @@
 //! The laws of termination, held against every public item through the public API: data in, data out. No test
 //! sleeps or asks a wall clock.
 
+mod breakers;
 mod depth;
 mod generator;
-mod kit;
+
 mod laws;
 mod linked;
 mod model;
