@@ -3,6 +3,8 @@
 //! ```text
 //! cargo run --release -p stopcock-bench              # everything
 //! cargo run --release -p stopcock-bench -- deadline  # the work whose name contains that word
+//! cargo run --release -p stopcock-bench -- laws      # who keeps the laws of termination
+//! cargo run --release -p stopcock-bench -- laws NAME # how they are broken, by those whose name contains that
 //! ```
 //!
 //! Instructions are counted by callgrind, where valgrind is installed.
@@ -23,7 +25,10 @@ mod threads;
 mod token;
 
 use case::Row;
-use std::env;
+use std::{
+    env,
+    process::{Command, exit},
+};
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;
@@ -43,12 +48,25 @@ fn main() {
 
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.as_slice() {
+        [command, names @ ..] if command == "laws" => laws(names),
         [] => report::print(&rows, ""),
         [word] => report::print(&rows, word),
         // How this program calls itself under callgrind.
         [command, row, case, n] if command == "run" => {
             (case::find(&rows, row, case).run)(n.parse().expect("a number of operations"));
         }
-        _ => panic!("usage: stopcock-bench [word]"),
+        _ => panic!("usage: stopcock-bench [word], or stopcock-bench laws [name]"),
     }
+}
+
+/// Runs the other program of this package, which is built with features that this one is not to be measured with.
+fn laws(names: &[String]) {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["run", "--release", "--quiet", "-p", "stopcock-bench"])
+        .args(["--features", "laws", "--bin", "laws", "--"])
+        .args(names)
+        .status()
+        .expect("cargo");
+    exit(status.code().unwrap_or(1));
 }

@@ -1,0 +1,283 @@
+//! Who keeps the laws of termination: ours and the peers, each written as its documentation does.
+//!
+//! `stopcock-bench laws` runs it.
+
+use async_fn_stream::fn_stream;
+use async_stream::stream;
+use futures::{StreamExt as _, stream as streams};
+use futures_lite::stream::stop_after_future;
+use std::{env, future::ready, panic, pin::pin, time::Duration};
+use stop_token::{StopSource, stream::StreamExt as _};
+use stopcock::{
+    CancelStreamExt, CancellationToken, generator, signal,
+    testing::{
+        Source, Stop,
+        laws::{self, Law, Report},
+    },
+};
+use stream_cancel::{StreamExt as _, Tripwire, Valved};
+use tokio::{select, time::sleep_until};
+use tokio_stream::Timeout;
+use tokio_util::sync::CancellationToken as TokioToken;
+
+/// The peers, as they are called where the lock file says which version is linked.
+const PEERS: [&str; 9] = [
+    "futures",
+    "futures-lite",
+    "tokio",
+    "tokio-stream",
+    "tokio-util",
+    "stop-token",
+    "stream-cancel",
+    "async-stream",
+    "async-fn-stream",
+];
+
+const LOCK: &str = include_str!("../../Cargo.lock");
+
+type Row = (&'static str, fn() -> Report);
+
+const OURS: [Row; 7] = [
+    ("**ours**, `take_until_cancelled(token)`", || {
+        laws::report_all(|source, stop| source.take_until_cancelled(stop.token()))
+    }),
+    ("**ours**, `take_until_cancelled(child)`", || {
+        laws::report_all(|source, stop| source.take_until_cancelled(stop.token().child_token()))
+    }),
+    (
+        "**ours**, `take_until_cancelled(signal::when(future))`",
+        || {
+            laws::report_all(|source, stop| {
+                source.take_until_cancelled(signal::when(stop.token().cancelled_owned()))
+            })
+        },
+    ),
+    (
+        "**ours**, `take_until_cancelled(token with a deadline)`",
+        || {
+            laws::report_all(|source, stop| {
+                source.take_until_cancelled(CancellationToken::with_deadline(stop.deadline()))
+            })
+        },
+    ),
+    ("**ours**, `with_deadline`", || {
+        laws::report_all(|source, stop| source.with_deadline(stop.deadline()))
+    }),
+    ("**ours**, `with_timeout`", || {
+        laws::report_all(|source, stop| source.with_timeout(stop.timeout()))
+    }),
+    ("**ours**, `generator`", || {
+        laws::report_all(|mut source, stop| {
+            Box::pin(generator(stop.token(), async move |mut y| {
+                while let Some(item) = source.next().await {
+                    y.yield_item(item).await;
+                }
+            }))
+        })
+    }),
+];
+
+const THEIRS: [Row; 15] = [
+    ("futures `take_until(our token)`", || {
+        laws::report_stop(|source, stop| source.take_until(stop.token().cancelled_owned()))
+    }),
+    ("futures `take_until(tokio-util's token)`", || {
+        laws::report_stop(|source, stop| source.take_until(tokio_token(&stop).cancelled_owned()))
+    }),
+    ("futures `take_until(sleep_until)`", || {
+        laws::report_stop(|source, stop| source.take_until(sleep_until(stop.deadline())))
+    }),
+    ("futures `abortable`", || {
+        laws::report_stop(|source, stop| {
+            let (items, handle) = streams::abortable(source);
+            stop.token().on_cancel(move |_| handle.abort()).detach();
+            items
+        })
+    }),
+    ("futures-lite `stop_after_future(token)`", || {
+        laws::report_stop(|source, stop| {
+            stop_after_future(source, tokio_token(&stop).cancelled_owned())
+        })
+    }),
+    ("stream-cancel `take_until_if(tripwire)`", || {
+        laws::report_stop(|source, stop| {
+            let (trigger, tripwire) = Tripwire::new();
+            stop.token().on_cancel(move |_| trigger.cancel()).detach();
+            source.take_until_if(tripwire)
+        })
+    }),
+    ("stream-cancel `Valved`", || {
+        laws::report_stop(|source, stop| {
+            let (trigger, items) = Valved::new(source);
+            stop.token().on_cancel(move |_| trigger.cancel()).detach();
+            items
+        })
+    }),
+    ("stop-token `timeout_at(token)`", || {
+        laws::report_stop(|source, stop| source.timeout_at(stop_token(&stop)))
+    }),
+    ("stop-token `timeout_at(token)`, up to its `Err`", || {
+        laws::report_stop(|source, stop| {
+            source
+                .timeout_at(stop_token(&stop))
+                .take_while(|item| ready(item.is_ok()))
+        })
+    }),
+    ("tokio-stream `timeout` (between two items)", || {
+        laws::report_stop(|source, stop| stream_timeout(source, &stop))
+    }),
+    (
+        "tokio-stream `timeout` (between two items), up to its `Err`",
+        || {
+            laws::report_stop(|source, stop| {
+                stream_timeout(source, &stop).take_while(|item| ready(item.is_ok()))
+            })
+        },
+    ),
+    ("async-stream, `select!` in its body", || {
+        laws::report_stop(|mut source, stop| {
+            let token = tokio_token(&stop);
+            stream! {
+                let mut cancelled = pin!(token.cancelled());
+                while let Some(item) = select! {
+                    biased;
+                    () = &mut cancelled => None,
+                    item = source.next() => item,
+                } {
+                    yield item;
+                }
+            }
+        })
+    }),
+    ("async-fn-stream, `select!` in its body", || {
+        laws::report_stop(|mut source, stop| {
+            let token = tokio_token(&stop);
+            fn_stream(|emitter| async move {
+                let mut cancelled = pin!(token.cancelled());
+                while let Some(item) = select! {
+                    biased;
+                    () = &mut cancelled => None,
+                    item = source.next() => item,
+                } {
+                    emitter.emit(item).await;
+                }
+            })
+        })
+    }),
+    // Without `biased` it is left to chance who of the two is first: each of these may happen then.
+    ("`unfold` of a biased `select!`, token first", || {
+        laws::report_stop(|source, stop| {
+            streams::unfold(
+                (source, tokio_token(&stop)),
+                |(mut source, token)| async move {
+                    let item = select! {
+                        biased;
+                        () = token.cancelled() => None,
+                        item = source.next() => item,
+                    };
+                    item.map(|item| (item, (source, token)))
+                },
+            )
+        })
+    }),
+    ("`unfold` of a biased `select!`, source first", || {
+        laws::report_stop(|source, stop| {
+            streams::unfold(
+                (source, tokio_token(&stop)),
+                |(mut source, token)| async move {
+                    let item = select! {
+                        biased;
+                        item = source.next() => item,
+                        () = token.cancelled() => None,
+                    };
+                    item.map(|item| (item, (source, token)))
+                },
+            )
+        })
+    }),
+];
+
+fn tokio_token(stop: &Stop) -> TokioToken {
+    let token = TokioToken::new();
+    let cancelled = token.clone();
+    stop.token().on_cancel(move |_| cancelled.cancel()).detach();
+    token
+}
+
+fn stop_token(stop: &Stop) -> stop_token::StopToken {
+    let source = StopSource::new();
+    let token = source.token();
+    stop.token().on_cancel(move |_| drop(source)).detach();
+    token
+}
+
+fn stream_timeout(source: Source, stop: &Stop) -> Timeout<Source> {
+    // It adds that to the clock, which cannot count to `Duration::MAX`.
+    let decades = Duration::from_secs(3600 * 24 * 365 * 30);
+    tokio_stream::StreamExt::timeout(source, stop.timeout().min(decades))
+}
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [] => print(),
+        [word] => explain(word),
+        _ => panic!("usage: laws [name]"),
+    }
+}
+
+/// A table of them all.
+fn print() {
+    let names: Vec<_> = Law::ALL.iter().map(|law| format!("`{law}`")).collect();
+    println!("| | {} |", names.join(" | "));
+    println!("|---|{}", "---|".repeat(names.len()));
+    for (name, report) in OURS.iter().chain(&THEIRS) {
+        let report = quietly(*report);
+        let cells: Vec<_> = Law::ALL.iter().map(|law| cell(&report, *law)).collect();
+        println!("| {name} | {} |", cells.join(" | "));
+    }
+    let versions = PEERS.map(|peer| format!("{peer} {}", version(peer)));
+    println!("\nWith {}.", versions.join(", "));
+}
+
+/// Without a word of the panics that the kit catches: some peers panic whenever they are polled after their end.
+fn quietly(report: fn() -> Report) -> Report {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
+    let quiet = panic::catch_unwind(report);
+    panic::set_hook(hook);
+    // A panic of the kit's own. It comes again, and this time it is told.
+    quiet.unwrap_or_else(|_| report())
+}
+
+/// As it is linked.
+fn version(package: &str) -> &'static str {
+    let entry = format!("name = \"{package}\"\nversion = \"");
+    let found = LOCK.split_once(&entry);
+    let (version, _) = found
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .expect("each peer is in the lock file");
+    version
+}
+
+fn cell(report: &Report, law: Law) -> &'static str {
+    if report.held().contains(&law) {
+        "✓"
+    } else if report.broken().iter().any(|broken| broken.law() == law) {
+        "✗"
+    } else {
+        "·"
+    }
+}
+
+/// How the laws are broken by those whose name contains `word`.
+fn explain(word: &str) {
+    for (name, report) in OURS.iter().chain(&THEIRS) {
+        if name.contains(word) {
+            println!("# {name}\n");
+            for broken in quietly(*report).broken() {
+                println!("{broken}\n");
+            }
+        }
+    }
+}
