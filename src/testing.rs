@@ -3,6 +3,9 @@
 //! A source of items is written as a [`Script`], a marble diagram in a line of text.
 
 pub mod laws;
+#[cfg(feature = "proptest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "proptest")))]
+pub mod strategy;
 
 mod clock;
 mod diagram;

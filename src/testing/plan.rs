@@ -109,6 +109,11 @@ impl Plan {
                 break;
             }
         }
+        assert!(
+            harness.stop_handle().is_timed() == is_timed,
+            "the stop was not known to be a point in time: ask for its deadline before the stream is made, not in \
+             its first poll"
+        );
         // Its panic is on the record.
         let _ = harness.try_drop_stream();
         Run {
@@ -292,7 +297,11 @@ impl Plan {
             changes_wakers: false,
             ..self.clone()
         });
-        let simpler = shorter.chain(earlier).chain(same_waker);
+        let never = (self.stop != StopPoint::Never).then(|| Self {
+            stop: StopPoint::Never,
+            ..self.clone()
+        });
+        let simpler = shorter.chain(never).chain(earlier).chain(same_waker);
         simpler.filter(move |_| steps <= LONGEST)
     }
 }

@@ -83,6 +83,8 @@ impl Stop {
     /// The point in time that it moves the clock to.
     ///
     /// In an hour of the paused clock; [at birth](StopPoint::AtBirth) now, and [never](StopPoint::Never) in decades.
+    ///
+    /// A law has to know by when the stream is made that it is a point in time, and panics otherwise.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub fn deadline(&self) -> Instant {

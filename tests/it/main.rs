@@ -5,6 +5,7 @@ mod breakers;
 mod depth;
 mod generator;
 
+mod kit;
 mod laws;
 mod linked;
 mod model;

@@ -1,0 +1,415 @@
+//! The tools of `testing` themselves: what they write down, and what they say of a failure.
+
+use crate::support::panic_of;
+use futures::{
+    Stream, StreamExt,
+    executor::block_on,
+    stream::{self, poll_fn},
+};
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use std::task::Poll;
+use stopcock::{
+    CancelStreamExt, CancellationToken,
+    testing::{
+        DropProbe, Harness, Moment, Plan, Probe, Script, Source, Step, Stop, StopPoint,
+        assert_no_leak, laws,
+        strategy::{plans, scripts},
+    },
+};
+
+/// Asks whether to stop after its source is pending, and never before.
+fn late(mut source: Source, stop: Stop) -> impl Stream<Item = char> {
+    let token = stop.token();
+    let mut cancelled = Box::pin(token.clone().cancelled_owned());
+    poll_fn(move |cx| match source.poll_next_unpin(cx) {
+        Poll::Pending => cancelled.as_mut().poll(cx).map(|()| None),
+        ready => ready,
+    })
+}
+
+#[test]
+fn a_broken_law_is_told_with_the_smallest_run_that_breaks_it() {
+    let told = panic_of(|| laws::nothing_late(late));
+    assert_eq!(
+        told,
+        "\
+the law `nothing_late` is broken: a poll that begins after the stop gives no item
+
+    source   .a~~~~.
+    stop     X......
+    woken    .......
+    output   .a||||/
+    dropped  ......D
+
+script \"a\", stopped before it is made
+expected poll 0 to give no item, as it began after the stop
+"
+    );
+}
+
+#[test]
+fn a_report_has_the_laws_that_hold_beside_those_that_are_broken() {
+    let report = laws::report_stop(late);
+    assert!(report.held().contains(&laws::Law::Prefix));
+    let broken = report.broken();
+    let law = broken
+        .iter()
+        .find(|broken| broken.law() == laws::Law::NothingLate);
+    assert_eq!(law.unwrap().plan().stop, StopPoint::AtBirth);
+    // Of a law that is about points in time nothing is said.
+    assert!(!report.held().contains(&laws::Law::OnTime));
+    assert!(
+        broken
+            .iter()
+            .all(|broken| broken.law() != laws::Law::OnTime)
+    );
+}
+
+#[test]
+fn a_longer_script_is_made_as_short_as_it_can_be() {
+    // Wrong from its seventh item on: longer than the scripts that are tried one by one.
+    let told = panic_of(|| {
+        laws::prefix(|source, _| {
+            source
+                .enumerate()
+                .map(|(n, item)| if n < 6 { item } else { 'Z' })
+        })
+    });
+    assert!(
+        told.contains("script \"(abcdefg)\", stopped never"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_source_plays_its_script_on_any_executor() {
+    let source = Source::new("a-(bc)--d|");
+    let record = source.record();
+    assert_eq!(block_on(source.collect::<String>()), "abcd");
+    assert_eq!(record.items(), "abcd");
+    assert_eq!(record.polls(), 8);
+    assert_eq!(record.polls_after_end(), 0);
+    assert!(record.is_dropped());
+}
+
+#[test]
+fn a_script_that_is_none_points_at_the_character() {
+    let told = panic_of(|| Source::new("a|b"));
+    assert_eq!(told, "nothing comes after the end\n  a|b\n    ^");
+}
+
+#[test]
+fn polls_after_the_end_and_after_a_panic_are_counted() {
+    let mut source = Source::new("a|");
+    let record = source.record();
+    for _ in 0..4 {
+        let _ = crate::support::poll(std::pin::pin!(&mut source));
+    }
+    assert_eq!(record.polls_after_end(), 2);
+
+    let mut source = Source::new("!");
+    let record = source.record();
+    let panic = panic_of(|| crate::support::poll(std::pin::pin!(&mut source)));
+    assert_eq!(panic, "the script says so");
+    assert_eq!(
+        crate::support::poll(std::pin::pin!(&mut source)),
+        Poll::Pending
+    );
+    assert_eq!(record.polls_after_end(), 1);
+}
+
+#[test]
+fn a_hook_runs_in_each_poll_and_in_the_drop() {
+    let (sender, moments) = std::sync::mpsc::channel();
+    let source = Source::new("a|").with_hook(move |moment| sender.send(moment).unwrap());
+    assert_eq!(block_on(source.collect::<String>()), "a");
+    let moments: Vec<_> = moments.iter().collect();
+    assert_eq!(moments, [Moment::Poll(0), Moment::Poll(1), Moment::Drop]);
+}
+
+#[test]
+fn a_source_by_hand_waits_until_it_is_woken() {
+    let mut harness = Harness::new(|_| Source::new("-a").by_hand());
+    assert_eq!(harness.poll(), Poll::Pending);
+    assert_eq!(harness.wakes(), 0);
+
+    let mut harness = Harness::scripted("-a-", |source, _| source);
+    assert_eq!(harness.poll(), Poll::Pending);
+    assert!(harness.wake_source());
+    assert!(!harness.wake_source());
+    assert_eq!(harness.wakes(), 1);
+    // A pending that is never woken is not woken by hand either.
+    assert_eq!(harness.run(), ['a']);
+    assert_eq!(harness.poll(), Poll::Pending);
+    assert!(!harness.wake_source());
+}
+
+#[test]
+fn the_harness_counts_wakes_for_each_waker() {
+    let mut harness = Harness::scripted("---", |source, stop| {
+        source.take_until_cancelled(stop.token())
+    });
+    assert_eq!(harness.poll(), Poll::Pending);
+    harness.change_waker();
+    harness.wake_source();
+    assert_eq!(harness.wakes(), 0, "the new one has not been seen yet");
+    assert_eq!(harness.poll(), Poll::Pending);
+    harness.stop();
+    assert_eq!(harness.wakes(), 1);
+    assert_eq!(harness.polls(), 2);
+    assert!(!harness.is_over());
+    assert_eq!(harness.run(), []);
+    assert!(harness.is_over());
+}
+
+#[test]
+fn a_stream_that_spins_is_a_panic_with_a_diagram() {
+    let mut harness = Harness::new(|_| {
+        poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::<Option<char>>::Pending
+        })
+    })
+    .with_budget(5);
+    let told = panic_of(|| harness.run());
+    assert_eq!(
+        told,
+        "\
+the stream has spent its budget of 5 polls, and is neither over nor does it wait
+
+source   .....
+stop     .....
+woken    wwwww
+output   -----
+dropped  .....
+"
+    );
+}
+
+#[test]
+fn an_endless_stream_is_a_panic_with_its_last_polls() {
+    let mut harness = Harness::new(|_| stream::repeat('a'));
+    let told = panic_of(|| harness.run());
+    assert!(told.starts_with("the stream has spent its budget of 10000 polls"));
+    assert!(told.contains("output   …"), "{told}");
+}
+
+#[test]
+fn the_harness_drops_the_stream_and_writes_it_down() {
+    let mut harness = Harness::scripted("a-", |source, stop| {
+        source.take_until_cancelled(stop.token())
+    });
+    assert_eq!(harness.poll(), Poll::Ready(Some('a')));
+    harness.drop_stream();
+    assert!(harness.record().is_dropped());
+    assert_eq!(
+        harness.record().to_string(),
+        "\
+source   a.
+stop     ..
+woken    ..
+output   a/
+dropped  .D"
+    );
+    assert!(panic_of(|| harness.poll()).contains("has been dropped"));
+}
+
+#[test]
+fn a_panic_of_the_stream_is_written_down_and_passes_through() {
+    let mut harness = Harness::scripted("a!", |source, _| source);
+    assert_eq!(harness.poll(), Poll::Ready(Some('a')));
+    assert_eq!(panic_of(|| harness.poll()), "the script says so");
+    assert!(harness.record().to_string().contains("output   a!"));
+}
+
+#[test]
+fn a_probe_watches_any_stream() {
+    let probe = Probe::new(stream::iter(["x", "y", "z"]));
+    let record = probe.record();
+    let mut rest = probe.skip(1);
+    assert_eq!(block_on(rest.next()), Some("y"));
+    assert_eq!(record.items(), "ab");
+    assert!(!record.is_dropped());
+    drop(rest);
+    assert!(record.is_dropped());
+}
+
+#[test]
+fn what_leaks_is_told_with_the_place_it_was_taken_at() {
+    let mut kept = None;
+    let told = panic_of(|| {
+        assert_no_leak(|probes| {
+            drop(probes.drop_probe());
+            kept = Some(probes.drop_probe());
+        });
+    });
+    let line = line!() - 3;
+    assert_eq!(
+        told,
+        format!(
+            "1 of 2 probes are still alive:\n  taken at {}:{line}:32",
+            file!()
+        )
+    );
+    assert_no_leak(|probes| block_on(probes.stream(stream::iter([1, 2])).count()));
+}
+
+#[test]
+fn probes_of_other_tests_do_not_count() {
+    let alive = DropProbe::new();
+    assert_no_leak(|probes| assert_no_leak(|_| drop(probes.drop_probe())));
+    assert!(!alive.record().is_dropped());
+}
+
+fn smallest<S: proptest::strategy::Strategy>(
+    strategy: &S,
+    holds: impl Fn(&S::Value) -> bool,
+) -> S::Value {
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let outcome = runner.run(strategy, |value| match holds(&value) {
+        true => Ok(()),
+        false => Err(TestCaseError::fail("as it should")),
+    });
+    match outcome {
+        Err(TestError::Fail(_, smallest)) => smallest,
+        other => panic!("it should have failed, and not {other:?}"),
+    }
+}
+
+#[test]
+fn strategies_shrink_to_short_scripts_and_early_stops() {
+    let script = smallest(&scripts(20), |script: &Script| {
+        let pendings = script.steps().iter();
+        pendings.filter(|step| **step == Step::Pending).count() < 2
+    });
+    assert_eq!(script.to_string(), "--|");
+
+    let plan = smallest(&plans(20), |plan| {
+        !matches!(plan.stop, StopPoint::Before(3..)) || plan.script.steps().is_empty()
+    });
+    assert_eq!(plan.stop, StopPoint::Before(3));
+    assert!(plan.script.steps().len() <= 2, "{plan}");
+}
+
+#[test]
+fn a_plan_that_breaks_a_law_is_told_as_it_is() {
+    let plan = Plan::new("ab-".parse().unwrap(), StopPoint::Before(1));
+    let told = panic_of(|| laws::check_plan(&plan, late));
+    assert!(told.contains("the law `nothing_late` is broken"), "{told}");
+    assert!(
+        told.contains("script \"(ab)-\", stopped before poll 1"),
+        "{told}"
+    );
+    laws::check_plan(&plan, |source, stop| {
+        source.take_until_cancelled(stop.token())
+    });
+}
+
+#[cfg(feature = "tokio")]
+mod timed {
+    use super::{Harness, Poll, StreamExt, laws, panic_of, stream};
+    use std::time::Duration;
+    use stopcock::CancelStreamExt;
+    use tokio::time::{interval, sleep};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_clock_goes_on_by_hand_and_timers_fire() {
+        let mut harness = Harness::new(|_| {
+            stream::unfold(interval(SECOND), async |mut interval| {
+                interval.tick().await;
+                Some(((), interval))
+            })
+            .take(3)
+        });
+        assert_eq!(harness.run().len(), 1);
+        assert_eq!(harness.run().len(), 0);
+        harness.advance(SECOND / 2);
+        assert_eq!(harness.run().len(), 0);
+        harness.advance(SECOND / 2);
+        assert_eq!(harness.run().len(), 1);
+        harness.advance(SECOND);
+        assert_eq!(harness.run().len(), 1);
+        assert!(harness.is_over());
+    }
+
+    #[test]
+    fn the_clock_comes_to_the_stop_and_that_is_written_down() {
+        let mut harness =
+            Harness::scripted("a--", |source, stop| source.with_timeout(stop.timeout()));
+        assert_eq!(harness.run().len(), 1);
+        harness.advance(3600 * SECOND);
+        assert_eq!(harness.wakes(), 3);
+        assert!(matches!(harness.poll(), Poll::Ready(Some(Err(_)))));
+        assert!(harness.stop_handle().is_fired());
+        assert_eq!(
+            harness.record().to_string(),
+            "\
+source   a--~..
+stop     ....X.
+woken    .ww.w.
+output   a---.X
+dropped  .....D"
+        );
+    }
+
+    #[test]
+    fn tasks_that_the_stream_spawns_get_their_turn() {
+        let mut harness = Harness::new(|_| {
+            let (sender, receiver) = tokio::sync::mpsc::channel(1);
+            tokio::spawn(async move {
+                sleep(SECOND).await;
+                sender.send('a').await.unwrap();
+            });
+            tokio_stream::wrappers::ReceiverStream::new(receiver)
+        });
+        assert_eq!(harness.run(), []);
+        harness.advance(SECOND);
+        assert_eq!(harness.run(), ['a']);
+        assert!(harness.is_over());
+    }
+
+    #[test]
+    fn a_deadline_that_is_asked_for_too_late_is_a_panic_that_says_so() {
+        let told = panic_of(|| {
+            laws::ends(|source, stop| {
+                stream::once(async move { source.with_deadline(stop.deadline()) }).flatten()
+            });
+        });
+        assert!(
+            told.contains("ask for its deadline before the stream is made"),
+            "{told}"
+        );
+    }
+
+    #[tokio::test]
+    async fn inside_of_a_runtime_it_says_where_to_call_it() {
+        let told = panic_of(|| Harness::new(|_| stream::empty::<char>()));
+        assert!(told.contains("call it from a plain `#[test]`"), "{told}");
+    }
+}
+
+#[test]
+fn a_token_that_is_fired_elsewhere_is_the_same_stop() {
+    let token = CancellationToken::new();
+    let mut harness = Harness::new(|stop| {
+        let source = Source::new("a~").with_hook({
+            let stop = stop.clone();
+            move |moment| {
+                if moment == Moment::Poll(1) {
+                    stop.fire();
+                }
+            }
+        });
+        source
+            .take_until_cancelled(stop.token())
+            .take_until_cancelled(&token)
+    });
+    assert_eq!(harness.run(), ['a']);
+    assert!(harness.is_over());
+    assert!(harness.stop_handle().is_fired());
+}
