@@ -1,6 +1,163 @@
 //! Tools to test that a stream ends, when it should and as it should: of this crate, of another, or your own.
 //!
-//! A source of items is written as a [`Script`], a marble diagram in a line of text.
+//! - [`laws`] hold a stream against the laws of termination, over all short scripts and all points at which it can be
+//!   stopped.
+//! - A [`Source`] plays a [`Script`], a marble diagram in a line of text, and keeps a [`Record`] of all that happens
+//!   to it. A [`Probe`] keeps one of any stream, a [`DropProbe`] of what owns it, and [`assert_no_leak`] checks that
+//!   they are gone.
+//! - A [`Harness`] drives a stream by hand: poll by poll, with a [`Stop`] to be fired in between, and with a paused
+//!   clock. A run is told as a diagram.
+//! - With the feature `proptest`, `strategy` has strategies for scripts and stops.
+//!
+//! Nothing here sleeps, asks a wall clock, or keeps anything that two tests could share.
+//!
+//! # An adapter of your own
+//!
+//! A law takes how to wrap a [`Source`] so that a [`Stop`] stops it. From the stop, take the one thing that the adapter
+//! wants: its token, a future or a callback of the token, a point in time. [`laws::check_stop`] holds the adapter
+//! against all laws, and this is the whole test, of an adapter that is not of this crate:
+//!
+//! ```should_panic
+//! use futures::StreamExt;
+//! use stopcock::testing::laws;
+//!
+//! // #[test]
+//! fn take_until_keeps_the_laws() {
+//!     laws::check_stop(|source, stop| source.take_until(stop.token().cancelled_owned()));
+//! }
+//! # take_until_keeps_the_laws();
+//! ```
+//!
+//! It fails. Of each law that is broken it says which one, with the smallest run that breaks it, and what was expected
+//! there:
+//!
+//! ```text
+//! the law `dropped_first` is broken: the source is dropped before the end is told
+//!
+//!     source   ......
+//!     stop     X.....
+//!     woken    ......
+//!     output   .||||/
+//!     dropped  .....D
+//!
+//! script "", stopped before it is made
+//! expected the source to be dropped before poll 0 gives the end
+//! ```
+//!
+//! A column is a poll, or something that came about between two polls; [`Record`] has the letters. Here the stop was
+//! fired, the first poll gave the end, as it should, and the source lived on until the stream was dropped.
+//!
+//! Where an adapter does not promise everything, ask for the laws that it keeps, one by one:
+//!
+//! ```
+//! use futures::StreamExt;
+//! use stopcock::testing::laws;
+//!
+//! laws::nothing_late(|source, stop| source.take_until(stop.token().cancelled_owned()));
+//! laws::nothing_lost(|source, stop| source.take_until(stop.token().cancelled_owned()));
+//! // Any stream can be held against these.
+//! laws::wakes(|source| source.map(|item| item));
+//! ```
+//!
+//! # A stream of your application
+//!
+//! Its items are its own, so there is no script to wrap; a [`Harness`] drives it instead. That it **stops with its
+//! token**, and until then does what it should:
+//!
+#![cfg_attr(feature = "tokio", doc = "```")]
+#![cfg_attr(not(feature = "tokio"), doc = "```ignore")]
+//! use futures::Stream;
+//! use std::time::Duration;
+//! use stopcock::{CancellationToken, generator, testing::Harness};
+//!
+//! fn ticks(token: CancellationToken) -> impl Stream<Item = u32> {
+//!     generator(token, async |mut y| {
+//!         let mut interval = tokio::time::interval(Duration::from_secs(1));
+//!         for n in 0.. {
+//!             interval.tick().await;
+//!             y.yield_item(n).await;
+//!         }
+//!     })
+//! }
+//!
+//! // #[test]
+//! fn ticks_until_it_is_stopped() {
+//!     let mut harness = Harness::new(|stop| ticks(stop.token()));
+//!     assert_eq!(harness.run(), [0]);
+//!     harness.advance(Duration::from_secs(1));
+//!     assert_eq!(harness.run(), [1]);
+//!     harness.stop();
+//!     assert_eq!(harness.run(), []);
+//!     assert!(harness.is_over());
+//! }
+//! # ticks_until_it_is_stopped();
+//! ```
+//!
+//! That **nothing is left behind** when the consumer goes, at whatever point it does:
+//!
+//! ```
+//! use futures::{Stream, stream};
+//! use stopcock::{CancelStreamExt, CancellationToken, testing::{Harness, assert_no_leak}};
+//!
+//! /// Owns its connection.
+//! fn rows<C>(connection: C, token: &CancellationToken) -> impl Stream<Item = u32> + use<C> {
+//!     stream::unfold((0, connection), async |(n, connection)| Some((n, (n + 1, connection))))
+//!         .take_until_cancelled(token)
+//! }
+//!
+//! // #[test]
+//! fn the_connection_is_closed_when_the_client_hangs_up() {
+//!     for polls in 0..3 {
+//!         assert_no_leak(|probes| {
+//!             let connection = probes.drop_probe();
+//!             let mut harness = Harness::new(|stop| rows(connection, &stop.token()));
+//!             for _ in 0..polls {
+//!                 let _ = harness.poll();
+//!             }
+//!             harness.drop_stream();
+//!         });
+//!     }
+//! }
+//! # the_connection_is_closed_when_the_client_hangs_up();
+//! ```
+//!
+//! That **a timeout is told**, on a clock that nobody waits for, also while the source is stuck:
+//!
+#![cfg_attr(feature = "tokio", doc = "```")]
+#![cfg_attr(not(feature = "tokio"), doc = "```ignore")]
+//! use futures::Stream;
+//! use std::time::Duration;
+//! use stopcock::{CancelStreamExt, StopReason, testing::{Harness, Source}};
+//!
+//! fn answer(upstream: impl Stream<Item = char>) -> impl Stream<Item = Result<char, StopReason>> {
+//!     upstream.with_timeout(Duration::from_secs(30))
+//! }
+//!
+//! // #[test]
+//! fn an_answer_that_is_cut_short_says_so() {
+//!     let upstream = Source::new("a-b~");
+//!     let record = upstream.record();
+//!     let mut harness = Harness::new(|_| answer(upstream));
+//!     assert_eq!(harness.run().len(), 2);
+//!     harness.advance(Duration::from_secs(30));
+//!     assert!(matches!(harness.run()[..], [Err(StopReason::DeadlineExceeded)]));
+//!     assert!(record.is_dropped());
+//! }
+//! # an_answer_that_is_cut_short_says_so();
+//! ```
+//!
+//! # Which law is which
+//!
+//! | law of the crate | function |
+//! |---|---|
+//! | S1 prefix, S2 identity, S3 nothing late, S4 nothing lost, S5 left alone | [`prefix`](laws::prefix), [`identity`](laws::identity), [`nothing_late`](laws::nothing_late), [`nothing_lost`](laws::nothing_lost), [`left_alone`](laws::left_alone) |
+//! | S6 dropped first, S7 fused, S8 no lost wake-up, S9 dropping | [`dropped_first`](laws::dropped_first), [`fused`](laws::fused), [`wakes`](laws::wakes), [`dropping`](laws::dropping) |
+//! | S10 size hint, S11 fair, S12 one outcome, S13 panics | [`size_hint`](laws::size_hint), [`fair`](laws::fair), [`one_outcome`](laws::one_outcome), [`panics`](laws::panics) |
+//! | D2 exact, D3 in the past or never | [`nothing_early`](laws::nothing_early), and [`nothing_late`](laws::nothing_late), [`ends`](laws::ends), [`left_alone`](laws::left_alone), [`identity`](laws::identity) at a point in time |
+//! | D4 honest, D5 releases its timer, D6 on time, D7 deterministic | [`honest`](laws::honest), [`released`](laws::released), [`on_time`](laws::on_time), all of them |
+//! | G1 no run-ahead, G2 drops its body, G3 loses nothing | [`lazy`](laws::lazy), [`dropping`](laws::dropping) and [`dropped_first`](laws::dropped_first), [`prefix`](laws::prefix) and [`nothing_lost`](laws::nothing_lost) |
+//!
+//! D1 is about tokens, and G4 about what safe code may do to a generator: no run of a stream can show them.
 
 pub mod laws;
 #[cfg(feature = "proptest")]

@@ -394,6 +394,7 @@ where
 /// use stopcock::{CancelStreamExt, testing::laws};
 ///
 /// laws::check_all(|source, stop| source.take_until_cancelled(stop.token()));
+/// # #[cfg(feature = "tokio")]
 /// laws::check_all(|source, stop| source.with_deadline(stop.deadline()));
 /// ```
 #[track_caller]

@@ -48,6 +48,17 @@ expected poll 0 to give no item, as it began after the stop
 }
 
 #[test]
+fn the_guide_shows_what_is_told() {
+    let told = panic_of(|| {
+        laws::dropped_first(|source, stop| source.take_until(stop.token().cancelled_owned()));
+    });
+    let guide = include_str!("../../src/testing.rs");
+    for line in told.lines() {
+        assert!(guide.contains(format!("//! {line}").trim_end()), "{line:?}");
+    }
+}
+
+#[test]
 fn a_report_has_the_laws_that_hold_beside_those_that_are_broken() {
     let report = laws::report_stop(late);
     assert!(report.held().contains(&laws::Law::Prefix));
@@ -73,7 +84,7 @@ fn a_longer_script_is_made_as_short_as_it_can_be() {
             source
                 .enumerate()
                 .map(|(n, item)| if n < 6 { item } else { 'Z' })
-        })
+        });
     });
     assert!(
         told.contains("script \"(abcdefg)\", stopped never"),
