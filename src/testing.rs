@@ -11,6 +11,14 @@
 //!
 //! Nothing here sleeps, asks a wall clock, or keeps anything that two tests could share.
 //!
+//! ```toml
+//! [dependencies]
+//! stopcock = "0.1"
+//!
+//! [dev-dependencies]
+//! stopcock = { version = "0.1", features = ["testing"] }
+//! ```
+//!
 //! # An adapter of your own
 //!
 //! A law takes how to wrap a [`Source`] so that a [`Stop`] stops it. From the stop, take the one thing that the adapter
@@ -47,15 +55,16 @@
 //! A column is a poll, or something that came about between two polls; [`Record`] has the letters. Here the stop was
 //! fired, the first poll gave the end, as it should, and the source lived on until the stream was dropped.
 //!
-//! Where an adapter does not promise everything, ask for the laws that it keeps, one by one:
+//! Where an adapter does not promise everything, ask for the laws that it keeps:
 //!
 //! ```
 //! use futures::StreamExt;
-//! use stopcock::testing::laws;
+//! use stopcock::testing::laws::{self, Law};
 //!
-//! laws::nothing_late(|source, stop| source.take_until(stop.token().cancelled_owned()));
-//! laws::nothing_lost(|source, stop| source.take_until(stop.token().cancelled_owned()));
-//! // Any stream can be held against these.
+//! laws::check(&[Law::NothingLate, Law::NothingLost, Law::Wakes], |source, stop| {
+//!     source.take_until(stop.token().cancelled_owned())
+//! });
+//! // Any stream can be held against some.
 //! laws::wakes(|source| source.map(|item| item));
 //! ```
 //!
@@ -84,8 +93,7 @@
 //! fn ticks_until_it_is_stopped() {
 //!     let mut harness = Harness::new(|stop| ticks(stop.token()));
 //!     assert_eq!(harness.run(), [0]);
-//!     harness.advance(Duration::from_secs(1));
-//!     assert_eq!(harness.run(), [1]);
+//!     assert_eq!(harness.run_for(Duration::from_secs(2)), [1, 2]);
 //!     harness.stop();
 //!     assert_eq!(harness.run(), []);
 //!     assert!(harness.is_over());
@@ -115,6 +123,8 @@
 //!                 let _ = harness.poll();
 //!             }
 //!             harness.drop_stream();
+//!             // With the harness its tasks are gone. It is kept until it is known that they were gone before.
+//!             harness
 //!         });
 //!     }
 //! }
@@ -127,7 +137,7 @@
 #![cfg_attr(not(feature = "tokio"), doc = "```ignore")]
 //! use futures::Stream;
 //! use std::time::Duration;
-//! use stopcock::{CancelStreamExt, StopReason, testing::{Harness, Source}};
+//! use stopcock::{CancelStreamExt, StopReason, testing::Harness};
 //!
 //! fn answer(upstream: impl Stream<Item = char>) -> impl Stream<Item = Result<char, StopReason>> {
 //!     upstream.with_timeout(Duration::from_secs(30))
@@ -135,13 +145,11 @@
 //!
 //! // #[test]
 //! fn an_answer_that_is_cut_short_says_so() {
-//!     let upstream = Source::new("a-b~");
-//!     let record = upstream.record();
-//!     let mut harness = Harness::new(|_| answer(upstream));
+//!     let mut harness = Harness::scripted("a-b~", |upstream, _| answer(upstream));
 //!     assert_eq!(harness.run().len(), 2);
-//!     harness.advance(Duration::from_secs(30));
-//!     assert!(matches!(harness.run()[..], [Err(StopReason::DeadlineExceeded)]));
-//!     assert!(record.is_dropped());
+//!     let rest = harness.run_for(Duration::from_secs(30));
+//!     assert!(matches!(rest[..], [Err(StopReason::DeadlineExceeded)]));
+//!     assert!(harness.record().is_dropped());
 //! }
 //! # an_answer_that_is_cut_short_says_so();
 //! ```

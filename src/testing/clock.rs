@@ -10,17 +10,22 @@ pub(super) use absent::Clock;
 mod paused {
     use std::{
         fmt::{self, Debug, Formatter},
-        future::Future,
+        future::{Future, poll_fn},
         pin::pin,
         sync::Arc,
-        task::{Context, Waker},
+        task::{Context, Poll, Waker},
         time::Duration,
     };
     use tokio::{
         runtime::{Builder, EnterGuard, Handle, Runtime},
         task::yield_now,
-        time::{Instant, advance},
+        time::{Instant, advance, sleep_until},
     };
+
+    /// Of so many turns a task that is woken by the last of a long chain has its own, and a test hardly takes notice.
+    const TURNS: usize = 64;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
 
     #[derive(Clone)]
     pub(in crate::testing) struct Clock {
@@ -61,10 +66,52 @@ mod paused {
             self.runtime.block_on(yield_now());
         }
 
+        /// Takes turns until whatever follows from one another has happened, within reason.
+        pub(in crate::testing) fn settle(&self) {
+            self.runtime.block_on(async {
+                for _ in 0..TURNS {
+                    yield_now().await;
+                }
+            });
+        }
+
+        /// Lets time go on until then, timer by timer, or until `poll` is ready. Whether it has come to then.
+        pub(in crate::testing) fn pass(
+            &self,
+            until: Instant,
+            mut poll: impl FnMut(&mut Context<'_>) -> Poll<()>,
+        ) -> bool {
+            // Tokio's timers keep to whole milliseconds, and the paused clock goes on by whole ones.
+            if self.past_millisecond(Instant::now()) > Duration::ZERO {
+                let rest = MILLISECOND - self.past_millisecond(Instant::now());
+                tick(rest.min(until - Instant::now()));
+                self.settle();
+            }
+            let whole = until - self.past_millisecond(until);
+            let was_ready = self.runtime.block_on(async {
+                let mut sleep = pin!(sleep_until(whole));
+                poll_fn(|cx| match poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(true),
+                    Poll::Pending if Instant::now() >= whole => Poll::Ready(false),
+                    Poll::Pending => sleep.as_mut().poll(cx).map(|()| false),
+                })
+                .await
+            });
+            if !was_ready {
+                tick(until - Instant::now());
+                self.settle();
+            }
+            !was_ready
+        }
+
         /// Goes on to the next whole millisecond, at which tokio's timers are exact.
         pub(in crate::testing) fn align(&self) {
-            let past = (Instant::now() - self.start).subsec_nanos() % 1_000_000;
-            tick(Duration::from_nanos(u64::from(1_000_000 - past)));
+            tick(MILLISECOND - self.past_millisecond(Instant::now()));
+        }
+
+        fn past_millisecond(&self, at: Instant) -> Duration {
+            let past = (at - self.start).as_nanos() % MILLISECOND.as_nanos();
+            Duration::from_nanos(past as u64)
         }
     }
 
@@ -100,6 +147,8 @@ mod absent {
         }
 
         pub(in crate::testing) fn turn(&self) {}
+
+        pub(in crate::testing) fn settle(&self) {}
 
         pub(in crate::testing) fn align(&self) {}
     }

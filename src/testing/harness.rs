@@ -4,6 +4,7 @@ use super::{
 };
 use crate::StopReason;
 use futures_core::Stream;
+use futures_util::task::AtomicWaker;
 use std::{
     any::Any,
     fmt::{self, Debug, Formatter},
@@ -17,16 +18,17 @@ use std::{
 };
 
 #[cfg(feature = "tokio")]
-use {super::clock::tick, std::time::Duration};
+use {std::time::Duration, tokio::time::Instant};
 
 /// Drives a stream by hand: no executor, no sleep, no wall clock.
 ///
 /// Polls, wake-ups, the stop and the clock come one at a time, when the test says so. A stream that hangs is a panic
 /// with a diagram of the run, not a test that never ends.
 ///
-/// With the feature `tokio` the stream finds itself in a runtime whose clock is paused, so that its timers and tasks
-/// work; they get their turn in [`run`](Self::run), [`stop`](Self::stop) and [`advance`](Self::advance). It is called
-/// from a plain `#[test]`.
+/// With the feature `tokio` the stream finds itself in a runtime of one thread whose clock is paused, so that its timers
+/// and tasks work. They get their turn in [`run`](Self::run), [`stop`](Self::stop), [`advance`](Self::advance),
+/// [`run_for`](Self::run_for) and [`drop_stream`](Self::drop_stream), and are gone with the harness. It is called from a
+/// plain `#[test]`.
 ///
 /// # Examples
 ///
@@ -183,7 +185,8 @@ impl<S: Stream + ?Sized> Harness<S> {
     /// Polls the stream as an executor does, for as long as it is ready or has been woken, and answers what it gave.
     /// Then it is over, or waits.
     ///
-    /// A source that waits in a `-` is woken; timers that are over fire, but time does not go on.
+    /// A source that waits in a `-` is woken; timers that are over fire, but time does not go on: for that there is
+    /// [`run_for`](Self::run_for).
     ///
     /// # Panics
     ///
@@ -197,7 +200,12 @@ impl<S: Stream + ?Sized> Harness<S> {
                 Poll::Ready(Some(item)) => items.push(item),
                 Poll::Ready(None) => return items,
                 Poll::Pending if self.wait() && self.is_woken() => {}
-                Poll::Pending => return items,
+                Poll::Pending => {
+                    self.settle();
+                    if !self.is_woken() {
+                        return items;
+                    }
+                }
             }
         }
         panic!(
@@ -211,20 +219,54 @@ impl<S: Stream + ?Sized> Harness<S> {
         let clock = self.clock.clone();
         let _context = clock.enter();
         self.stop.fire();
-        clock.turn();
+        clock.settle();
         self.see();
     }
 
-    /// Moves the clock, then lets timers fire and tasks run.
+    /// Lets so much time go by without a poll: as with a consumer that is busy elsewhere.
+    ///
+    /// Timers fire and tasks run in their order, each at its time.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub fn advance(&mut self, by: Duration) {
         let clock = self.clock.clone();
         let _context = clock.enter();
-        tick(by);
+        clock.settle();
+        clock.pass(Instant::now() + by, |_| Poll::Pending);
         self.stop.look();
-        clock.turn();
         self.see();
+    }
+
+    /// Polls the stream as [`run`](Self::run) does, and whenever it is woken in so much time, and answers what it gave.
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    #[track_caller]
+    pub fn run_for(&mut self, time: Duration) -> Vec<S::Item> {
+        let clock = self.clock.clone();
+        let until = {
+            let _context = clock.enter();
+            Instant::now() + time
+        };
+        let mut items = self.run();
+        while !self.is_over() {
+            let is_past = {
+                let _context = clock.enter();
+                let hand = Arc::clone(&self.in_use().hand);
+                let wakes = self.wakes_before;
+                clock.pass(until, |cx| hand.poll_woken(wakes, cx))
+            };
+            items.extend(self.run());
+            if is_past {
+                break;
+            }
+        }
+        let _context = clock.enter();
+        self.stop.look();
+        items
     }
 
     /// Ends the `-` in which the source waits, and says whether it did wait.
@@ -238,6 +280,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         let hand = Arc::new(HandWaker {
             number: AtomicUsize::new(0),
             wakes: AtomicUsize::new(0),
+            waiting: AtomicWaker::new(),
             stop: self.stop.clone(),
             record: self.record.clone(),
         });
@@ -262,13 +305,15 @@ impl<S: Stream + ?Sized> Harness<S> {
         self.last == Some(Output::End)
     }
 
-    /// Drops the stream.
+    /// Drops the stream, and lets the tasks run that take notice.
     ///
     /// # Panics
     ///
     /// If its drop does.
     pub fn drop_stream(&mut self) {
-        if let Err(panic) = self.try_drop_stream() {
+        let dropped = self.try_drop_stream();
+        self.settle();
+        if let Err(panic) = dropped {
             resume_unwind(panic);
         }
     }
@@ -284,6 +329,7 @@ impl<S: Stream + ?Sized> Harness<S> {
     }
 
     /// Polls the stream; if the stop is due, then after it.
+    #[track_caller]
     pub(super) fn try_poll(&mut self) -> Result<Poll<Option<S::Item>>, Panic> {
         let clock = self.clock.clone();
         let _context = clock.enter();
@@ -332,6 +378,11 @@ impl<S: Stream + ?Sized> Harness<S> {
         happened || self.is_woken()
     }
 
+    fn settle(&self) {
+        let _context = self.clock.enter();
+        self.clock.settle();
+    }
+
     /// Whether the last poll's waker was woken since that poll began.
     pub(super) fn is_woken(&self) -> bool {
         self.wakes() > self.wakes_before
@@ -345,7 +396,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(stream)));
         self.record.add(Event::Dropped {
             held_wakers: self.held_wakers(),
-            fired_the_stop: self.stop.token().is_cancelled() && !self.stop.is_fired(),
+            fired_the_stop: self.stop.is_cancelled() && !self.stop.is_fired(),
         });
         dropped
     }
@@ -414,6 +465,8 @@ struct Brought {
 struct HandWaker {
     number: AtomicUsize,
     wakes: AtomicUsize,
+    /// Who waits for a wake-up while time goes on.
+    waiting: AtomicWaker,
     stop: Stop,
     record: Record,
 }
@@ -427,7 +480,20 @@ impl Wake for HandWaker {
         self.wakes.fetch_add(1, SeqCst);
         let waker = self.number.load(SeqCst);
         self.record.add(Event::Woken { waker });
+        self.waiting.wake();
         self.stop.woken();
+    }
+}
+
+impl HandWaker {
+    /// Ready once it was woken more than so often.
+    #[cfg(feature = "tokio")]
+    fn poll_woken(&self, wakes: usize, cx: &mut Context<'_>) -> Poll<()> {
+        self.waiting.register(cx.waker());
+        match self.wakes.load(SeqCst) > wakes {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 }
 

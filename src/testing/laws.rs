@@ -11,13 +11,18 @@
 //! | one that can be stopped | [`prefix`], [`identity`], [`nothing_early`], [`nothing_late`], [`nothing_lost`], [`ends`], [`left_alone`], [`dropped_first`], [`released`], [`fair`], [`on_time`] | [`check_stop`], with those above |
 //! | one that can say why: [`Stoppable`] | [`one_outcome`], [`honest`] | [`check_all`], with those above |
 //!
+//! [`fair`] and [`panics`] are promises of this crate more than of streams: an adapter may well do without. [`check`] asks
+//! for some laws only.
+//!
 //! A stop is a token or a point in time, whichever the wrapper takes from its [`Stop`]. At a point in time a row of
 //! ready items may go on for a while, as nobody reads the clock for each item; [`on_time`] says for how long.
+//! An adapter that takes any future for a stop is held against the token: a `Sleep` whose time is past is pending at its
+//! first poll, so that a stream which reads no clock cannot be exact.
 
 mod verdict;
 
 use super::{
-    Letter, Plan, Record, Source, Stop, StopPoint, Stoppable, clock::Clock, plan::Wrap,
+    Letter, Plan, Record, Script, Source, Stop, StopPoint, Stoppable, clock::Clock, plan::Wrap,
     subject::Lettered,
 };
 use futures_core::Stream;
@@ -229,6 +234,8 @@ impl Error for Broken {}
 pub struct Report {
     held: Vec<Law>,
     broken: Vec<Broken>,
+    /// What the stream did with its stop that it should not have.
+    misuse: Option<&'static str>,
 }
 
 impl Report {
@@ -251,23 +258,21 @@ impl Report {
 
     #[track_caller]
     fn assert(&self) {
-        if let [first, others @ ..] = self.broken.as_slice() {
-            let mut told = first.to_string();
-            for broken in others {
-                told.push_str("\n\n");
-                told.push_str(&broken.to_string());
-            }
-            panic!("{told}\n");
+        if self.broken.is_empty() {
+            return;
         }
+        let hint = self.misuse.map(str::to_owned);
+        let broken = self.broken.iter().map(ToString::to_string);
+        let told: Vec<_> = hint.into_iter().chain(broken).collect();
+        panic!("{}\n", told.join("\n\n"));
     }
 }
 
 /// Holds a stream against some laws.
 fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
     let clock = Clock::new();
-    let is_timed = Plan::new("".parse().expect("a script"), StopPoint::Never)
-        .play(&clock, wrap)
-        .is_timed;
+    let first = Plan::new(Script::default(), StopPoint::Never).play(&clock, wrap);
+    let is_timed = first.is_timed;
     let mut held: Vec<Law> = laws
         .iter()
         .copied()
@@ -301,7 +306,12 @@ fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
             }
         });
     }
-    Report { held, broken }
+    let misuse = first.misuse.filter(|_| tier != Tier::Stream);
+    Report {
+        held,
+        broken,
+        misuse,
+    }
 }
 
 /// Makes the plan that breaks a law simpler, for as long as it does.
@@ -406,13 +416,47 @@ where
     report_all(wrap).assert();
 }
 
-/// Holds one run of a stream that can be stopped against all laws but those of its reason: for property tests.
+/// Holds a stream that can be stopped against some laws: those of any stream and those of one that can be stopped.
+///
+/// The functions for the laws of any stream fire no stop; here it is fired, so that `[Law::Wakes]` says whether the
+/// stop wakes the stream.
 ///
 /// # Panics
 ///
-/// If one is broken.
+/// If one is broken, or if one is about what only a [`Stoppable`] stream can say.
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use stopcock::testing::laws::{self, Law};
+///
+/// laws::check(&[Law::Wakes, Law::Ends, Law::NothingLate], |source, stop| {
+///     source.take_until(stop.token().cancelled_owned())
+/// });
+/// ```
 #[track_caller]
-pub fn check_plan<S>(plan: &Plan, wrap: impl Fn(Source, Stop) -> S)
+pub fn check<S>(laws: &[Law], wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    for law in laws {
+        assert!(
+            law.tier() <= Tier::Stopped,
+            "the law `{law}` is about the reason of a stop, which a stream need not tell: ask it by its function, or all \
+             laws by `check_all`"
+        );
+    }
+    report_of(laws, Tier::Stopped, wrap).assert();
+}
+
+/// Holds one run of a stream that can be stopped against all laws but those of its reason: for property tests.
+///
+/// # Errors
+///
+/// The first law that is broken.
+pub fn try_plan<S>(plan: &Plan, wrap: impl Fn(Source, Stop) -> S) -> Result<(), Broken>
 where
     S: Stream,
     S::Item: Letter,
@@ -420,20 +464,17 @@ where
     let wrap: Wrap<'_> = &|source, stop| Box::pin(Lettered::new(wrap(source, stop)));
     let run = plan.play(&Clock::new(), wrap);
     let story = Story::new(plan, Tier::Stopped, &run);
-    let broken = laws_of(Tier::Stopped).into_iter().filter_map(|law| {
-        let expected = story.check(law).err()?;
-        Some(Broken {
-            law,
-            plan: plan.clone(),
-            record: run.record.clone(),
-            expected,
+    laws_of(Tier::Stopped)
+        .into_iter()
+        .try_for_each(|law| match story.check(law) {
+            Ok(()) => Ok(()),
+            Err(expected) => Err(Broken {
+                law,
+                plan: plan.clone(),
+                record: run.record.clone(),
+                expected,
+            }),
         })
-    });
-    Report {
-        held: Vec::new(),
-        broken: broken.collect(),
-    }
-    .assert();
 }
 
 /// As [`check_stop`], without a panic: for a table.

@@ -3,7 +3,7 @@ use super::{
     harness::LONG_ROW, subject::Subject,
 };
 use std::{
-    fmt::{self, Display, Formatter},
+    fmt::{self, Debug, Display, Formatter},
     panic::resume_unwind,
     pin::Pin,
     task::Poll,
@@ -13,7 +13,7 @@ use std::{
 use {super::clock::tick, std::time::Duration, tokio::time::Instant};
 
 /// One run of a stream under test: what its source does, when it is stopped, and how it is treated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
     /// What the source does.
@@ -43,11 +43,12 @@ pub(super) struct Pace {
 }
 
 /// How a plan went.
-#[derive(Debug)]
 pub(super) struct Run {
     pub(super) record: Record,
     /// Whether the stop was a point in time.
     pub(super) is_timed: bool,
+    /// What the stream did with its stop that it should not have.
+    pub(super) misuse: Option<&'static str>,
 }
 
 /// How long the scripts of random plans are at most.
@@ -119,6 +120,7 @@ impl Plan {
         Run {
             record: harness.record().clone(),
             is_timed,
+            misuse: harness.stop_handle().misuse(),
         }
     }
     fn source(&self, stop: &Stop) -> Source {
@@ -365,13 +367,19 @@ impl Display for Plan {
                 then_nanos,
                 deadline_nanos,
             } = pace;
-            write!(f, ", {deadline_nanos} ns before the deadline; ")?;
+            write!(f, ", from {deadline_nanos} ns before the deadline on; ")?;
             if polls > 0 {
                 write!(f, "{polls} polls of the source take {nanos} ns each, then ")?;
             }
             write!(f, "each poll of the source takes {then_nanos} ns")?;
         }
         Ok(())
+    }
+}
+
+impl Debug for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "Plan({self})")
     }
 }
 

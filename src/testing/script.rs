@@ -1,7 +1,7 @@
 use super::probe::nth_letter;
 use std::{
     error::Error,
-    fmt::{self, Display, Formatter, Write},
+    fmt::{self, Debug, Display, Formatter, Write},
     str::FromStr,
 };
 
@@ -38,7 +38,7 @@ use std::{
 ///      ^");
 /// # Ok::<(), stopcock::testing::ParseScriptError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Script {
     steps: Vec<Step>,
 }
@@ -185,6 +185,12 @@ impl Display for Script {
             }
         }
         Ok(())
+    }
+}
+
+impl Debug for Script {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "Script(\"{self}\")")
     }
 }
 

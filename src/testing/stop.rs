@@ -1,5 +1,5 @@
 use super::{Event, Record};
-use crate::CancellationToken;
+use crate::{CancellationToken, IntoSignal, signal::TokenSignal};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -32,6 +32,8 @@ struct Shared {
     is_fired: AtomicBool,
     at: StopPoint,
     wakes: AtomicUsize,
+    /// Whether anybody asked for the token.
+    is_token_taken: AtomicBool,
     record: Record,
     /// Once it was asked for: `None` for one that never comes.
     #[cfg(feature = "tokio")]
@@ -66,6 +68,7 @@ impl Stop {
                 is_fired: AtomicBool::new(false),
                 at,
                 wakes: AtomicUsize::new(0),
+                is_token_taken: AtomicBool::new(false),
                 record: record.clone(),
                 #[cfg(feature = "tokio")]
                 deadline: OnceLock::new(),
@@ -77,6 +80,7 @@ impl Stop {
     /// [`cancelled_owned`](CancellationToken::cancelled_owned) is a future, and what wants to be called is called by
     /// [`on_cancel`](CancellationToken::on_cancel).
     pub fn token(&self) -> CancellationToken {
+        self.shared.is_token_taken.store(true, SeqCst);
         self.shared.token.clone()
     }
 
@@ -140,6 +144,25 @@ impl Stop {
         self.shared.at == point && !self.is_fired()
     }
 
+    /// What a stream did with it that it should not have, in words.
+    pub(super) fn misuse(&self) -> Option<&'static str> {
+        match (self.shared.is_token_taken.load(SeqCst), self.is_timed()) {
+            (true, false) | (false, true) => None,
+            (false, false) => Some(
+                "the stream has taken nothing of its stop, so that nothing can stop it: give it the token, the \
+                 deadline or the timeout, or hold it against the laws of any stream with `check_stream`",
+            ),
+            (true, true) => Some(
+                "the stream has taken both the token and a point in time of its stop, of which only the latter comes: \
+                 give it one of them",
+            ),
+        }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.shared.token.is_cancelled()
+    }
+
     /// A waker of the stream is woken.
     pub(super) fn woken(&self) {
         let wake = self.shared.wakes.fetch_add(1, SeqCst);
@@ -178,5 +201,23 @@ impl Stop {
         if self.instant().is_some_and(|at| at <= Instant::now()) {
             self.fire();
         }
+    }
+}
+
+/// Its token.
+impl IntoSignal for Stop {
+    type Signal = TokenSignal;
+
+    fn into_signal(self) -> TokenSignal {
+        self.token().into_signal()
+    }
+}
+
+/// Its token.
+impl IntoSignal for &Stop {
+    type Signal = TokenSignal;
+
+    fn into_signal(self) -> TokenSignal {
+        self.token().into_signal()
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! proptest! {
 //!     fn it_keeps_every_law(plan in plans(20)) {
-//!         laws::check_plan(&plan, |source, stop| source.take_until_cancelled(stop.token()));
+//!         laws::try_plan(&plan, |source, stop| source.take_until_cancelled(stop.token()))?;
 //!     }
 //! }
 //! # it_keeps_every_law();
@@ -38,6 +38,8 @@ pub fn scripts(steps: usize) -> impl Strategy<Value = Script> {
 }
 
 /// Points at which a stream over a script of up to so many steps may be stopped.
+///
+/// One that is never reached is made up for after the end of the stream, where it has to change nothing any more.
 pub fn stop_points(steps: usize) -> impl Strategy<Value = StopPoint> {
     prop_oneof![
         1 => Just(StopPoint::AtBirth),

@@ -15,6 +15,10 @@ use crate::WithDeadline;
 /// An item of a stream under test, as the letter that its script had for it.
 ///
 /// Scripts give a `char`, and most wrappers hand on just that or a `Result` of it. For others, `map` the items back.
+#[diagnostic::on_unimplemented(
+    message = "the items of `{Self}` are no letters of a script",
+    note = "`map` the items back to the `char`s of the source, or drive the stream with `Harness::new`"
+)]
 pub trait Letter {
     /// The letter, or `None` for the `Err` that a loud stream says its stop with.
     fn letter(&self) -> Option<char>;
@@ -59,6 +63,10 @@ impl<T: Letter, E> Letter for Result<T, E> {
 /// }
 /// # assert!(Mine { reason: None }.stop_reason().is_none());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot say why it was stopped",
+    note = "use `laws::check_stop`, which asks for no reason, or implement `Stoppable`"
+)]
 pub trait Stoppable: FusedStream {
     /// `Some` from the poll on that was stopped, `None` while it runs and after an end of its own.
     fn stop_reason(&self) -> Option<&StopReason>;

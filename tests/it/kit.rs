@@ -308,20 +308,45 @@ fn strategies_shrink_to_short_scripts_and_early_stops() {
 #[test]
 fn a_plan_that_breaks_a_law_is_told_as_it_is() {
     let plan = Plan::new("ab-".parse().unwrap(), StopPoint::Before(1));
-    let told = panic_of(|| laws::check_plan(&plan, late));
-    assert!(told.contains("the law `nothing_late` is broken"), "{told}");
+    assert_eq!(
+        format!("{plan:?} {:?}", plan.script),
+        "Plan(script \"(ab)-\", stopped before poll 1) Script(\"(ab)-\")"
+    );
+    let broken = laws::try_plan(&plan, late).unwrap_err();
+    assert_eq!(broken.plan(), &plan);
+    assert_eq!(broken.record().items(), "ab");
+    laws::try_plan(&plan, |source, stop| source.take_until_cancelled(stop)).unwrap();
+}
+
+#[test]
+fn some_laws_can_be_asked_for_with_the_stop_fired() {
+    // It looks, and never registers.
+    let deaf = |mut source: Source, stop: Stop| {
+        let token = stop.token();
+        poll_fn(move |cx| match token.is_cancelled() {
+            true => Poll::Ready(None),
+            false => source.poll_next_unpin(cx),
+        })
+    };
+    laws::check(&[laws::Law::NothingLate, laws::Law::Ends], deaf);
+    let told = panic_of(|| laws::check(&[laws::Law::Wakes], deaf));
+    assert!(told.starts_with("the law `wakes` is broken"), "{told}");
+    let told = panic_of(|| laws::check(&[laws::Law::Honest], deaf));
+    assert!(told.contains("ask it by its function"), "{told}");
+}
+
+#[test]
+fn a_stop_that_nobody_took_is_told_first() {
+    let told = panic_of(|| laws::ends(|source, _| source));
     assert!(
-        told.contains("script \"(ab)-\", stopped before poll 1"),
+        told.starts_with("the stream has taken nothing of its stop"),
         "{told}"
     );
-    laws::check_plan(&plan, |source, stop| {
-        source.take_until_cancelled(stop.token())
-    });
 }
 
 #[cfg(feature = "tokio")]
 mod timed {
-    use super::{Harness, Poll, StreamExt, laws, panic_of, stream};
+    use super::{Harness, Poll, StreamExt, assert_no_leak, laws, panic_of, stream};
     use std::time::Duration;
     use stopcock::CancelStreamExt;
     use tokio::time::{interval, sleep};
@@ -349,6 +374,76 @@ mod timed {
     }
 
     #[test]
+    fn time_goes_on_timer_by_timer_and_tasks_run_in_between() {
+        let mut harness = Harness::new(|_| {
+            let (sender, receiver) = tokio::sync::mpsc::channel(100);
+            tokio::spawn(async move {
+                for n in 0..5 {
+                    sleep(SECOND).await;
+                    sender.send(n).await.unwrap();
+                }
+            });
+            tokio_stream::wrappers::ReceiverStream::new(receiver)
+        });
+        // Not polled once, and four seconds later there are four of them.
+        harness.advance(4 * SECOND);
+        assert_eq!(harness.run(), [0, 1, 2, 3]);
+        assert_eq!(harness.run_for(SECOND / 2), []);
+        assert_eq!(harness.run_for(SECOND / 2), [4]);
+        assert!(harness.is_over());
+    }
+
+    #[test]
+    fn the_clock_is_moved_by_nanoseconds() {
+        let mut harness = Harness::new(|_| {
+            let start = tokio::time::Instant::now();
+            stream::repeat_with(move || start.elapsed()).chunks(1)
+        });
+        for (by, now) in [(3, 3), (1_999_997, 2_000_000), (999_999, 2_999_999)] {
+            harness.advance(Duration::from_nanos(by));
+            let polled = harness.poll();
+            assert_eq!(polled, Poll::Ready(Some(vec![Duration::from_nanos(now)])));
+        }
+    }
+
+    #[test]
+    fn a_chain_of_tasks_runs_to_its_end() {
+        let mut harness = Harness::new(|_| {
+            let (sender, receiver) = tokio::sync::mpsc::channel(1);
+            tokio::spawn(async move {
+                let mut last = tokio::spawn(async {});
+                for _ in 0..1000 {
+                    last = tokio::spawn(async move { last.await.unwrap() });
+                }
+                last.await.unwrap();
+                sender.send('a').await.unwrap();
+            });
+            tokio_stream::wrappers::ReceiverStream::new(receiver)
+        });
+        assert_eq!(harness.run(), ['a']);
+    }
+
+    #[test]
+    fn a_task_that_is_left_behind_is_a_leak() {
+        let leaky = || {
+            assert_no_leak(|probes| {
+                let connection = probes.drop_probe();
+                let mut harness = Harness::new(|_| {
+                    tokio::spawn(async move {
+                        let _connection = connection;
+                        sleep(1000 * SECOND).await;
+                    });
+                    stream::pending::<u8>()
+                });
+                harness.run();
+                harness.drop_stream();
+                harness
+            });
+        };
+        assert!(panic_of(leaky).starts_with("1 of 1 probes are still alive"));
+    }
+
+    #[test]
     fn the_clock_comes_to_the_stop_and_that_is_written_down() {
         let mut harness =
             Harness::scripted("a--", |source, stop| source.with_timeout(stop.timeout()));
@@ -362,7 +457,7 @@ mod timed {
             "\
 source   a--~..
 stop     ....X.
-woken    .ww.w.
+woken    .www..
 output   a---.X
 dropped  .....D"
         );
