@@ -88,21 +88,6 @@ fn dropping_or_stopping_drops_the_locals_in_reverse_order_and_the_body_never_res
 }
 
 #[test]
-fn a_stop_before_the_first_poll_drops_a_body_that_never_began() {
-    let token = CancellationToken::new();
-    let dropped = RefCell::new(Vec::new());
-    let captured = Dropped(&dropped, "captured");
-    let mut items = pin!(generator(&token, async move |mut y: Yielder<'_, u8>| {
-        let _captured = captured;
-        y.yield_item(1).await;
-    }));
-    token.cancel();
-    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
-    assert_eq!(*dropped.borrow(), ["captured"]);
-    assert!(items.stop_reason().is_some());
-}
-
-#[test]
 fn bodies_borrow_and_take_async_fns_and_helpers() {
     async fn countdown(mut y: Yielder<'_, u32>) {
         helper(&mut y, 2).await;
@@ -332,17 +317,6 @@ fn a_generator_moves_to_another_thread_between_two_polls() {
     .join()
     .unwrap();
     assert_eq!(poll(items.as_mut()), Poll::Ready(Some(3)));
-    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
-}
-
-#[test]
-fn a_panic_in_the_body_comes_out_once_after_the_items_before_it() {
-    let mut items = pin!(generator(signal::never(), async |mut y| {
-        y.yield_item(1).await;
-        panic!("the body says so");
-    }));
-    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(1)));
-    assert_eq!(panic_of(|| poll(items.as_mut())), "the body says so");
     assert_eq!(poll(items.as_mut()), Poll::Ready(None));
 }
 

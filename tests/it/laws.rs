@@ -2,7 +2,7 @@
 
 use futures::{Stream, StreamExt, task::AtomicWaker};
 use std::{
-    future::pending,
+    future::{pending, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -39,6 +39,7 @@ table! {
     a_waiter: check_all, |source, stop| source.take_until_cancelled(stop.token().cancelled_owned());
     a_future: check_all, |source, stop| source.take_until_cancelled(when(stop.token().cancelled_owned()));
     a_future_that_is_not_unpin: check_all, |source, stop| source.take_until_cancelled(when(cancelled(stop)));
+    a_future_that_leaves_its_waker_behind: check_all, |source, stop| source.take_until_cancelled(when(told(stop)));
     the_first_of_two: check_all, |source, stop| source.take_until_cancelled(any(stop.token(), never()));
     the_second_of_two: check_all, |source, stop| {
         source.take_until_cancelled(any(CancellationToken::new(), stop.token()))
@@ -65,7 +66,7 @@ table! {
     generator_of_a_lent_token: check_all, |source, stop| forward(source, (&stop.token()).into_signal());
     generator_of_a_great_grandchild: check_all, |source, stop| forward(source, great_grandchild(&stop));
     generator_of_a_linked_token: check_all, |source, stop| forward(source, linked(stop.token()));
-    generator_of_a_future: check_all, |source, stop| forward(source, when(cancelled(stop)));
+    generator_of_a_future: check_all, |source, stop| forward(source, when(told(stop)));
     generator_of_two: check_all, |source, stop| forward(source, any(when(pending::<()>()), stop.token()));
     generator_over_a_generator: check_all_of_a_stack, |source, stop| {
         forward(Box::pin(forward(source, CancellationToken::new())), stop.token())
@@ -172,6 +173,20 @@ fn linked(token: CancellationToken) -> CancellationToken {
 /// A future that is not `Unpin`.
 async fn cancelled(stop: Stop) {
     stop.token().cancelled().await;
+}
+
+/// A future whose waker is kept until the stop, even if it is gone by then.
+fn told(stop: Stop) -> impl Future<Output = ()> {
+    let waker = Arc::new(AtomicWaker::new());
+    let kept = Arc::clone(&waker);
+    stop.token().on_cancel(move |_| kept.wake()).detach();
+    poll_fn(move |cx| {
+        waker.register(cx.waker());
+        match stop.token().is_cancelled() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
 }
 
 /// A generator whose body hands on the items of a source.

@@ -3,6 +3,7 @@
 
 mod breakers;
 mod depth;
+mod exact;
 mod generator;
 
 mod kit;

@@ -1,7 +1,7 @@
 //! `run_until_cancelled` and `run_until_cancelled_owned`.
 
 use crate::{
-    support::{Moment, Source, Wakes, panic_of, scripts},
+    support::{Wakes, panic_of},
     token::{chain, poll},
 };
 use std::{
@@ -12,7 +12,10 @@ use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
-use stopcock::{CancellationToken, RunUntilCancelled};
+use stopcock::{
+    CancellationToken, RunUntilCancelled,
+    testing::{Moment, Script, Source, Step},
+};
 
 /// Ready with the next item of a source, or with its end.
 struct NextOf(Source);
@@ -47,18 +50,16 @@ enum At {
 }
 
 /// The letters of a script until it is ready, `X` if it is cancelled, and how often the source is polled.
-fn expected(script: &str, at: At, polls: usize) -> (String, usize) {
+fn expected(script: &Script, at: At, polls: usize) -> (String, usize) {
     let mut output = String::new();
-    let mut letters = script.chars();
+    let mut steps = script.steps().iter();
     for poll in 0..polls {
         if at == At::Before(poll) {
             return (output + "X", poll);
         }
-        match letters.next() {
-            Some(answer @ ('a' | '|')) => {
-                output.push(answer);
-                return (output, poll + 1);
-            }
+        match steps.next() {
+            Some(Step::Item(item)) => return (output + &item.to_string(), poll + 1),
+            Some(Step::End) => return (output + "|", poll + 1),
             _ if at == At::During(poll) => return (output + "X", poll + 1),
             _ => output.push('-'),
         }
@@ -66,11 +67,11 @@ fn expected(script: &str, at: At, polls: usize) -> (String, usize) {
     (output, polls)
 }
 
-fn check(run: Run, script: &str, at: At, above: usize, polls: usize) {
-    let case = format!("{script:?} {at:?} {above}");
+fn check(run: Run, script: &Script, at: At, above: usize, polls: usize) {
+    let case = format!("{script} {at:?} {above}");
     let tokens = chain();
     let cancelled = tokens[above].clone();
-    let source = Source::with_hook(script, {
+    let source = Source::from(script.clone()).by_hand().with_hook({
         let cancelled = cancelled.clone();
         move |moment| match (moment, at) {
             (Moment::Poll(poll), At::During(during)) if poll == during => cancelled.cancel(),
@@ -107,7 +108,7 @@ fn check(run: Run, script: &str, at: At, above: usize, polls: usize) {
 fn cancellation_wins_at_every_poll_that_begins_after_it_or_is_pending() {
     const POLLS: usize = 4;
 
-    for script in scripts("-a|", if cfg!(miri) { 1 } else { 3 }) {
+    for script in Script::all("-a|", if cfg!(miri) { 1 } else { 3 }) {
         for run in RUNS {
             for above in 0..3 {
                 check(run, &script, At::Never, above, POLLS);
@@ -135,7 +136,7 @@ fn only_the_latest_waker_is_woken_by_a_cancel() {
 #[test]
 fn the_future_wakes_its_task_itself() {
     let token = CancellationToken::new();
-    let source = Source::new("-a");
+    let source = Source::new("-a").by_hand();
     let record = source.record();
     let mut future = pin!(token.run_until_cancelled(NextOf(source)));
     let wakes = Wakes::new();
@@ -149,7 +150,7 @@ fn the_future_wakes_its_task_itself() {
 fn dropping_it_drops_the_future_and_leaves_the_token_as_it_was() {
     for polls in 0..2 {
         let token = CancellationToken::new();
-        let source = Source::new("-");
+        let source = Source::new("-").by_hand();
         let record = source.record();
         let mut future = Box::pin(token.run_until_cancelled(NextOf(source)));
         let wakes = Wakes::new();
@@ -169,7 +170,8 @@ fn dropping_it_drops_the_future_and_leaves_the_token_as_it_was() {
 fn it_keeps_no_waker_once_it_has_answered() {
     for is_cancelled in [false, true] {
         let token = CancellationToken::new();
-        let mut future = pin!(token.run_until_cancelled(NextOf(Source::new("-a"))));
+        let source = Source::new("-a").by_hand();
+        let mut future = pin!(token.run_until_cancelled(NextOf(source)));
         let wakes = Wakes::new();
         assert!(poll_by(future.as_mut(), &wakes).is_pending());
         if is_cancelled {
@@ -241,7 +243,7 @@ fn a_panic_of_the_future_passes_through_and_leaves_the_token_as_it_was() {
 #[test]
 fn a_panic_in_the_drop_of_the_future_passes_through_once() {
     let token = CancellationToken::new();
-    let source = Source::with_hook("-", |moment| {
+    let source = Source::new("-").with_hook(|moment| {
         assert!(moment != Moment::Drop, "dropped");
     });
     let mut future = Box::pin(token.run_until_cancelled(NextOf(source)));
@@ -262,13 +264,14 @@ fn its_token_settles_once_the_future_is_gone() {
             let token = token.clone();
             move || poll(&mut token.settled(), &Wakes::new()).is_ready()
         };
-        let source = Source::with_hook("a", {
+        let source = Source::new("a").with_hook({
             let (settled, token) = (Arc::clone(&settled), token.clone());
             let is_settled = is_settled.clone();
             move |moment| match moment {
                 // During the poll, so that both come to an answer.
                 Moment::Poll(_) => token.cancel(),
                 Moment::Drop => settled.lock().unwrap().push(is_settled()),
+                _ => unreachable!(),
             }
         });
         let mut future = pin!(token.child_token().run_until_cancelled(NextOf(source)));

@@ -2,7 +2,7 @@
 
 use crate::{
     sequences::sequences,
-    support::{Moment, Source, Wakes, panic_of, scripts},
+    support::{Wakes, panic_of},
 };
 use futures::{
     Stream, StreamExt,
@@ -23,7 +23,9 @@ use std::{
     thread::{self, ThreadId},
 };
 use stopcock::{
-    CancelStreamExt, CancellationToken, IntoSignal, Settled, StopReason, Yielder, generator, signal,
+    CancelStreamExt, CancellationToken, IntoSignal, Settled, StopReason, Yielder, generator,
+    signal,
+    testing::{Moment, Script, Source},
 };
 
 fn poll<Fut: Future>(future: Pin<&mut Fut>, wakes: &Arc<Wakes>) -> Poll<Fut::Output> {
@@ -280,15 +282,16 @@ fn those_who_only_wait_do_not_count() {
 
 #[test]
 fn an_adapter_counts_until_its_source_is_gone_wherever_it_ends_and_is_stopped() {
-    for script in scripts("a-|", if cfg!(miri) { 1 } else { 4 }) {
-        for cancel_before in 0..=script.len() + 1 {
-            let case = format!("{script:?}, cancelled before poll {cancel_before}");
+    for script in Script::all("a-|", if cfg!(miri) { 1 } else { 4 }) {
+        let steps = script.steps().len();
+        for cancel_before in 0..=steps + 1 {
+            let case = format!("{script}, cancelled before poll {cancel_before}");
             let root = CancellationToken::new();
-            let source = Source::new(&script);
+            let source = Source::from(script.clone());
             let record = source.record();
             let mut stream = source.take_until_cancelled(root.child_token());
             let mut settled = root.settled();
-            for n in 0..script.len() + 2 {
+            for n in 0..steps + 2 {
                 if n == cancel_before {
                     root.cancel();
                 }
@@ -483,7 +486,7 @@ fn whatever_panics_in_its_drop_does_not_count_any_more() {
         }
     }
 
-    let source = || Source::with_hook("a", |moment| assert!(moment != Moment::Drop, "dropped"));
+    let source = || Source::new("a").with_hook(|moment| assert!(moment != Moment::Drop, "dropped"));
     let body = |token: &CancellationToken| {
         let panics = PanicsOnDrop;
         generator(token, async move |mut y: Yielder<'_, u8>| {
@@ -563,7 +566,7 @@ fn a_source_that_looks_from_its_own_drop_finds_it_not_settled() {
             let drops = Arc::new(AtomicUsize::new(0));
             let source = {
                 let (root, drops) = (root.clone(), Arc::clone(&drops));
-                Source::with_hook("", move |moment| {
+                Source::new("").with_hook(move |moment| {
                     if moment == Moment::Drop {
                         assert!(look(&mut root.settled()).is_pending());
                         drops.fetch_add(1, SeqCst);
@@ -591,7 +594,7 @@ fn a_source_that_begins_to_wait_in_its_own_drop_is_woken_after_it() {
     let (waiting, begun) = mpsc::channel();
     let source = {
         let token = token.clone();
-        Source::with_hook("", move |moment| {
+        Source::new("").with_hook(move |moment| {
             if moment == Moment::Drop {
                 waiting.send(settler(&token)).unwrap();
             }
@@ -1338,7 +1341,7 @@ fn what_was_done_in_the_drops_is_seen_by_who_waits_on_another_thread() {
         let (report, reports) = mpsc::channel();
         for n in 0..3 {
             let report = report.clone();
-            let source = Source::with_hook("", move |moment| {
+            let source = Source::new("").with_hook(move |moment| {
                 if moment == Moment::Drop {
                     report.send(n).unwrap();
                 }

@@ -1,7 +1,7 @@
 //! Signals: how often they are asked, and what they leave alone.
 
-use crate::support::{Source, Wakes, poll};
-use futures::{StreamExt, channel::oneshot, executor::block_on, future, stream};
+use crate::support::{Wakes, poll};
+use futures::{channel::oneshot, future, stream};
 use std::{
     cell::Cell,
     future::Future,
@@ -9,7 +9,9 @@ use std::{
     rc::Rc,
     task::{Context, Poll},
 };
-use stopcock::{CancelStreamExt, CancellationToken, IntoSignal, Signal, StopReason, signal};
+use stopcock::{
+    CancelStreamExt, CancellationToken, IntoSignal, Signal, StopReason, signal, testing::Source,
+};
 
 /// Never ready; counts its polls, and wakes itself in those for which `wake` says so.
 struct Counted {
@@ -66,16 +68,6 @@ fn a_future_that_wakes_itself_is_polled_before_the_next_item() {
 }
 
 #[test]
-fn a_future_that_is_ready_at_once_keeps_the_source_from_ever_being_polled() {
-    let source = Source::new("abc");
-    let record = source.record();
-    let mut stream = source.take_until_cancelled(signal::when(future::ready(7)));
-    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
-    assert_eq!(record.polls(), 0);
-    assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
-}
-
-#[test]
 fn a_sender_that_is_dropped_fires_as_well() {
     let (sender, receiver) = oneshot::channel::<()>();
     let wakes = Wakes::new();
@@ -84,16 +76,6 @@ fn a_sender_that_is_dropped_fires_as_well() {
     drop(sender);
     assert_eq!(wakes.count(), 1);
     assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Ready(None));
-}
-
-#[test]
-fn a_future_that_is_not_unpin_fires() {
-    let token = CancellationToken::new();
-    let waits = async { token.cancelled().await };
-    let mut stream = pin!(stream::repeat(1).take_until_cancelled(signal::when(waits)));
-    assert_eq!(block_on(stream.next()), Some(1));
-    token.cancel();
-    assert_eq!(block_on(stream.next()), None);
 }
 
 #[test]
@@ -107,12 +89,6 @@ fn a_panic_of_the_future_ends_the_stream() {
     assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
     assert!(record.is_dropped());
     assert!(stream.stop_reason().is_none());
-}
-
-#[test]
-fn never_never_fires() {
-    let stream = stream::iter(0..5000).take_until_cancelled(signal::never());
-    assert_eq!(block_on(stream.count()), 5000);
 }
 
 /// A foreign signal that is asked by hand.
@@ -273,7 +249,8 @@ fn check_any<G: IntoSignal>(
             let mut stop = Some(stop);
             let (earlier, latest) = (Wakes::new(), Wakes::new());
             let stop_signal = make(&a, stopped, &b);
-            let mut stream = pin!(Source::new(script).take_until_cancelled(stop_signal));
+            let source = Source::new(script).by_hand();
+            let mut stream = pin!(source.take_until_cancelled(stop_signal));
             for wakes in [&earlier, &latest] {
                 assert_ne!(wakes.poll(stream.as_mut()), Poll::Ready(None));
             }
@@ -306,19 +283,6 @@ fn the_first_one_of_any_that_has_fired_stops_for_its_reason_and_each_wakes_the_l
     check_any(["b", "when", "a"], |a, w, b| {
         any(any(never(), b), any(any(when(w), never()), a))
     });
-}
-
-#[test]
-fn any_of_what_has_fired_already_keeps_the_source_from_ever_being_polled() {
-    for fires in 0..2 {
-        let tokens = [CancellationToken::new(), CancellationToken::new()];
-        tokens[fires].cancel_with("already");
-        let source = Source::new("abc");
-        let record = source.record();
-        let mut stream = source.take_until_cancelled(signal::any(&tokens[0], &tokens[1]));
-        assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
-        assert_eq!(record.polls(), 0);
-    }
 }
 
 #[test]

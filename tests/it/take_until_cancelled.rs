@@ -1,9 +1,12 @@
 //! What `take_until_cancelled` does beside the laws that all streams keep.
 
-use crate::support::{Moment, Source, Wakes, poll};
+use crate::support::{Wakes, poll};
 use futures::{Stream, StreamExt, executor::block_on, stream};
 use std::{cell::RefCell, pin::pin, rc::Rc, task::Poll};
-use stopcock::{CancelStreamExt, CancellationToken, StopReason, signal};
+use stopcock::{
+    CancelStreamExt, CancellationToken, signal,
+    testing::{Moment, Source},
+};
 
 #[test]
 fn a_lent_stream_is_read_on_after_the_stop() {
@@ -26,56 +29,6 @@ fn the_reason_is_the_one_of_the_token_and_stays() {
     assert!(stream.stop_reason().is_none());
     assert_eq!(block_on(stream.next()), None);
     assert_eq!(stream.stop_reason().unwrap().to_string(), "first");
-}
-
-#[test]
-fn an_empty_source_ends_by_itself() {
-    let token = CancellationToken::new();
-    let mut stream = stream::empty::<u8>().take_until_cancelled(&token);
-    assert_eq!(block_on(stream.next()), None);
-    token.cancel();
-    assert_eq!(block_on(stream.next()), None);
-    assert!(stream.stop_reason().is_none());
-}
-
-#[test]
-fn a_token_cancelled_beforehand_keeps_the_source_from_ever_being_polled() {
-    let token = CancellationToken::new();
-    token.cancel_with(StopReason::ConsumerDropped);
-    let source = Source::new("abc|");
-    let record = source.record();
-    let mut stream = source.take_until_cancelled(token);
-    assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
-    assert_eq!(record.polls(), 0);
-    assert!(record.is_dropped());
-    assert!(matches!(
-        stream.stop_reason(),
-        Some(StopReason::ConsumerDropped)
-    ));
-}
-
-#[test]
-fn the_registration_goes_with_the_stream_and_at_its_natural_end() {
-    let token = CancellationToken::new();
-    let wakes = Wakes::new();
-    let mut stream = Source::new("-|").take_until_cancelled(&token);
-    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Pending);
-    assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Ready(None));
-    token.cancel();
-    assert_eq!(wakes.count(), 0, "a stream that has ended is woken");
-}
-
-#[test]
-fn pending_polls_with_one_waker_are_woken_once() {
-    let token = CancellationToken::new();
-    let wakes = Wakes::new();
-    let mut stream = Source::new("----").take_until_cancelled(token.child_token());
-    for _ in 0..3 {
-        assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Pending);
-    }
-    token.cancel();
-    token.cancel();
-    assert_eq!(wakes.count(), 1);
 }
 
 #[test]
@@ -142,7 +95,7 @@ fn the_upper_bound_is_the_one_of_the_source() {
 fn the_source_is_dropped_before_the_signal() {
     // A source that cancels as it goes finds the stream still registered.
     let token = CancellationToken::new();
-    let source = Source::with_hook("-", {
+    let source = Source::new("-").by_hand().with_hook({
         let token = token.clone();
         move |moment| {
             if moment == Moment::Drop {

@@ -3,7 +3,7 @@
 
 use crate::{
     sequences::sequences,
-    support::{Source, Wakes, panic_of},
+    support::{Wakes, panic_of},
 };
 use futures::{
     Stream, StreamExt,
@@ -23,6 +23,7 @@ use std::{
 };
 use stopcock::{
     CancelStreamExt, CancellationToken, CancelledOwned, StopReason, Yielder, generator, signal,
+    testing::Source,
 };
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -1480,7 +1481,7 @@ async fn the_clock_is_read_after_1_3_7_15_items_and_not_at_every_one() {
 
 /// `()` or pending, as often as it is said.
 fn scripted(script: &str) -> BoxStream<'static, ()> {
-    Source::new(script).map(|_| ()).boxed()
+    Source::new(script).by_hand().map(|_| ()).boxed()
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,17 +1,14 @@
 //! The laws D2 to D7, and S1 to S13 where the stop is a point in time. The clock is tokio's, paused.
 
-use crate::support::{Moment, Source, Wakes, panic_of, poll, scripts};
-use futures::{
-    Stream, StreamExt,
-    stream::{self, FusedStream},
-};
+use crate::support::{Wakes, panic_of, poll};
+use futures::{Stream, StreamExt, stream};
 use std::{
     future::Future,
     pin::pin,
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use stopcock::{CancelStreamExt, StopReason};
+use stopcock::{CancelStreamExt, StopReason, testing::Source};
 use tokio::time::{Instant, advance};
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -106,15 +103,8 @@ async fn a_deadline_in_a_hundred_years_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_counts_from_the_call_and_not_from_the_first_poll() {
-    let mut stream = Source::new("abc").with_timeout(SECOND);
-    advance(SECOND).await;
-    assert_eq!(marble(poll(pin!(&mut stream))), 'X');
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_pending_stream_is_woken_at_the_deadline_by_its_latest_waker() {
-    let mut stream = Source::new("---").with_timeout(SECOND);
+    let mut stream = Source::new("---").by_hand().with_timeout(SECOND);
     let (first, latest) = (Wakes::new(), Wakes::new());
     for wakes in [&first, &first, &latest] {
         assert_eq!(marble(wakes.poll(pin!(&mut stream))), '-');
@@ -129,7 +119,7 @@ async fn a_pending_stream_is_woken_at_the_deadline_by_its_latest_waker() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_whose_task_has_spent_its_budget_is_woken_all_the_same() {
     let wakes = Wakes::new();
-    let mut stream = Source::new("-").with_timeout(SECOND);
+    let mut stream = Source::new("-").by_hand().with_timeout(SECOND);
     tokio::spawn({
         let wakes = wakes.clone();
         async move {
@@ -147,20 +137,6 @@ async fn a_stream_whose_task_has_spent_its_budget_is_woken_all_the_same() {
     })
     .await
     .unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn finishing_early_releases_the_timer() {
-    let wakes = Wakes::new();
-    let mut ended = Source::new("-|").with_timeout(SECOND);
-    assert_eq!(marble(wakes.poll(pin!(&mut ended))), '-');
-    assert_eq!(marble(wakes.poll(pin!(&mut ended))), '|');
-    let mut dropped = Source::new("-|").with_timeout(SECOND);
-    assert_eq!(marble(wakes.poll(pin!(&mut dropped))), '-');
-    drop(dropped);
-    advance(2 * SECOND).await;
-    assert_eq!(wakes.count(), 0);
-    assert!(ended.stop_reason().is_none());
 }
 
 /// How late a stream is stopped that takes so long for each item, and how many items come late.
@@ -222,128 +198,6 @@ async fn the_time_of_the_consumer_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_sudden_slow_down_at_most_64_items_come_late() {
-    let rows = [1, 10, 63, 64, 65, 1000, 5000];
-    // Miri is slow.
-    let rows = if cfg!(miri) { &rows[..5] } else { &rows };
-    for &fast in rows {
-        let mut items = 0;
-        let source = stream::repeat_with(|| {
-            items += 1;
-            tick(if items <= fast { NANOSECOND } else { SECOND });
-        });
-        let (_, late) = lateness(source, Instant::now() + SECOND);
-        assert!(late <= 64, "{late} items late after {fast} fast ones");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_consumer_that_begins_to_wait_between_two_items_is_stopped_at_its_next_poll() {
-    let mut stream = stream::repeat('a').with_timeout(SECOND);
-    for _ in 0..200 {
-        assert_eq!(stream.next().await.unwrap().unwrap(), 'a');
-    }
-    tokio::time::sleep(SECOND / 2).await;
-    assert_eq!(stream.next().await.unwrap().unwrap(), 'a');
-    tokio::time::sleep(SECOND).await;
-    assert!(stream.next().await.unwrap().is_err());
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_short_script_stops_as_the_laws_say_wherever_the_deadline_passes() {
-    for script in scripts("a-|", if cfg!(miri) { 3 } else { 5 }) {
-        if script.find('|').is_some_and(|end| end + 1 < script.len()) {
-            continue;
-        }
-        for before in 0..=script.len() {
-            let source = Source::new(&script);
-            let record = source.record();
-            let mut stream = source.with_timeout(SECOND);
-            let case = format!("{script:?}, deadline before poll {before}");
-            let mut output = String::new();
-            for n in 0..script.len() + 3 {
-                let is_over = output.ends_with(['X', '|']);
-                assert_eq!(stream.is_terminated(), is_over, "{case}");
-                let hint = stream.size_hint();
-                assert!(hint.0 == 0 && (hint.1 == Some(0)) == is_over, "{case}");
-                if n == before {
-                    tick(SECOND);
-                }
-                match marble(poll(pin!(&mut stream))) {
-                    marble @ ('X' | '|') => {
-                        assert!(record.is_dropped(), "{case}");
-                        let was_stopped = output.contains('X') || marble == 'X';
-                        assert_eq!(stream.stop_reason().is_some(), was_stopped, "{case}");
-                        output.push(marble);
-                    }
-                    marble => output.push(marble),
-                }
-            }
-            let natural = format!(
-                "{script}{}",
-                if script.ends_with('|') { "|||" } else { "---" }
-            );
-            let natural = &natural[..script.len() + 3];
-            let stop = output.find('X').unwrap_or(output.len());
-            assert_eq!(output[..stop], natural[..stop], "S1: {case}");
-            assert!(
-                output[stop..].chars().skip(1).all(|c| c == '|'),
-                "S7: {case}"
-            );
-            let is_exact = before == 0 || script[..before].ends_with('-');
-            if is_exact {
-                assert_eq!(stop, before, "D2: {case}");
-            } else {
-                // A row of one item is looked at after one more, a row of two after two more.
-                let end = natural.find('|').unwrap_or(natural.len());
-                let latest = before + 2;
-                assert!(
-                    stop >= before && (stop <= latest || end <= latest),
-                    "D6: {case}"
-                );
-            }
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_deadline_that_passes_during_a_pending_poll_stops_that_poll_or_wakes_the_next() {
-    let wakes = Wakes::new();
-    let source = Source::with_hook("-", |moment| {
-        if moment == Moment::Poll(0) {
-            tick(2 * SECOND);
-        }
-    });
-    let mut stream = source.with_timeout(SECOND);
-    let mut output = String::from(marble(wakes.poll(pin!(&mut stream))));
-    if output == "-" {
-        tokio::task::yield_now().await;
-        assert_eq!(wakes.count(), 1);
-        output = marble(wakes.poll(pin!(&mut stream))).into();
-    }
-    assert_eq!(output, "X");
-}
-
-#[tokio::test(start_paused = true)]
-async fn panics_of_the_source_and_of_its_drop_pass_through_once() {
-    let mut stream = Source::new("a!b").with_timeout(SECOND);
-    assert_eq!(marble(poll(pin!(&mut stream))), 'a');
-    assert_eq!(panic_of(|| poll(pin!(&mut stream))), "the script says so");
-    tick(2 * SECOND);
-    assert_eq!(marble(poll(pin!(&mut stream))), '|');
-
-    let source = Source::with_hook("a", |moment| assert!(moment != Moment::Drop, "dropped"));
-    let mut stream = source.with_timeout(SECOND);
-    tick(2 * SECOND);
-    assert_eq!(panic_of(|| poll(pin!(&mut stream))), "dropped");
-    assert!(matches!(
-        stream.stop_reason(),
-        Some(StopReason::DeadlineExceeded)
-    ));
-    assert_eq!(marble(poll(pin!(&mut stream))), '|');
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_lent_stream_is_read_on_after_the_deadline() {
     let mut numbers = stream::iter(0..4);
     {
@@ -387,7 +241,8 @@ fn in_a_runtime_without_timers_tokio_says_what_to_do() {
 async fn a_deadline_that_passes_within_a_stride_is_not_lost_when_the_source_is_pending_next() {
     // After seven items the next stride is eight: no look between `a`, `b` and the pending poll.
     let wakes = Wakes::new();
-    let mut stream = Source::new("aaaaaaa-ab-").with_timeout(SECOND);
+    let source = Source::new("aaaaaaa-ab-").by_hand();
+    let mut stream = source.with_timeout(SECOND);
     let output: String = (0..9)
         .map(|_| marble(wakes.poll(pin!(&mut stream))))
         .collect();
@@ -404,7 +259,7 @@ async fn a_stream_that_is_pending_after_a_long_row_is_woken_at_the_deadline() {
     for row in [1, 63, 64, 65, 127, 128, 200, 1000] {
         let (first, latest) = (Wakes::new(), Wakes::new());
         let script = "a".repeat(row) + "--";
-        let mut stream = Source::new(&script).with_timeout(SECOND);
+        let mut stream = Source::new(&script).by_hand().with_timeout(SECOND);
         for _ in 0..row {
             assert_eq!(marble(first.poll(pin!(&mut stream))), 'a');
         }
@@ -436,17 +291,6 @@ async fn after_64_items_a_consumer_that_begins_to_wait_is_stopped_at_its_next_po
             "{late} late after {row}"
         );
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_deadline_yields_to_its_siblings_after_1024_items() {
-    let mut stream = stream::repeat('a').with_timeout(SECOND);
-    let row = |stream: &mut _| {
-        (0..)
-            .take_while(|_| poll(pin!(&mut *stream)).is_ready())
-            .count()
-    };
-    assert_eq!([row(&mut stream), row(&mut stream)], [1024, 1024]);
 }
 
 #[tokio::test(start_paused = true)]
