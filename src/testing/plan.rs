@@ -215,15 +215,16 @@ impl Plan {
 
     /// Sources that are always ready and take their time, with a deadline on the way.
     pub(super) fn paced() -> impl Iterator<Item = Self> {
+        // So far away that the strides have grown as long as they do.
         let steady = |nanos: u64| {
-            let items = 3_000_000 / nanos;
+            let deadline_nanos = (1500 * nanos).min(20_000_000);
             let pace = Pace {
                 polls: 0,
                 nanos,
                 then_nanos: nanos,
-                deadline_nanos: 1_500_000.max(3 * nanos / 2),
+                deadline_nanos,
             };
-            (items.clamp(8, 6000), pace)
+            (2 * deadline_nanos / nanos + 8, pace)
         };
         // A deadline that passes with the first slow item, after a row of fast ones.
         let slowing = |polls: usize| {
@@ -235,7 +236,7 @@ impl Plan {
             };
             (polls as u64 + 200, pace)
         };
-        let steady = [7_777, 15_625, 33_333, 500_000, 1_000_001, 7_000_000].map(steady);
+        let steady = [7_777, 33_333, 500_000, 999_999, 1_000_001, 7_000_000].map(steady);
         let slowing = [1, 10, 63, 64, 65, 1000].map(slowing);
         let paced = steady.into_iter().chain(slowing).map(|(items, pace)| Self {
             pace: Some(pace),

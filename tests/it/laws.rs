@@ -11,8 +11,8 @@ use stopcock::{
     CancelStreamExt, CancellationToken, IntoSignal, Signal, StopReason, Yielder, generator,
     signal::{any, never, when},
     testing::{
-        Letter, Source, Stop, Stoppable,
-        laws::{Law, Report, check_all, check_stream, fair, identity, report_all, report_stop},
+        Stop, Stoppable,
+        laws::{check_all, check_stop, check_stream, fair, identity},
     },
 };
 
@@ -52,10 +52,10 @@ table! {
     a_signal_looked_at_now_and_then: check_all, |source, stop| source.take_until_cancelled(Foreign::new(&stop, 100));
     a_signal_never_looked_at: check_all, |source, stop| source.take_until_cancelled(Foreign::new(&stop, u32::MAX));
     a_boxed_stream: check_all, |source, stop| boxed(source.take_until_cancelled(stop.token()));
-    the_outer_of_two_adapters: check_all_of_a_stack, |source, stop| {
+    the_outer_of_two_adapters: check_all, |source, stop| {
         source.take_until_cancelled(CancellationToken::new()).take_until_cancelled(stop.token())
     };
-    the_inner_of_two_adapters: check_stop_of_a_stack, |source, stop| {
+    the_inner_of_two_adapters: check_stop, |source, stop| {
         source.take_until_cancelled(stop.token()).take_until_cancelled(CancellationToken::new())
     };
     no_signal: check_stream, |source| source.take_until_cancelled(never());
@@ -68,10 +68,10 @@ table! {
     generator_of_a_linked_token: check_all, |source, stop| forward(source, linked(stop.token()));
     generator_of_a_future: check_all, |source, stop| forward(source, when(told(stop)));
     generator_of_two: check_all, |source, stop| forward(source, any(when(pending::<()>()), stop.token()));
-    generator_over_a_generator: check_all_of_a_stack, |source, stop| {
+    generator_over_a_generator: check_all, |source, stop| {
         forward(Box::pin(forward(source, CancellationToken::new())), stop.token())
     };
-    adapter_over_a_generator: check_all_of_a_stack, |source, stop| {
+    adapter_over_a_generator: check_all, |source, stop| {
         forward(source, never()).take_until_cancelled(stop.token())
     };
     generator_of_no_signal: check_stream, |source| forward(source, never());
@@ -84,13 +84,13 @@ table! {
     deadline: check_all, |source, stop| source.with_deadline(stop.deadline());
     deadline_of_std: check_all, |source, stop| source.with_deadline(stop.deadline().into_std());
     timeout: check_all, |source, stop| source.with_timeout(stop.timeout());
-    deadline_over_a_token: check_all_of_a_stack, |source, stop| {
+    deadline_over_a_token: check_all, |source, stop| {
         source.take_until_cancelled(CancellationToken::new()).with_deadline(stop.deadline())
     };
-    deadline_over_a_generator: check_all_of_a_stack, |source, stop| {
+    deadline_over_a_generator: check_all, |source, stop| {
         forward(source, CancellationToken::new()).with_deadline(stop.deadline())
     };
-    token_over_a_deadline: check_all_of_a_stack, |source, stop| {
+    token_over_a_deadline: check_all, |source, stop| {
         source.with_timeout(DAY).take_until_cancelled(stop.token())
     };
     endless_timeout: check_stream, |source| source.with_timeout(Duration::MAX);
@@ -129,7 +129,7 @@ table! {
     the_deadline_of_one_of_three: check_all, |source, stop| {
         source.take_until_cancelled(any(any(CancellationToken::new(), timed(&stop)), never()))
     };
-    the_deadline_of_the_inner_of_two_adapters: check_stop_of_a_stack, |source, stop| {
+    the_deadline_of_the_inner_of_two_adapters: check_stop, |source, stop| {
         let inner = source.take_until_cancelled(timed(&stop));
         inner.take_until_cancelled(CancellationToken::with_deadline(later(&stop)))
     };
@@ -138,28 +138,6 @@ table! {
     generator_of_a_child_of_a_token_with_a_deadline: check_all, |source, stop| {
         forward(source, timed(&stop).child_token())
     };
-}
-
-/// Of two adapters each yields after a long row, and the law knows of one yield.
-fn check_stack(report: &Report) {
-    for broken in report.broken() {
-        let is_long = broken.plan().script.steps().len() > 1024;
-        assert!(broken.law() == Law::Identity && is_long, "{broken}");
-    }
-}
-
-fn check_all_of_a_stack<S>(wrap: impl Fn(Source, Stop) -> S)
-where
-    S: Stoppable<Item: Letter>,
-{
-    check_stack(&report_all(wrap));
-}
-
-fn check_stop_of_a_stack<S>(wrap: impl Fn(Source, Stop) -> S)
-where
-    S: Stream<Item: Letter>,
-{
-    check_stack(&report_stop(wrap));
 }
 
 fn great_grandchild(stop: &Stop) -> CancellationToken {

@@ -10,6 +10,9 @@ use std::ops::Range;
 /// How many items may come in a row without a `Pending`: S11.
 const ITEMS_IN_A_ROW: usize = 1024;
 
+/// How many adapters of a stack may yield after the same item.
+const STACKED_YIELDS: usize = 8;
+
 /// How many items may come late at a deadline, and by how many nanoseconds at a steady pace: D6.
 const LATE_ITEMS: usize = 64;
 const LATE_NANOS: u64 = 1_000_000;
@@ -435,6 +438,7 @@ impl<'a> Story<'a> {
         }
         let mut steps = self.plan.script.steps().iter();
         let mut last = None;
+        let mut yields_in_a_row = 0;
         for (n, turn) in self.lively() {
             let inside = self.inside(turn);
             // Polls after the end of the source are for `left_alone`.
@@ -449,11 +453,14 @@ impl<'a> Story<'a> {
             };
             let follows_an_item = matches!(last, Some(Output::Item(_)));
             let yields = polls == 0 && turn.output == Output::Pending && follows_an_item;
-            last = Some(turn.output.clone());
-            // The one that S11 asks for. That it wakes itself is for the law of wake-ups.
-            if yields {
+            // The one that S11 asks for, and one for each adapter of a stack. That it wakes itself is for the law of
+            // wake-ups.
+            if yields && yields_in_a_row < STACKED_YIELDS {
+                yields_in_a_row += 1;
                 continue;
             }
+            yields_in_a_row = 0;
+            last = Some(turn.output.clone());
             expect(polls == 1, || {
                 format!("poll {n} to poll the source once, and not {polls} times")
             })?;
