@@ -5,7 +5,6 @@ mod breakers;
 mod depth;
 mod exact;
 mod generator;
-
 mod kit;
 mod laws;
 mod linked;
