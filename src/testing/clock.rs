@@ -63,7 +63,12 @@ mod paused {
 
         /// Lets the timers that are over fire, and tasks that are ready run.
         pub(in crate::testing) fn turn(&self) {
-            self.runtime.block_on(yield_now());
+            self.runtime.block_on(async {
+                // Tasks run, then timers fire.
+                yield_now().await;
+                // The tasks that these have woken run.
+                yield_now().await;
+            });
         }
 
         /// Takes turns until whatever follows from one another has happened, within reason.
