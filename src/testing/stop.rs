@@ -10,7 +10,7 @@ use super::clock::tick;
 #[cfg(feature = "tokio")]
 use std::{sync::OnceLock, time::Duration};
 #[cfg(feature = "tokio")]
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 /// How long a deadline is away at first.
 #[cfg(feature = "tokio")]
@@ -38,6 +38,9 @@ struct Shared {
     /// Once it was asked for: `None` for one that never comes.
     #[cfg(feature = "tokio")]
     deadline: OnceLock<Option<Instant>>,
+    /// Where the clock of the deadline is: it may be fired from elsewhere.
+    #[cfg(feature = "tokio")]
+    clock: OnceLock<Handle>,
 }
 
 /// When the stop is fired.
@@ -72,6 +75,8 @@ impl Stop {
                 record: record.clone(),
                 #[cfg(feature = "tokio")]
                 deadline: OnceLock::new(),
+                #[cfg(feature = "tokio")]
+                clock: OnceLock::new(),
             }),
         }
     }
@@ -110,7 +115,7 @@ impl Stop {
         self.shared.is_fired.load(SeqCst)
     }
 
-    /// Fires it, unless that is done.
+    /// Fires it, unless that is done; on any thread.
     pub fn fire(&self) {
         if self.shared.is_fired.swap(true, SeqCst) {
             return;
@@ -122,6 +127,7 @@ impl Stop {
 
     #[cfg(feature = "tokio")]
     fn stop(&self) {
+        let _context = self.shared.clock.get().map(Handle::enter);
         match self.instant() {
             Some(deadline) => tick(deadline - Instant::now()),
             None => self.shared.token.cancel(),
@@ -171,6 +177,9 @@ impl Stop {
 
     #[cfg(feature = "tokio")]
     fn set_deadline(&self) -> Option<Instant> {
+        if let Ok(clock) = Handle::try_current() {
+            self.shared.clock.get_or_init(|| clock);
+        }
         *self.shared.deadline.get_or_init(|| match self.shared.at {
             StopPoint::Never => None,
             StopPoint::AtBirth => Some(Instant::now()),
