@@ -146,15 +146,19 @@ impl<S: FusedStream> FusedStream for Probe<S> {
 impl<S: Stream> PinnedDrop for Probe<S> {
     fn drop(self: Pin<&mut Self>) {
         let mut this = self.project();
-        this.stream.set(None);
+        let dropped = catch_unwind(AssertUnwindSafe(|| this.stream.set(None)));
         this.record.keep(None);
         this.record.add(Event::SourceDropped);
-        // A second panic would abort the test.
-        if let (Some(hook), false) = (this.hook, thread::panicking()) {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(Moment::Drop))) {
-                this.record.add(Event::SourcePanickedInDrop);
-                resume_unwind(panic);
+        let dropped = dropped.and_then(|()| match this.hook {
+            // A second panic would abort the test.
+            Some(hook) if !thread::panicking() => {
+                catch_unwind(AssertUnwindSafe(|| hook(Moment::Drop)))
             }
+            _ => Ok(()),
+        });
+        if let Err(panic) = dropped {
+            this.record.add(Event::SourcePanickedInDrop);
+            resume_unwind(panic);
         }
     }
 }
