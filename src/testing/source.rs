@@ -44,6 +44,7 @@ pub struct Source {
 pub(super) struct Playback {
     script: Script,
     played: usize,
+    items_to_come: usize,
     last: Step,
     by_hand: bool,
 }
@@ -91,7 +92,9 @@ impl Source {
 
 impl From<Script> for Source {
     fn from(script: Script) -> Self {
+        let is_item = |step: &&Step| matches!(step, Step::Item(_));
         let playback = Playback {
+            items_to_come: script.steps().iter().filter(is_item).count(),
             script,
             played: 0,
             last: Step::Never,
@@ -140,6 +143,7 @@ impl Stream for Playback {
         let step = self.step();
         self.last = step;
         self.played += 1;
+        self.items_to_come -= usize::from(matches!(step, Step::Item(_)));
         match step {
             Step::Item(item) => Poll::Ready(Some(item)),
             Step::Pending => {
@@ -156,8 +160,6 @@ impl Stream for Playback {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let to_come = self.script.steps().iter().skip(self.played);
-        let items = to_come.filter(|step| matches!(step, Step::Item(_))).count();
-        (items, Some(items))
+        (self.items_to_come, Some(self.items_to_come))
     }
 }
