@@ -197,20 +197,37 @@ impl Plan {
                     });
                 }
             }
-            plans.extend((0..=steps).map(|polls| Self {
-                drop_after: Some(polls),
-                ..plan(StopPoint::Never)
-            }));
+            // Also while it is stopped, and does not know yet.
+            for polls in 0..=steps {
+                let last = match polls {
+                    0 => StopPoint::AtBirth,
+                    _ => StopPoint::During(polls - 1),
+                };
+                plans.extend(
+                    [StopPoint::Never, last, StopPoint::Before(polls)].map(|stop| Self {
+                        drop_after: Some(polls),
+                        ..plan(stop)
+                    }),
+                );
+            }
             plans
         })
     }
 
     /// A source that is always ready, for longer than anybody may go on without a yield.
     pub(super) fn always_ready() -> impl Iterator<Item = Self> {
-        let stops = [StopPoint::Never, StopPoint::Before(1060)];
-        stops
-            .map(|stop| Self::new(Script::items(1100), stop))
-            .into_iter()
+        // At the last one it is pending, after all items and a yield.
+        let stops = [
+            StopPoint::Never,
+            StopPoint::Before(1060),
+            StopPoint::Before(1102),
+        ];
+        stops.into_iter().flat_map(|stop| {
+            [false, true].map(|changes_wakers| Self {
+                changes_wakers,
+                ..Self::new(Script::items(1100), stop)
+            })
+        })
     }
 
     /// Sources that are always ready and take their time, with a deadline on the way.
@@ -237,7 +254,7 @@ impl Plan {
             (polls as u64 + 200, pace)
         };
         let steady = [7_777, 33_333, 500_000, 999_999, 1_000_001, 7_000_000].map(steady);
-        let slowing = [1, 10, 63, 64, 65, 1000].map(slowing);
+        let slowing = [1, 10, 63, 64, 65, 66, 1000].map(slowing);
         let paced = steady.into_iter().chain(slowing).map(|(items, pace)| Self {
             pace: Some(pace),
             ..Self::new(Script::items(items as usize), StopPoint::ByHand)
@@ -278,20 +295,25 @@ impl Plan {
     /// The plans that are a step shorter or a poll earlier; none for a very long one, whose length is the point.
     pub(super) fn simpler(&self) -> impl Iterator<Item = Self> {
         let steps = self.script.steps().len();
-        let shorter = (0..steps).map(|gone| {
-            let mut steps = self.script.steps().to_vec();
-            steps.remove(gone);
-            Self {
-                script: Script::from_steps(steps).relabelled(),
-                ..self.clone()
-            }
-        });
         let earlier = match self.stop {
             StopPoint::Before(n) if n > 0 => Some(StopPoint::Before(n - 1)),
             StopPoint::During(n) if n > 0 => Some(StopPoint::During(n - 1)),
             StopPoint::InWaker(n) if n > 0 => Some(StopPoint::InWaker(n - 1)),
             _ => None,
         };
+        // A step that is gone may take the stop with it.
+        let stops = [Some(self.stop), earlier].into_iter().flatten();
+        let shorter = stops.flat_map(move |stop| {
+            (0..steps).map(move |gone| {
+                let mut steps = self.script.steps().to_vec();
+                steps.remove(gone);
+                Self {
+                    script: Script::from_steps(steps).relabelled(),
+                    stop,
+                    ..self.clone()
+                }
+            })
+        });
         let earlier = earlier.map(|stop| Self {
             stop,
             ..self.clone()

@@ -141,7 +141,7 @@ impl Script {
 
     /// So many items, one after the other, and no end.
     pub(super) fn items(items: usize) -> Self {
-        Self::from_steps(vec![Step::Item('a'); items])
+        Self::from_steps(vec![Step::Item('a'); items]).relabelled()
     }
 
     /// Nothing but the last of them may be a last letter.
