@@ -190,8 +190,8 @@ impl<S: Stream + ?Sized> Harness<S> {
     ///
     /// # Panics
     ///
-    /// If a poll does, or after more than 10,000 polls, or [as many as it was given](Self::with_budget): with a
-    /// diagram of its last ones.
+    /// If a poll does, or if it neither is over nor waits after 10,000 polls, or
+    /// [as many as it was given](Self::with_budget): with a diagram of the last ones.
     #[track_caller]
     pub fn run(&mut self) -> Vec<S::Item> {
         let mut items = Vec::new();
@@ -397,6 +397,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         self.record.add(Event::Dropped {
             held_wakers: self.held_wakers(),
             fired_the_stop: self.stop.is_cancelled() && !self.stop.is_fired(),
+            panicked: dropped.is_err(),
         });
         dropped
     }

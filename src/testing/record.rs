@@ -12,11 +12,11 @@ use std::{
 /// It displays as a marble diagram, a column for each poll and for each thing that came about between two polls:
 ///
 /// ```text
-/// source   a-.     what each poll of the source gave, as in a `Script`
-/// stop     ..X     where the stop was fired
-/// woken    ..w     where a waker of the stream was woken
-/// output   a-|     what each poll of the stream gave; `X` for the `Err` of a stop, `/` for a drop of the stream
-/// dropped  ..D     where the source was dropped
+/// source   a-..     what each poll of the source gave, as in a `Script`
+/// stop     ..X.     where the stop was fired
+/// woken    ..w.     where a waker of the stream was woken
+/// output   a-.|     what each poll of the stream gave; `X` for the `Err` of a stop, `/` for a drop of the stream
+/// dropped  ...D     where the source was dropped
 /// ```
 #[derive(Clone, Default)]
 pub struct Record {
@@ -49,7 +49,7 @@ pub enum Event {
     SourceWoken,
     /// The source has been dropped.
     SourceDropped,
-    /// The source's hook panicked as it was dropped.
+    /// The source panicked as it was dropped, or its hook did.
     SourcePanickedInDrop,
     /// The stop begins to be fired.
     Stopping,
@@ -76,8 +76,10 @@ pub enum Event {
     Dropped {
         /// How many wakers that the harness brought are still held by anybody.
         held_wakers: usize,
-        /// Whether the stop has been fired by it.
+        /// Whether the token of the stop is cancelled, and not by the stop.
         fired_the_stop: bool,
+        /// Whether that was a panic.
+        panicked: bool,
     },
 }
 
@@ -185,8 +187,10 @@ impl Record {
 
     /// The number of the waker that is kept.
     pub(super) fn kept(&self) -> Option<usize> {
-        let waker = self.log().latest.clone()?;
-        Some(self.number(&waker))
+        // Without a clone of the waker, which would be foreign code under the lock.
+        let log = self.log();
+        let data = log.latest.as_ref()?.data().addr();
+        log.wakers.iter().position(|known| *known == data)
     }
 
     fn count(&self, is_it: impl Fn(&Event) -> bool) -> usize {

@@ -10,8 +10,8 @@ use std::ops::Range;
 /// How many items may come in a row without a `Pending`: S11.
 const ITEMS_IN_A_ROW: usize = 1024;
 
-/// How many adapters of a stack may yield after the same item.
-const STACKED_YIELDS: usize = 8;
+/// How many yields may follow an item: as many as adapters may be stacked that yield, each after the same item.
+const YIELDS_IN_A_ROW: usize = 16;
 
 /// How many items may come late at a deadline, and by how many nanoseconds at a steady pace: D6.
 const LATE_ITEMS: usize = 64;
@@ -222,7 +222,8 @@ impl<'a> Story<'a> {
     fn fused(&self) -> Result<(), String> {
         let mut stopped = false;
         for (n, turn) in self.lively() {
-            expect(!stopped || turn.output == Output::End, || {
+            let is_fused = turn.output == Output::End || self.source_panics(turn);
+            expect(!stopped || is_fused, || {
                 format!("poll {n} to give the end, as the one before it gave the error of a stop")
             })?;
             stopped = turn.output == Output::Stopped;
@@ -272,7 +273,7 @@ impl<'a> Story<'a> {
                     format!("{expected}, and not {:?}", view.size_hint)
                 })
             };
-            if self.firsts.told < at {
+            if self.firsts.over < at {
                 let is_empty = match self.tier {
                     Tier::Stream => lower == 0,
                     _ => view.size_hint == (0, Some(0)),
@@ -300,7 +301,7 @@ impl<'a> Story<'a> {
     }
 
     fn wakes(&self) -> Result<(), String> {
-        let mut source_waits = true;
+        let mut source_waits = false;
         for (n, turn) in self.lively() {
             for event in self.inside(turn) {
                 match event {
@@ -344,6 +345,7 @@ impl<'a> Story<'a> {
             let Event::Dropped {
                 held_wakers,
                 fired_the_stop,
+                ..
             } = event
             else {
                 continue;
@@ -362,11 +364,13 @@ impl<'a> Story<'a> {
     }
 
     fn lazy(&self) -> Result<(), String> {
-        let polled_outside = self.turns.iter().any(|turn| {
-            let polled = |event: &Event| matches!(event, Event::SourcePolled { .. });
-            self.outside(turn).iter().any(polled)
-        });
-        expect(!polled_outside, || {
+        // As it is made and as it is dropped there is no turn at all.
+        let polled = |events: &[Event]| {
+            let is_polled = |event: &&Event| matches!(event, Event::SourcePolled { .. });
+            events.iter().filter(is_polled).count()
+        };
+        let inside: usize = self.turns.iter().map(|t| polled(self.inside(t))).sum();
+        expect(inside == polled(&self.events), || {
             "the source to be polled only while the stream is".to_owned()
         })?;
         for (n, turn) in self.lively() {
@@ -405,6 +409,23 @@ impl<'a> Story<'a> {
             is_over |= is_panic;
             has_ended |= turn.output == Output::End;
         }
+        let is_dropping = |event: &&Event| !matches!(event, Event::Dropping);
+        let dropping = self.events.iter().skip_while(is_dropping);
+        let mut is_thrown = false;
+        for event in dropping {
+            match event {
+                Event::SourcePanickedInDrop => is_thrown = true,
+                Event::Dropped { panicked, .. } => {
+                    expect(*panicked || !is_thrown, || {
+                        "the panic of the source to pass through the drop of the stream".to_owned()
+                    })?;
+                    expect(is_thrown || !panicked, || {
+                        "the drop of the stream not to panic, as the source did not".to_owned()
+                    })?;
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -437,8 +458,8 @@ impl<'a> Story<'a> {
             return Ok(());
         }
         let mut steps = self.plan.script.steps().iter();
-        let mut last = None;
-        let mut yields_in_a_row = 0;
+        // How many yields may come now.
+        let mut may_yield = 0;
         for (n, turn) in self.lively() {
             let inside = self.inside(turn);
             // Polls after the end of the source are for `left_alone`.
@@ -451,16 +472,15 @@ impl<'a> Story<'a> {
                 let is_woken = |event: &&Event| matches!(event, Event::Woken { .. });
                 events.iter().filter(is_woken).count()
             };
-            let follows_an_item = matches!(last, Some(Output::Item(_)));
-            let yields = polls == 0 && turn.output == Output::Pending && follows_an_item;
-            // The one that S11 asks for, and one for each adapter of a stack. That it wakes itself is for the law of
-            // wake-ups.
-            if yields && yields_in_a_row < STACKED_YIELDS {
-                yields_in_a_row += 1;
+            // Those that S11 asks for. That it wakes itself is for the law of wake-ups.
+            if polls == 0 && turn.output == Output::Pending && may_yield > 0 {
+                may_yield -= 1;
                 continue;
             }
-            yields_in_a_row = 0;
-            last = Some(turn.output.clone());
+            may_yield = match turn.output {
+                Output::Item(_) => YIELDS_IN_A_ROW,
+                _ => 0,
+            };
             expect(polls == 1, || {
                 format!("poll {n} to poll the source once, and not {polls} times")
             })?;
