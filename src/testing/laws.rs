@@ -11,8 +11,9 @@
 //! | one that can be stopped | [`prefix`], [`identity`], [`nothing_early`], [`nothing_late`], [`nothing_lost`], [`ends`], [`left_alone`], [`dropped_first`], [`released`], [`fair`], [`on_time`] | [`check_stop`], with those above |
 //! | one that can say why: [`Stoppable`] | [`one_outcome`], [`honest`] | [`check_all`], with those above |
 //!
-//! [`fair`] and [`panics`] are promises of this crate more than of streams: an adapter may well do without. [`check`] asks
-//! for some laws only.
+//! A function for any stream takes no stop, so that none is fired: what its law says of stops is seen by [`check`] and
+//! [`check_stop`], and what it says of `is_terminated()` by [`check_all`]. [`fair`] and [`panics`] are promises of this
+//! crate more than of streams: an adapter may well do without, and [`check`] asks for some laws only.
 //!
 //! A stop is a token or a point in time, whichever the wrapper takes from its [`Stop`]. At a point in time a row of
 //! ready items may go on for a while, as nobody reads the clock for each item; [`on_time`] says for how long.
@@ -363,6 +364,10 @@ where
 
 /// Holds a stream against the laws of any stream.
 ///
+/// Many a good stream keeps but some of them, and is held against these one by one: one that polls on after a panic of
+/// its source does not keep [`panics`], one that skips items is not [`lazy`], and one that waits for a timer of its own
+/// is not told to go on, as [`wakes`] wants it to be.
+///
 /// # Panics
 ///
 /// If one is broken.
@@ -509,8 +514,8 @@ where
     report_of(&[Law::Fused], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// `size_hint()` is true at every moment. While the stream can be stopped its lower bound is 0; after the end it is
-/// `(0, Some(0))`.
+/// `size_hint()` is true at every moment, and after the end its lower bound is 0. Of a stream that can be stopped the
+/// lower bound is 0 from the beginning, and after the end it is `(0, Some(0))`. After a panic it is whatever it is.
 ///
 /// # Panics
 ///
@@ -525,7 +530,7 @@ where
 }
 
 /// Whoever got `Pending` is woken, at the waker of the latest poll: by the stop, by its source, and by the stream
-/// itself if it waits for neither.
+/// itself if its source does not wait. There is nothing else that it could wait for.
 ///
 /// # Panics
 ///
@@ -553,7 +558,8 @@ where
     report_of(&[Law::Dropping], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// The source is polled only while the stream is, and gives one item at most for each poll: nothing runs ahead.
+/// The source is polled only while the stream is, and not as that is made or dropped, and gives one item at most for
+/// each poll: nothing runs ahead.
 ///
 /// # Panics
 ///
@@ -567,8 +573,8 @@ where
     report_of(&[Law::Lazy], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// A panic of the source, or of its `Drop`, passes through once. Then the stream is over, and the source is not
-/// polled again.
+/// A panic of the source, or of its `Drop`, passes through once: through a poll, or through the drop of the stream.
+/// Then the stream is over, and the source is not polled again. Of its own accord the stream does not panic.
 ///
 /// # Panics
 ///
@@ -597,7 +603,7 @@ where
 }
 
 /// A stop that is never fired changes nothing: the same items, the same polls of the source, no more wake-ups. A
-/// stream may yield after an item, for the sake of fairness.
+/// stream may yield after an item, for the sake of fairness, and so may each of a few that are stacked.
 ///
 /// # Panics
 ///
