@@ -2,14 +2,14 @@
 
 use crate::support::panic_of;
 use futures::{
-    Stream, StreamExt,
+    FutureExt, Stream, StreamExt,
     executor::block_on,
-    stream::{self, poll_fn},
+    stream::{self, FusedStream, poll_fn},
 };
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use std::task::Poll;
 use stopcock::{
-    CancelStreamExt, CancellationToken,
+    CancelStreamExt, CancellationToken, generator, signal,
     testing::{
         DropProbe, Harness, Moment, Plan, Probe, Script, Source, Step, Stop, StopPoint,
         assert_no_leak, laws,
@@ -93,6 +93,88 @@ fn a_longer_script_is_made_as_short_as_it_can_be() {
 }
 
 #[test]
+fn a_late_stop_is_made_as_early_as_it_can_be() {
+    // Forgets to ask from its seventh item on.
+    let told = panic_of(|| {
+        laws::nothing_late(|mut source, stop| {
+            let token = stop.token();
+            let mut items = 0;
+            poll_fn(move |cx| {
+                if items < 7 && token.is_cancelled() {
+                    return Poll::Ready(None);
+                }
+                let polled = source.poll_next_unpin(cx);
+                items += usize::from(matches!(polled, Poll::Ready(Some(_))));
+                polled
+            })
+        });
+    });
+    let smallest = ["during poll 6 of the source\n", "before poll 7\n"];
+    assert!(
+        smallest
+            .iter()
+            .any(|stop| told.contains(&format!("script \"(abcdefgh)\", stopped {stop}"))),
+        "{told}"
+    );
+}
+
+#[test]
+fn all_scripts_of_four_steps_are_tried() {
+    let told = panic_of(|| {
+        laws::prefix(|source, _| {
+            let mut polls = 0;
+            let mut source = source.fuse();
+            poll_fn(move |cx| {
+                polls += 1;
+                let polled = source.poll_next_unpin(cx);
+                match polled {
+                    Poll::Ready(None) if polls == 4 => Poll::Ready(Some('Z')),
+                    polled => polled,
+                }
+            })
+        });
+    });
+    assert!(told.contains("poll 3 to give no item"), "{told}");
+}
+
+#[test]
+fn a_source_that_is_polled_as_the_stream_is_made_is_not_left_in_peace() {
+    let told = panic_of(|| {
+        laws::lazy(|mut source| {
+            let first = source.next().now_or_never().flatten();
+            stream::iter(first).chain(source)
+        });
+    });
+    assert!(
+        told.contains("expected the source to be polled only while the stream is"),
+        "{told}"
+    );
+}
+
+#[test]
+fn adapters_that_are_stacked_keep_the_laws_and_each_may_yield() {
+    laws::check_all(|source, stop| {
+        source
+            .take_until_cancelled(CancellationToken::new())
+            .take_until_cancelled(stop.token())
+    });
+    laws::check_all(|mut source, stop| {
+        generator(CancellationToken::new(), async move |mut y| {
+            while let Some(item) = source.next().await {
+                y.yield_item(item).await;
+            }
+        })
+        .take_until_cancelled(signal::any(stop.token(), signal::never()))
+    });
+    #[cfg(feature = "tokio")]
+    laws::check_all(|source, stop| {
+        source
+            .take_until_cancelled(CancellationToken::new())
+            .with_deadline(stop.deadline())
+    });
+}
+
+#[test]
 fn a_source_plays_its_script_on_any_executor() {
     let source = Source::new("a-(bc)--d|");
     let record = source.record();
@@ -113,8 +195,9 @@ fn a_script_that_is_none_points_at_the_character() {
 fn polls_after_the_end_and_after_a_panic_are_counted() {
     let mut source = Source::new("a|");
     let record = source.record();
-    for _ in 0..4 {
-        let _ = crate::support::poll(std::pin::pin!(&mut source));
+    for item in [Some('a'), None, None, None] {
+        let polled = crate::support::poll(std::pin::pin!(&mut source));
+        assert_eq!(polled, Poll::Ready(item));
     }
     assert_eq!(record.polls_after_end(), 2);
 
@@ -139,6 +222,16 @@ fn a_hook_runs_in_each_poll_and_in_the_drop() {
 }
 
 #[test]
+fn a_hook_does_not_run_while_a_test_panics() {
+    let (sender, moments) = std::sync::mpsc::channel();
+    panic_of(|| {
+        let _source = Source::new("").with_hook(move |moment| sender.send(moment).unwrap());
+        std::panic::resume_unwind(Box::new("of the test"));
+    });
+    assert_eq!(moments.iter().count(), 0);
+}
+
+#[test]
 fn a_source_by_hand_waits_until_it_is_woken() {
     let mut harness = Harness::new(|_| Source::new("-a").by_hand());
     assert_eq!(harness.poll(), Poll::Pending);
@@ -153,6 +246,22 @@ fn a_source_by_hand_waits_until_it_is_woken() {
     assert_eq!(harness.run(), ['a']);
     assert_eq!(harness.poll(), Poll::Pending);
     assert!(!harness.wake_source());
+
+    // Nor is one that is gone.
+    let mut harness = Harness::scripted("-", |source, _| source);
+    assert_eq!(harness.poll(), Poll::Pending);
+    harness.drop_stream();
+    assert!(!harness.wake_source());
+}
+
+#[test]
+fn a_stream_that_is_not_woken_is_not_polled_on() {
+    let mut harness = Harness::scripted("-a", |mut source, _| {
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        poll_fn(move |_| source.poll_next_unpin(&mut nobody))
+    });
+    assert_eq!(harness.run(), []);
+    assert_eq!(harness.polls(), 1);
 }
 
 #[test]
@@ -202,7 +311,9 @@ fn an_endless_stream_is_a_panic_with_its_last_polls() {
     let mut harness = Harness::new(|_| stream::repeat('a'));
     let told = panic_of(|| harness.run());
     assert!(told.starts_with("the stream has spent its budget of 10000 polls"));
-    assert!(told.contains("output   …"), "{told}");
+    let (_, output) = told.split_once("output   …").unwrap();
+    let letters = output.lines().next().unwrap();
+    assert_eq!(letters.len(), 72, "{told}");
 }
 
 #[test]
@@ -231,6 +342,25 @@ fn a_panic_of_the_stream_is_written_down_and_passes_through() {
     assert_eq!(harness.poll(), Poll::Ready(Some('a')));
     assert_eq!(panic_of(|| harness.poll()), "the script says so");
     assert!(harness.record().to_string().contains("output   a!"));
+    assert!(!harness.is_over());
+}
+
+#[test]
+fn polls_of_the_source_within_one_poll_of_the_stream_have_a_column_each() {
+    let mut harness = Harness::scripted("ab-c", |source, _| {
+        source.filter(|item| std::future::ready(*item == 'b'))
+    });
+    assert_eq!(harness.run(), ['b']);
+    harness.drop_stream();
+    assert_eq!(
+        harness.record().to_string(),
+        "\
+source   ab-c~.
+stop     ......
+woken    ..w...
+output   .b-.-/
+dropped  .....D"
+    );
 }
 
 #[test]
@@ -242,6 +372,32 @@ fn a_probe_watches_any_stream() {
     assert_eq!(record.items(), "ab");
     assert!(!record.is_dropped());
     drop(rest);
+    assert!(record.is_dropped());
+
+    assert!(!Probe::new(stream::repeat(0)).is_terminated());
+    let probe = Probe::new(stream::iter(0..27));
+    let record = probe.record();
+    assert_eq!(block_on(probe.count()), 27);
+    assert_eq!(record.items(), "abcdefghijklmnopqrstuvwxyza");
+}
+
+#[test]
+fn a_stream_that_panics_as_it_is_dropped_is_dropped() {
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("as it is dropped"));
+        }
+    }
+
+    let bomb = Bomb;
+    let probe = Probe::new(poll_fn(move |_| {
+        let _ = &bomb;
+        Poll::<Option<char>>::Pending
+    }));
+    let record = probe.record();
+    assert_eq!(panic_of(|| drop(probe)), "as it is dropped");
     assert!(record.is_dropped());
 }
 
@@ -477,6 +633,57 @@ dropped  .....D"
         harness.advance(SECOND);
         assert_eq!(harness.run(), ['a']);
         assert!(harness.is_over());
+    }
+
+    #[test]
+    fn tasks_that_a_timer_wakes_get_their_turn_with_it() {
+        let mut harness = Harness::new(|stop| {
+            let (sender, receiver) = tokio::sync::mpsc::channel(1);
+            let token = stop.token();
+            tokio::spawn(async move {
+                sleep(SECOND).await;
+                sender.send('a').await.unwrap();
+                token.cancelled().await;
+                sender.send('b').await.unwrap();
+            });
+            tokio_stream::wrappers::ReceiverStream::new(receiver)
+        });
+        assert_eq!(harness.run(), []);
+        harness.advance(SECOND);
+        assert_eq!(harness.wakes(), 1);
+        assert_eq!(harness.poll(), Poll::Ready(Some('a')));
+        assert_eq!(harness.poll(), Poll::Pending);
+        harness.stop();
+        assert_eq!(harness.wakes(), 2);
+        assert_eq!(harness.poll(), Poll::Ready(Some('b')));
+    }
+
+    #[test]
+    fn a_stop_at_a_point_in_time_may_be_fired_from_elsewhere() {
+        for is_another_thread in [false, true] {
+            let mut harness =
+                Harness::scripted("a-", |source, stop| source.with_timeout(stop.timeout()));
+            assert_eq!(harness.run().len(), 1);
+            let stop = harness.stop_handle().clone();
+            match is_another_thread {
+                true => std::thread::spawn(move || stop.fire()).join().unwrap(),
+                false => stop.fire(),
+            }
+            assert!(matches!(harness.run()[..], [Err(_)]));
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_with_the_harness_finds_its_clock() {
+        struct Asks;
+
+        impl Drop for Asks {
+            fn drop(&mut self) {
+                drop(sleep(SECOND));
+            }
+        }
+
+        drop(Harness::new(|_| stream::iter([Asks])));
     }
 
     #[test]
