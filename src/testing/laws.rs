@@ -461,7 +461,7 @@ where
 /// # Errors
 ///
 /// The first law that is broken.
-pub fn try_plan<S>(plan: &Plan, wrap: impl Fn(Source, Stop) -> S) -> Result<(), Broken>
+pub fn try_plan<S>(plan: &Plan, wrap: impl Fn(Source, Stop) -> S) -> Result<(), Box<Broken>>
 where
     S: Stream,
     S::Item: Letter,
@@ -473,12 +473,12 @@ where
         .into_iter()
         .try_for_each(|law| match story.check(law) {
             Ok(()) => Ok(()),
-            Err(expected) => Err(Broken {
+            Err(expected) => Err(Box::new(Broken {
                 law,
                 plan: plan.clone(),
                 record: run.record.clone(),
                 expected,
-            }),
+            })),
         })
 }
 
