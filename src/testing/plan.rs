@@ -123,6 +123,7 @@ impl Plan {
             misuse: harness.stop_handle().misuse(),
         }
     }
+
     fn source(&self, stop: &Stop) -> Source {
         let Self {
             panics_in_drop,
