@@ -3,6 +3,7 @@
 use crate::{Signal, StopReason, bell::Bell, waker_id::WakerId};
 use pin_project::pin_project;
 use std::{
+    fmt::{self, Debug, Formatter},
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    task::unconstrained,
+    task::{coop::has_budget_remaining, unconstrained},
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -21,15 +22,15 @@ const STRIDE: u8 = 64;
 /// How late a look may be, in nanoseconds, as far as the pace of the last items can tell.
 const SLACK: u64 = 1_000_000;
 
-/// A point in time as a signal.
-///
-/// Sleeping is left to a timer, which is set when the source is first pending. While items come in a row no timer of
-/// this thread can run, so the clock is read, at the [`Pace`] of the items.
-///
-/// A pace can change, above all if the consumer begins to wait between two items. So for a row of more than
-/// [`STRIDE`] items the timer rings a bell. It cannot while items come in a row, but while the consumer waits it does,
-/// and every item asks for it.
-pub(crate) struct Deadline {
+/// The signal of [`with_deadline`](crate::CancelStreamExt::with_deadline) and its family: a point in time.
+//
+// Sleeping is left to a timer, which is set when the source is first pending. While items come in a row no timer of
+// this thread can run, so the clock is read, at the `Pace` of the items.
+//
+// A pace can change, above all if the consumer begins to wait between two items. So for a row of more than `STRIDE`
+// items the timer rings a bell. It cannot while items come in a row, but while the consumer waits it does, and every
+// item asks for it.
+pub struct Deadline {
     alarm: Alarm,
     /// What the timer wakes, if not the task itself.
     bell: Option<Arc<Bell>>,
@@ -152,6 +153,87 @@ impl Signal for Deadline {
     }
 }
 
+impl Debug for Deadline {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deadline").finish_non_exhaustive()
+    }
+}
+
+/// The signal of [`with_idle_timeout`](crate::CancelStreamExt::with_idle_timeout): no item for too long.
+pub struct Idle {
+    timeout: Duration,
+    /// When it is over, once the source is pending; `Some(None)` if no clock can count to that.
+    over_at: Option<Option<Instant>>,
+    /// Set for some earlier `over_at`, and for the next one only when it goes off.
+    timer: Option<Pin<Box<Timer>>>,
+}
+
+impl Idle {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            over_at: None,
+            timer: None,
+        }
+    }
+
+    fn poll_timer(&mut self, at: Instant, waker: &Waker) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| {
+            require_runtime(
+                "a stream with an idle timeout must be polled from the context of a Tokio 1.x runtime. Poll it in \
+                 `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
+            );
+            Box::pin(Timer::new(at))
+        });
+        if timer.will_wake(waker) {
+            return Poll::Pending;
+        }
+        if timer.sleep.is_elapsed() {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(waker)
+    }
+}
+
+impl Signal for Idle {
+    /// The source is always asked first: an item wins.
+    #[inline]
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        false
+    }
+
+    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        // It may be for want of budget alone that the source is pending. It has its turn again at once.
+        if self.over_at.is_none() && !has_budget_remaining() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let now = Instant::now();
+        let timeout = self.timeout;
+        let over_at = *self.over_at.get_or_insert_with(|| now.checked_add(timeout));
+        let Some(over_at) = over_at else {
+            return Poll::Pending;
+        };
+        if over_at <= now || self.poll_timer(over_at, cx.waker()).is_ready() {
+            return Poll::Ready(StopReason::IdleTimeout);
+        }
+        Poll::Pending
+    }
+
+    #[inline]
+    fn note_item(mut self: Pin<&mut Self>) {
+        self.over_at = None;
+    }
+}
+
+impl Debug for Idle {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idle")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How often to read the clock while items come in a row.
 ///
 /// Before the first item, after each `Pending`, and after each stride. A stride is 1 item at first, at most twice as
@@ -246,6 +328,13 @@ impl Timer {
     fn will_wake(&self, waker: &Waker) -> bool {
         matches!(&self.registered, Some((_, id)) if *id == WakerId::of(waker))
             && !self.sleep.is_elapsed()
+    }
+
+    fn reset(self: Pin<&mut Self>, at: Instant) {
+        let this = self.project();
+        *this.at = at;
+        *this.registered = None;
+        this.sleep.reset(within_reach(at));
     }
 
     pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {

@@ -1,11 +1,138 @@
 use crate::{CancellationToken, IntoSignal, Signal, StopReason, signal::TokenSignal};
 use pin_project::pin_project;
+
+#[cfg(feature = "tokio")]
+use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
+
 use std::{
     fmt::{self, Debug, Formatter},
     future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
+
+/// Ways to stop a future, for every [`Future`]. Each says so: the answer is a `Result`, and `Err` is the reason.
+///
+/// - The signal is asked first, at every poll: a future that is ready when the signal has fired is stopped. One whose
+///   signal has fired before the first poll is never polled.
+/// - The future is dropped before the answer is given: what it owned is gone.
+/// - A pending future is woken by the signal.
+///
+/// This is also the answer for a loop whose body awaits: an adapter stops the stream, and not what the body does with
+/// an item. Wrap the whole loop.
+///
+/// ```
+/// use futures::{StreamExt, executor::block_on, stream};
+/// use stopcock::{CancelFutureExt, CancellationToken, StopReason};
+///
+/// async fn write(_: u32) {
+///     // A client that does not read: no adapter of the stream of numbers can end this.
+///     std::future::pending().await
+/// }
+///
+/// let token = CancellationToken::new();
+/// let numbers = stream::iter(0..);
+/// let serve = numbers.for_each(write).with_cancellation(&token);
+///
+/// token.cancel();
+/// assert!(matches!(block_on(serve), Err(StopReason::Cancelled)));
+/// ```
+pub trait CancelFutureExt: Future {
+    /// The answer of the future, unless `signal` fires before: then its reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the future: it is dropped where it is.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled after it was ready.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::executor::block_on;
+    /// use stopcock::{CancelFutureExt, CancellationToken};
+    ///
+    /// let token = CancellationToken::new();
+    /// assert_eq!(block_on(async { 7 }.with_cancellation(&token)).unwrap(), 7);
+    ///
+    /// token.cancel_with("enough");
+    /// let stopped = block_on(async { 7 }.with_cancellation(&token)).unwrap_err();
+    /// assert_eq!(stopped.to_string(), "enough");
+    /// ```
+    fn with_cancellation<G: IntoSignal>(self, signal: G) -> WithCancellationFuture<Self, G::Signal>
+    where
+        Self: Sized,
+    {
+        WithCancellationFuture::new(self, signal.into_signal())
+    }
+
+    /// The answer of the future, unless it is `at` or later before: then
+    /// [`StopReason::DeadlineExceeded`](crate::StopReason::DeadlineExceeded).
+    ///
+    /// A deadline in the past: the future is never polled.
+    ///
+    /// # Panics
+    ///
+    /// The first poll panics outside of a tokio runtime, or in one that was built without `enable_time`, unless the
+    /// deadline is over by then or never comes. And as [`with_cancellation`](Self::with_cancellation).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::future::pending;
+    /// use stopcock::{CancelFutureExt, StopReason};
+    /// use tokio::time::{Duration, Instant};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let at = Instant::now() + Duration::from_secs(5);
+    /// let stopped = pending::<()>().with_deadline(at).await;
+    /// assert!(matches!(stopped, Err(StopReason::DeadlineExceeded)));
+    /// assert_eq!(Instant::now(), at);
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    fn with_deadline(self, at: impl Into<Instant>) -> WithDeadlineFuture<Self>
+    where
+        Self: Sized,
+    {
+        WithCancellationFuture::new(self, Deadline::at(at.into()))
+    }
+
+    /// As [`with_deadline`](Self::with_deadline), `timeout` from this call.
+    ///
+    /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_deadline`](Self::with_deadline).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stopcock::CancelFutureExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let answer = async { 7 }.with_timeout(Duration::from_secs(5));
+    /// assert_eq!(answer.await.unwrap(), 7);
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    fn with_timeout(self, timeout: Duration) -> WithDeadlineFuture<Self>
+    where
+        Self: Sized,
+    {
+        WithCancellationFuture::new(self, Deadline::after(timeout))
+    }
+}
+
+impl<Fut: Future + ?Sized> CancelFutureExt for Fut {}
 
 /// The future of [`CancellationToken::run_until_cancelled`] and
 /// [`run_until_cancelled_owned`](CancellationToken::run_until_cancelled_owned).
@@ -24,6 +151,41 @@ impl<Fut> RunUntilCancelled<Fut> {
     }
 }
 
+/// The future of [`CancelFutureExt::with_cancellation`], and with another signal of `with_deadline` and `with_timeout`.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct WithCancellationFuture<Fut, G = TokenSignal> {
+    #[pin]
+    valve: FutureValve<Fut, G>,
+}
+
+/// The future of [`CancelFutureExt::with_deadline`] and [`with_timeout`](CancelFutureExt::with_timeout).
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub type WithDeadlineFuture<Fut> = WithCancellationFuture<Fut, Deadline>;
+
+impl<Fut, G> WithCancellationFuture<Fut, G> {
+    fn new(future: Fut, signal: G) -> Self {
+        Self {
+            valve: FutureValve::Open(future, signal),
+        }
+    }
+}
+
+impl<Fut: Future, G: Signal> Future for WithCancellationFuture<Fut, G> {
+    type Output = Result<Fut::Output, StopReason>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().valve.poll(cx)
+    }
+}
+
+impl<Fut, G> Debug for WithCancellationFuture<Fut, G> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.valve.debug("WithCancellationFuture", f)
+    }
+}
+
 impl<Fut: Future> Future for RunUntilCancelled<Fut> {
     type Output = Option<Fut::Output>;
 
@@ -34,9 +196,7 @@ impl<Fut: Future> Future for RunUntilCancelled<Fut> {
 
 impl<Fut> Debug for RunUntilCancelled<Fut> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunUntilCancelled")
-            .field("is_over", &matches!(self.valve, FutureValve::Over))
-            .finish()
+        self.valve.debug("RunUntilCancelled", f)
     }
 }
 
@@ -48,6 +208,15 @@ enum FutureValve<Fut, G> {
     /// In this order they are dropped.
     Open(#[pin] Fut, #[pin] G),
     Over,
+}
+
+impl<Fut, G> FutureValve<Fut, G> {
+    /// Neither future nor signal has to have a `Debug`.
+    fn debug(&self, name: &str, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("is_over", &matches!(self, Self::Over))
+            .finish()
+    }
 }
 
 impl<Fut: Future, G: Signal> FutureValve<Fut, G> {

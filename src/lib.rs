@@ -24,13 +24,21 @@ mod waker_id;
 #[cfg(all(test, stopcock_loom))]
 mod loom_tests;
 
-pub use future::RunUntilCancelled;
+pub use future::{CancelFutureExt, RunUntilCancelled, WithCancellationFuture};
 pub use generator::{Generator, GeneratorBody, YieldItem, Yielder, generator};
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
-#[cfg(feature = "tokio")]
-pub use stream::WithDeadline;
-pub use stream::{CancelStreamExt, TakeUntilCancelled};
+pub use stream::{
+    CancelOnDrop, CancelStreamExt, CancelTryStreamExt, TakeUntilCancelled, TryWithCancellation,
+    WithCancellation,
+};
 pub use token::{
     CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef, Registration, Settled,
+};
+#[cfg(feature = "tokio")]
+pub use {
+    future::WithDeadlineFuture,
+    stream::{
+        TakeUntilDeadline, TryWithDeadline, TryWithIdleTimeout, WithDeadline, WithIdleTimeout,
+    },
 };

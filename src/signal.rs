@@ -11,6 +11,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub use crate::clock::{Deadline, Idle};
 pub use token::TokenSignal;
 
 /// Something that fires once, and stays fired.
@@ -90,6 +93,10 @@ pub trait Signal {
         let _ = items;
         u32::MAX
     }
+
+    /// An item has come. For a signal that fires when none does for too long.
+    #[inline]
+    fn note_item(self: Pin<&mut Self>) {}
 }
 
 /// What can be turned into a [`Signal`]: a token, a reference to one, or a signal itself.
@@ -304,5 +311,12 @@ impl<A: Signal, B: Signal> Signal for Any<A, B> {
         let this = self.project();
         let next_look = this.a.look(items);
         next_look.min(this.b.look(items))
+    }
+
+    #[inline]
+    fn note_item(self: Pin<&mut Self>) {
+        let this = self.project();
+        this.a.note_item();
+        this.b.note_item();
     }
 }

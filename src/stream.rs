@@ -1,19 +1,52 @@
+mod cancel_on_drop;
 mod take_until_cancelled;
+mod try_with_cancellation;
 mod valve;
-#[cfg(feature = "tokio")]
-mod with_deadline;
+mod with_cancellation;
 
+pub use cancel_on_drop::CancelOnDrop;
 pub use take_until_cancelled::TakeUntilCancelled;
-#[cfg(feature = "tokio")]
-pub use with_deadline::WithDeadline;
+pub use try_with_cancellation::TryWithCancellation;
+pub use with_cancellation::WithCancellation;
 
 pub(crate) use valve::{Halt, ITEMS_IN_A_ROW, Valve};
 
-use crate::IntoSignal;
+use crate::{CancellationToken, IntoSignal, StopReason};
 use futures_core::Stream;
 
 #[cfg(feature = "tokio")]
-use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
+use {
+    crate::clock::{Deadline, Idle},
+    std::time::Duration,
+    tokio::time::Instant,
+};
+
+/// The stream of [`CancelStreamExt::take_until_deadline`] and
+/// [`take_until_timeout`](CancelStreamExt::take_until_timeout).
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub type TakeUntilDeadline<S> = TakeUntilCancelled<S, Deadline>;
+
+/// The stream of [`CancelStreamExt::with_deadline`] and [`with_timeout`](CancelStreamExt::with_timeout).
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub type WithDeadline<S> = WithCancellation<S, Deadline>;
+
+/// The stream of [`CancelStreamExt::with_idle_timeout`].
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub type WithIdleTimeout<S> = WithCancellation<S, Idle>;
+
+/// The stream of [`CancelTryStreamExt::try_with_deadline`] and
+/// [`try_with_timeout`](CancelTryStreamExt::try_with_timeout).
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub type TryWithDeadline<S> = TryWithCancellation<S, Deadline>;
+
+/// The stream of [`CancelTryStreamExt::try_with_idle_timeout`].
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub type TryWithIdleTimeout<S> = TryWithCancellation<S, Idle>;
 
 /// Ways to stop a stream, for every [`Stream`].
 ///
@@ -80,6 +113,123 @@ pub trait CancelStreamExt: Stream {
         Self: Sized,
     {
         TakeUntilCancelled::new(self, signal.into_signal())
+    }
+
+    /// Passes the items on as `Ok` until `signal` fires, then ends with its reason as an `Err`.
+    ///
+    /// ```text
+    /// source   a---b---c---d--
+    /// signal   ---------!
+    /// output   a---b----(E|)
+    /// ```
+    ///
+    /// For what must not look whole when it was cut short: the body of a response. hyper and tonic take an error in a
+    /// body for a reset, which is what tells the client. For a stream that has errors of its own there is
+    /// [`try_with_cancellation`](CancelTryStreamExt::try_with_cancellation).
+    ///
+    /// # Termination
+    ///
+    /// As [`take_until_cancelled`](Self::take_until_cancelled), with one `Err` more.
+    ///
+    /// # Fairness
+    ///
+    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use stopcock::{CancelStreamExt, CancellationToken};
+    ///
+    /// # futures::executor::block_on(async {
+    /// let token = CancellationToken::new();
+    /// let mut rows = stream::repeat("row").with_cancellation(&token);
+    ///
+    /// assert_eq!(rows.next().await.unwrap().unwrap(), "row");
+    /// token.cancel_with("shutting down");
+    /// assert_eq!(rows.next().await.unwrap().unwrap_err().to_string(), "shutting down");
+    /// assert!(rows.next().await.is_none());
+    /// # });
+    /// ```
+    fn with_cancellation<G: IntoSignal>(self, signal: G) -> WithCancellation<Self, G::Signal>
+    where
+        Self: Sized,
+    {
+        WithCancellation::new(self, signal.into_signal())
+    }
+
+    /// Takes items until the point in time `at`, then ends.
+    ///
+    /// ```text
+    /// source   a---b---c---d--
+    /// at                !
+    /// output   a---b---c|
+    /// ```
+    ///
+    /// # Termination
+    ///
+    /// As [`with_deadline`](Self::with_deadline), in silence: for a consumer to whom a part is as good as the whole,
+    /// such as a measurement that takes what comes in a second.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_deadline`](Self::with_deadline).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use std::time::Duration;
+    /// use stopcock::{CancelStreamExt, StopReason};
+    /// use tokio::time::Instant;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let at = Instant::now() + Duration::from_secs(1);
+    /// let mut samples = stream::iter([1, 2]).chain(stream::pending()).take_until_deadline(at);
+    /// assert_eq!((&mut samples).collect::<Vec<_>>().await, [1, 2]);
+    /// assert!(matches!(samples.stop_reason(), Some(StopReason::DeadlineExceeded)));
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    fn take_until_deadline(self, at: impl Into<Instant>) -> TakeUntilDeadline<Self>
+    where
+        Self: Sized,
+    {
+        TakeUntilCancelled::new(self, Deadline::at(at.into()))
+    }
+
+    /// As [`take_until_deadline`](Self::take_until_deadline), `timeout` from this call.
+    ///
+    /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_deadline`](Self::with_deadline).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use std::time::Duration;
+    /// use stopcock::CancelStreamExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let endless = stream::repeat(1).take_until_timeout(Duration::ZERO);
+    /// assert_eq!(endless.count().await, 0);
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    fn take_until_timeout(self, timeout: Duration) -> TakeUntilDeadline<Self>
+    where
+        Self: Sized,
+    {
+        TakeUntilCancelled::new(self, Deadline::after(timeout))
     }
 
     /// Passes the items on as `Ok` until the point in time `at`, then ends with
@@ -174,6 +324,232 @@ pub trait CancelStreamExt: Stream {
     {
         WithDeadline::new(self, Deadline::after(timeout))
     }
+    /// Passes the items on as `Ok` until none comes for `timeout`, then ends with
+    /// [`Err(StopReason::IdleTimeout)`](crate::StopReason::IdleTimeout).
+    ///
+    /// ```text
+    /// source   a--b----c-----------
+    /// timeout            !!!!!!
+    /// output   a--b----c------(E|)
+    /// ```
+    ///
+    /// The time runs from the first `Pending` after an item, or after the start: a consumer that is slow never trips
+    /// it, nor does a `Pending` that is only for a spent budget of the task. When it is over the source is polled once
+    /// more, and an item wins.
+    ///
+    /// # Termination
+    ///
+    /// Ends with the source, or with one `Err` when it was idle for too long. The timer is set once, and again when it
+    /// goes off: an item costs none.
+    ///
+    /// # Fairness
+    ///
+    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    ///
+    /// # Panics
+    ///
+    /// The first poll that is pending panics outside of a tokio runtime, or in one that was built without
+    /// `enable_time`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use std::time::Duration;
+    /// use stopcock::{CancelStreamExt, StopReason};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let feed = stream::iter(["a", "b"]).chain(stream::pending());
+    /// let mut feed = feed.with_idle_timeout(Duration::from_secs(30));
+    ///
+    /// assert_eq!(feed.next().await.unwrap().unwrap(), "a");
+    /// // The consumer takes its time.
+    /// tokio::time::sleep(Duration::from_secs(60)).await;
+    /// assert_eq!(feed.next().await.unwrap().unwrap(), "b");
+    /// assert!(matches!(feed.next().await, Some(Err(StopReason::IdleTimeout))));
+    /// assert!(feed.next().await.is_none());
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    fn with_idle_timeout(self, timeout: Duration) -> WithIdleTimeout<Self>
+    where
+        Self: Sized,
+    {
+        WithCancellation::new(self, Idle::new(timeout))
+    }
+
+    /// Cancels `token` with [`StopReason::ConsumerDropped`](crate::StopReason::ConsumerDropped) if it is dropped before
+    /// it has ended.
+    ///
+    /// For the body of a response whose client hangs up: the server drops the body, and with it stops whatever else
+    /// works for it under the token.
+    ///
+    /// # Termination
+    ///
+    /// Ends with the source. Dropped before it returned `None`, it drops the source, then cancels. A stream that
+    /// panicked and is polled on has ended.
+    ///
+    /// # Fairness
+    ///
+    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, executor::block_on, stream};
+    /// use stopcock::{CancelStreamExt, CancellationToken, StopReason};
+    ///
+    /// let request = CancellationToken::new();
+    /// let mut body = stream::repeat("row").cancel_on_drop(request.clone());
+    /// assert_eq!(block_on(body.next()), Some("row"));
+    ///
+    /// drop(body);
+    /// assert!(matches!(request.stop_reason(), Some(StopReason::ConsumerDropped)));
+    /// ```
+    fn cancel_on_drop(self, token: CancellationToken) -> CancelOnDrop<Self>
+    where
+        Self: Sized,
+    {
+        CancelOnDrop::new(self, token)
+    }
 }
 
 impl<S: Stream + ?Sized> CancelStreamExt for S {}
+
+/// The loud forms of [`CancelStreamExt`] for a stream of results: one level of `Result`, and the stop is an error
+/// among the others.
+///
+/// The error type has to be made of a [`StopReason`]; [`std::io::Error`] is.
+pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
+    /// What an item is if it is no error.
+    type Ok;
+    /// The error.
+    type Error;
+
+    /// As [`with_cancellation`](CancelStreamExt::with_cancellation), with the reason turned into the stream's error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, executor::block_on, stream};
+    /// use std::io;
+    /// use stopcock::{CancelTryStreamExt, CancellationToken};
+    ///
+    /// let token = CancellationToken::new();
+    /// let mut body = stream::repeat_with(|| io::Result::Ok("chunk")).try_with_cancellation(&token);
+    ///
+    /// assert_eq!(block_on(body.next()).unwrap().unwrap(), "chunk");
+    /// token.cancel();
+    /// let error: io::Error = block_on(body.next()).unwrap().unwrap_err();
+    /// assert_eq!(error.to_string(), "cancelled");
+    /// assert!(block_on(body.next()).is_none());
+    /// ```
+    fn try_with_cancellation<G: IntoSignal>(self, signal: G) -> TryWithCancellation<Self, G::Signal>
+    where
+        Self: Sized,
+        Self::Error: From<StopReason>,
+    {
+        TryWithCancellation::new(self, signal.into_signal())
+    }
+
+    /// As [`with_deadline`](CancelStreamExt::with_deadline), with the reason turned into the stream's error.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_deadline`](CancelStreamExt::with_deadline).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use std::io;
+    /// use stopcock::CancelTryStreamExt;
+    /// use tokio::time::{Duration, Instant};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let at = Instant::now() + Duration::from_secs(5);
+    /// let mut body = stream::pending::<io::Result<&str>>().try_with_deadline(at);
+    /// let error = body.next().await.unwrap().unwrap_err();
+    /// assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    fn try_with_deadline(self, at: impl Into<Instant>) -> TryWithDeadline<Self>
+    where
+        Self: Sized,
+        Self::Error: From<StopReason>,
+    {
+        TryWithCancellation::new(self, Deadline::at(at.into()))
+    }
+
+    /// As [`with_timeout`](CancelStreamExt::with_timeout), with the reason turned into the stream's error.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_deadline`](CancelStreamExt::with_deadline).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{TryStreamExt, stream};
+    /// use std::{io, time::Duration};
+    /// use stopcock::CancelTryStreamExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let body = stream::iter([io::Result::Ok(1), Ok(2)]).try_with_timeout(Duration::from_secs(5));
+    /// assert_eq!(body.try_collect::<Vec<_>>().await.unwrap(), [1, 2]);
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    fn try_with_timeout(self, timeout: Duration) -> TryWithDeadline<Self>
+    where
+        Self: Sized,
+        Self::Error: From<StopReason>,
+    {
+        TryWithCancellation::new(self, Deadline::after(timeout))
+    }
+
+    /// As [`with_idle_timeout`](CancelStreamExt::with_idle_timeout), with the reason turned into the stream's error.
+    ///
+    /// # Panics
+    ///
+    /// As [`with_idle_timeout`](CancelStreamExt::with_idle_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use std::{io, time::Duration};
+    /// use stopcock::CancelTryStreamExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let mut body = stream::pending::<io::Result<&str>>().try_with_idle_timeout(Duration::from_secs(5));
+    /// let error = body.next().await.unwrap().unwrap_err();
+    /// assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    fn try_with_idle_timeout(self, timeout: Duration) -> TryWithIdleTimeout<Self>
+    where
+        Self: Sized,
+        Self::Error: From<StopReason>,
+    {
+        TryWithCancellation::new(self, Idle::new(timeout))
+    }
+}
+
+impl<S, T, E> CancelTryStreamExt for S
+where
+    S: Stream<Item = Result<T, E>> + ?Sized,
+{
+    type Ok = T;
+    type Error = E;
+}

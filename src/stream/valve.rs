@@ -94,6 +94,14 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         }
     }
 
+    /// The same, with the error of a stop that comes before the end was seen.
+    pub(crate) fn upper_bound_with_error(&self) -> Option<usize> {
+        match self.is_over() {
+            true => Some(0),
+            false => self.upper_bound()?.checked_add(1),
+        }
+    }
+
     #[inline]
     pub(crate) fn poll_next(
         mut self: Pin<&mut Self>,
@@ -115,7 +123,10 @@ impl<S: Stream, G: Signal> Valve<S, G> {
             }
         }
         match source.poll_next(cx) {
-            Poll::Ready(Some(item)) => guard.defuse(Ok(item)),
+            Poll::Ready(Some(item)) => {
+                signal.note_item();
+                guard.defuse(Ok(item))
+            }
             Poll::Ready(None) => {
                 guard.defuse(());
                 Err(self.end(None))

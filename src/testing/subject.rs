@@ -1,16 +1,16 @@
 //! What the kit asks of a stream under test.
 
 use super::harness::Outcome;
-use crate::{Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled};
+use crate::{
+    Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryWithCancellation,
+    WithCancellation,
+};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
-
-#[cfg(feature = "tokio")]
-use crate::WithDeadline;
 
 /// An item of a stream under test, as the letter that its script had for it.
 ///
@@ -84,8 +84,18 @@ impl<S: Stream, G: Signal> Stoppable for TakeUntilCancelled<S, G> {
     }
 }
 
-#[cfg(feature = "tokio")]
-impl<S: Stream> Stoppable for WithDeadline<S> {
+impl<S: Stream, G: Signal> Stoppable for WithCancellation<S, G> {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason()
+    }
+}
+
+impl<S, G, T, E> Stoppable for TryWithCancellation<S, G>
+where
+    S: Stream<Item = Result<T, E>>,
+    G: Signal,
+    E: From<StopReason>,
+{
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stop_reason()
     }

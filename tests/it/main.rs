@@ -2,8 +2,10 @@
 //! sleeps or asks a wall clock.
 
 mod breakers;
+mod cancel_on_drop;
 mod depth;
 mod exact;
+mod future;
 mod generator;
 mod kit;
 mod laws;
@@ -26,3 +28,5 @@ mod token_deadline;
 mod traits;
 #[cfg(feature = "tokio")]
 mod with_deadline;
+#[cfg(feature = "tokio")]
+mod with_idle_timeout;

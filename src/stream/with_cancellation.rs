@@ -1,5 +1,5 @@
 use super::valve::{Halt, Valve};
-use crate::{StopReason, clock::Deadline};
+use crate::{Signal, StopReason, signal::TokenSignal};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
 use std::{
@@ -8,19 +8,19 @@ use std::{
     task::{Context, Poll},
 };
 
-/// The stream of [`CancelStreamExt::with_deadline`](crate::CancelStreamExt::with_deadline) and
-/// [`with_timeout`](crate::CancelStreamExt::with_timeout).
+/// The stream of [`CancelStreamExt::with_cancellation`](crate::CancelStreamExt::with_cancellation), and with other
+/// signals of `with_deadline`, `with_timeout` and `with_idle_timeout`.
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
-pub struct WithDeadline<S> {
+pub struct WithCancellation<S, G = TokenSignal> {
     #[pin]
-    valve: Valve<S, Deadline>,
+    valve: Valve<S, G>,
 }
 
-impl<S> WithDeadline<S> {
-    pub(crate) fn new(source: S, deadline: Deadline) -> Self {
+impl<S, G> WithCancellation<S, G> {
+    pub(crate) fn new(source: S, signal: G) -> Self {
         Self {
-            valve: Valve::new(source, deadline),
+            valve: Valve::new(source, signal),
         }
     }
 
@@ -31,7 +31,7 @@ impl<S> WithDeadline<S> {
     }
 }
 
-impl<S: Stream> Stream for WithDeadline<S> {
+impl<S: Stream, G: Signal> Stream for WithCancellation<S, G> {
     type Item = Result<S::Item, StopReason>;
 
     #[inline]
@@ -46,26 +46,18 @@ impl<S: Stream> Stream for WithDeadline<S> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let upper = match self.valve.is_over() {
-            true => Some(0),
-            // All of the items, and the deadline before the end was seen.
-            false => self
-                .valve
-                .upper_bound()
-                .and_then(|items| items.checked_add(1)),
-        };
-        (0, upper)
+        (0, self.valve.upper_bound_with_error())
     }
 }
 
-impl<S: Stream> FusedStream for WithDeadline<S> {
+impl<S: Stream, G: Signal> FusedStream for WithCancellation<S, G> {
     fn is_terminated(&self) -> bool {
         self.valve.is_over()
     }
 }
 
-impl<S> Debug for WithDeadline<S> {
+impl<S, G> Debug for WithCancellation<S, G> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.valve.debug("WithDeadline", f)
+        self.valve.debug("WithCancellation", f)
     }
 }

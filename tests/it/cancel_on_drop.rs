@@ -1,0 +1,94 @@
+//! `cancel_on_drop`: it fires when it is dropped unfinished, and only then.
+
+use crate::support::{panic_of, poll};
+use std::{pin::pin, task::Poll};
+use stopcock::{
+    CancelStreamExt, CancellationToken, StopReason,
+    testing::{Moment, Source, laws},
+};
+
+fn is_fired(token: &CancellationToken) -> bool {
+    match token.stop_reason() {
+        None => false,
+        Some(StopReason::ConsumerDropped) => true,
+        Some(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn dropped_unfinished_it_drops_its_source_and_then_cancels() {
+    for polls in 0..4 {
+        let token = CancellationToken::new();
+        let source = Source::new("a-b|").with_hook({
+            let token = token.clone();
+            move |moment| assert!(moment != Moment::Drop || !token.is_cancelled())
+        });
+        let record = source.record();
+        let mut body = source.cancel_on_drop(token.clone());
+        for _ in 0..polls {
+            let _ = poll(pin!(&mut body));
+        }
+        assert!(!is_fired(&token));
+        drop(body);
+        assert!(record.is_dropped());
+        assert!(is_fired(&token), "after {polls} polls");
+    }
+}
+
+#[test]
+fn after_the_end_it_leaves_the_token_alone() {
+    let token = CancellationToken::new();
+    let mut body = Source::new("a|").cancel_on_drop(token.clone());
+    assert_eq!(poll(pin!(&mut body)), Poll::Ready(Some('a')));
+    assert_eq!(poll(pin!(&mut body)), Poll::Ready(None));
+    drop(body);
+    assert!(!is_fired(&token));
+}
+
+#[test]
+fn a_panic_is_no_end() {
+    let token = CancellationToken::new();
+    let mut body = Source::new("a!").cancel_on_drop(token.clone());
+    assert_eq!(poll(pin!(&mut body)), Poll::Ready(Some('a')));
+    assert_eq!(panic_of(|| poll(pin!(&mut body))), "the script says so");
+    assert!(!is_fired(&token));
+    drop(body);
+    assert!(is_fired(&token));
+}
+
+#[test]
+fn a_source_that_panics_as_it_is_dropped_keeps_nobody_running() {
+    let token = CancellationToken::new();
+    let source = Source::new("a").with_hook(|moment| assert!(moment != Moment::Drop, "dropped"));
+    let body = source.cancel_on_drop(token.clone());
+    assert_eq!(panic_of(|| drop(body)), "dropped");
+    assert!(is_fired(&token));
+}
+
+#[test]
+fn a_reason_that_was_there_before_stays() {
+    let token = CancellationToken::new();
+    let body = Source::new("a").cancel_on_drop(token.clone());
+    token.cancel_with("enough");
+    drop(body);
+    assert_eq!(token.stop_reason().unwrap().to_string(), "enough");
+}
+
+#[test]
+fn its_own_token_may_stop_what_is_below_it() {
+    let token = CancellationToken::new();
+    let source = Source::new("a~");
+    let record = source.record();
+    let body = source
+        .take_until_cancelled(&token)
+        .cancel_on_drop(token.clone());
+    drop(body);
+    assert!(record.is_dropped());
+    assert!(is_fired(&token));
+}
+
+#[test]
+fn it_keeps_the_laws_of_any_stream() {
+    laws::check_stream(|source| source.cancel_on_drop(CancellationToken::new()));
+    laws::dropped_first(|source, _| source.cancel_on_drop(CancellationToken::new()));
+}

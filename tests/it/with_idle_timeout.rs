@@ -1,0 +1,158 @@
+//! `with_idle_timeout`: what counts as idle, and when.
+
+use futures::{FutureExt, StreamExt, stream};
+use std::{pin::pin, task::Poll, time::Duration};
+use stopcock::{
+    CancelStreamExt, CancelTryStreamExt, StopReason,
+    testing::{Harness, Source},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Items as they come, `X` for the error.
+fn letters(items: Vec<Result<char, StopReason>>) -> String {
+    let letter = |item| match item {
+        Ok(item) => item,
+        Err(StopReason::IdleTimeout) => 'X',
+        Err(other) => panic!("{other}"),
+    };
+    items.into_iter().map(letter).collect()
+}
+
+fn harness(script: &str) -> Harness<impl futures::Stream<Item = Result<char, StopReason>>> {
+    Harness::scripted(script, |source, _| source.with_idle_timeout(SECOND))
+}
+
+#[test]
+fn a_source_that_gives_nothing_for_the_whole_time_is_idle_and_not_a_nanosecond_earlier() {
+    let mut harness = harness("ab~");
+    assert_eq!(letters(harness.run()), "ab");
+    harness.advance(SECOND - Duration::from_nanos(1));
+    assert_eq!(letters(harness.run()), "");
+    harness.advance(Duration::from_nanos(1));
+    assert_eq!(letters(harness.run()), "X");
+    assert!(harness.is_over());
+    assert!(harness.record().is_dropped());
+}
+
+#[test]
+fn the_time_runs_from_the_start_as_well() {
+    let mut harness = harness("~");
+    assert_eq!(letters(harness.run()), "");
+    harness.advance(SECOND);
+    assert_eq!(letters(harness.run()), "X");
+}
+
+#[test]
+fn it_does_not_run_before_the_first_poll_nor_between_two_items() {
+    let mut harness = harness("abc|");
+    for _ in 0..3 {
+        harness.advance(2 * SECOND);
+        assert!(matches!(harness.poll(), Poll::Ready(Some(Ok(_)))));
+    }
+    harness.advance(2 * SECOND);
+    assert!(matches!(harness.poll(), Poll::Ready(None)));
+}
+
+#[test]
+fn an_item_that_is_ready_when_the_time_is_over_wins() {
+    let mut harness = harness("-a~");
+    assert!(harness.poll().is_pending());
+    harness.advance(2 * SECOND);
+    assert!(matches!(harness.poll(), Poll::Ready(Some(Ok('a')))));
+    // From here on it runs anew.
+    assert!(harness.poll().is_pending());
+    harness.advance(SECOND / 2);
+    assert!(harness.poll().is_pending());
+    harness.advance(SECOND / 2);
+    assert!(matches!(harness.poll(), Poll::Ready(Some(Err(_)))));
+}
+
+#[test]
+fn each_item_sets_it_back_and_it_does_not_drift() {
+    let mut harness = harness("-a-b-c-d-e~");
+    for _ in 0..5 {
+        assert!(harness.poll().is_pending());
+        harness.advance(9 * SECOND / 10);
+        // The timer was set for an earlier item: if it goes off, nothing comes of it.
+        assert!(harness.poll().map(|item| item.unwrap().is_ok()).is_ready());
+    }
+    assert!(harness.poll().is_pending());
+    harness.advance(SECOND - Duration::from_nanos(1));
+    assert!(harness.poll().is_pending());
+    harness.advance(Duration::from_nanos(1));
+    assert!(matches!(harness.poll(), Poll::Ready(Some(Err(_)))));
+}
+
+#[test]
+fn a_pending_stream_is_woken_when_the_time_is_over_whatever_waker_it_has() {
+    let mut harness = harness("-a-~");
+    assert!(harness.poll().is_pending());
+    harness.advance(SECOND / 2);
+    assert!(matches!(harness.poll(), Poll::Ready(Some(Ok('a')))));
+    assert!(harness.poll().is_pending());
+    harness.change_waker();
+    assert!(harness.poll().is_pending());
+    // The first timer goes off, the second one is set.
+    harness.advance(SECOND / 2);
+    let wakes = harness.wakes();
+    assert!(harness.poll().is_pending());
+    harness.advance(SECOND / 2);
+    assert!(harness.wakes() > wakes);
+    assert!(matches!(harness.poll(), Poll::Ready(Some(Err(_)))));
+}
+
+#[test]
+fn a_timeout_that_no_clock_can_count_to_is_never_over() {
+    let mut harness = Harness::scripted("-a~", |source, _| source.with_idle_timeout(Duration::MAX));
+    assert!(harness.poll().is_pending());
+    harness.advance(365 * 24 * 3600 * SECOND);
+    assert!(matches!(harness.poll(), Poll::Ready(Some(Ok('a')))));
+    assert!(harness.poll().is_pending());
+}
+
+#[test]
+fn none_at_all_means_that_a_pending_is_the_end() {
+    let mut harness =
+        Harness::scripted("ab-c", |source, _| source.with_idle_timeout(Duration::ZERO));
+    assert_eq!(letters(harness.run()), "abX");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_for_a_spent_budget_does_not_count() {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    for n in 0..1000 {
+        sender.send(n).unwrap();
+    }
+    let receiver = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+    // A timeout of nothing: the first pending that counts is the end.
+    let mut stream = pin!(receiver.with_idle_timeout(Duration::ZERO));
+    let mut items = 0;
+    while let Some(Ok(_)) = stream.next().await {
+        items += 1;
+    }
+    assert_eq!(items, 1000);
+}
+
+#[test]
+fn the_error_is_the_streams_own_in_the_other_form() {
+    let mut harness = Harness::new(|_| {
+        let source = Source::new("a~").map(std::io::Result::Ok);
+        source.try_with_idle_timeout(SECOND)
+    });
+    assert_eq!(harness.run().len(), 1);
+    harness.advance(SECOND);
+    let error = harness.run().pop().unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    assert!(harness.is_over());
+}
+
+#[test]
+fn outside_of_a_runtime_it_says_what_to_do_and_a_ready_source_needs_none() {
+    let mut ready = stream::iter([1]).with_idle_timeout(SECOND);
+    assert!(matches!(ready.next().now_or_never(), Some(Some(Ok(1)))));
+    assert!(matches!(ready.next().now_or_never(), Some(None)));
+    let mut pending = stream::pending::<u8>().with_idle_timeout(SECOND);
+    let told = crate::support::panic_of(|| pending.next().now_or_never());
+    assert!(told.contains("context of a Tokio 1.x runtime"), "{told}");
+}
