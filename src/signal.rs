@@ -1,6 +1,8 @@
 //! What can stop a stream: tokens, futures, and whatever implements [`Signal`].
 
 mod token;
+#[cfg(feature = "tokio-util")]
+mod tokio_util;
 
 use crate::{StopReason, bell::Bell, stream::ITEMS_IN_A_ROW};
 use pin_project::{pin_project, pinned_drop};

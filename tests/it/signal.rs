@@ -383,3 +383,46 @@ mod deadlines {
         assert_eq!(polls.get(), 2);
     }
 }
+
+mod tokio_util {
+    use futures::{StreamExt, executor::block_on, stream};
+    use stopcock::{CancelStreamExt, CancellationToken, StopReason, signal, testing::laws};
+    use tokio_util::sync::CancellationToken as TokioToken;
+
+    #[test]
+    fn its_token_is_a_signal_by_value_and_by_reference() {
+        let token = TokioToken::new();
+        let mut by_reference = stream::repeat('a').take_until_cancelled(&token);
+        let mut by_value = stream::repeat('a').with_cancellation(token.clone());
+        assert_eq!(block_on(by_reference.next()), Some('a'));
+        assert!(block_on(by_value.next()).unwrap().is_ok());
+        token.cancel();
+        assert_eq!(block_on(by_reference.next()), None);
+        assert!(block_on(by_value.next()).unwrap().is_err());
+        assert!(matches!(
+            by_value.stop_reason(),
+            Some(StopReason::Cancelled)
+        ));
+    }
+
+    #[test]
+    fn beside_ours_the_first_one_counts() {
+        let (theirs, ours) = (TokioToken::new(), CancellationToken::new());
+        let mut stream = stream::repeat('a').take_until_cancelled(signal::any(&theirs, &ours));
+        assert_eq!(block_on(stream.next()), Some('a'));
+        theirs.cancel();
+        ours.cancel_with("too late");
+        assert_eq!(block_on(stream.next()), None);
+        assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
+    }
+
+    #[test]
+    fn it_keeps_every_law() {
+        laws::check_all(|source, stop| {
+            let theirs = TokioToken::new();
+            let token = theirs.clone();
+            stop.token().on_cancel(move |_| token.cancel()).detach();
+            source.take_until_cancelled(theirs.child_token())
+        });
+    }
+}
