@@ -1,5 +1,7 @@
 //! What can stop a stream: tokens, futures, and whatever implements [`Signal`].
 
+#[cfg(feature = "tokio")]
+mod draining;
 mod token;
 #[cfg(feature = "tokio-util")]
 mod tokio_util;
@@ -13,10 +15,13 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+pub use token::TokenSignal;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-pub use crate::clock::{Deadline, Idle};
-pub use token::TokenSignal;
+pub use {
+    crate::clock::{Deadline, Idle},
+    draining::Draining,
+};
 
 /// Something that fires once, and stays fired.
 ///

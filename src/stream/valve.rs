@@ -46,10 +46,15 @@ struct Row {
     stretch: u16,
     /// How long the first one is: a whole row, or nothing if the signal wants a look before.
     first_stretch: u16,
-    /// How many may come in this row after this stretch, unless it is the first one.
-    left: u16,
     is_broken: bool,
+    /// How many may come in this row after this stretch, unless it is the first one.
+    left: u32,
+    /// How long a row may be.
+    longest: u32,
 }
+
+/// A row that may be as long as it likes.
+const ENDLESS: u32 = u32::MAX;
 
 impl<S, G> Valve<S, G> {
     pub(crate) fn new(source: S, signal: G) -> Self {
@@ -59,10 +64,32 @@ impl<S, G> Valve<S, G> {
                 unwatched: 0,
                 stretch: 0,
                 first_stretch: 0,
-                left: 0,
                 is_broken: false,
+                left: 0,
+                longest: ITEMS_IN_A_ROW.into(),
             },
         }
+    }
+
+    /// Yields after so many items in a row; never for 0.
+    pub(crate) fn yield_every(mut self, items: usize) -> Self {
+        self.row.longest = match u32::try_from(items) {
+            Ok(0) | Err(_) => ENDLESS,
+            Ok(items) => items,
+        };
+        self.row.first_stretch = 0;
+        self
+    }
+
+    /// Puts another signal in the place of the one it has.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn map_signal<H>(self, map: impl FnOnce(G) -> H) -> Valve<S, H> {
+        let Self { state, row } = self;
+        let state = match state {
+            State::Open(source, signal) => State::Open(source, map(signal)),
+            State::Over(reason) => State::Over(reason),
+        };
+        Valve { state, row }
     }
 
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
@@ -158,14 +185,16 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         if guard.0.left == 0 {
             // A false alarm is no reason not to yield.
             if signal.as_mut().is_fired() {
-                if let Poll::Ready(reason) = signal.poll_fired(cx) {
+                if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
                     guard.defuse(());
                     return Err(self.end(Some(reason)));
                 }
             }
-            guard.0.left = ITEMS_IN_A_ROW;
-            cx.waker().wake_by_ref();
-            return guard.defuse(Err(Halt::Pending));
+            guard.0.left = guard.0.longest;
+            if guard.0.longest != ENDLESS {
+                cx.waker().wake_by_ref();
+                return guard.defuse(Err(Halt::Pending));
+            }
         }
         let next_look = signal.look(items.into());
         guard.0.begin_stretch(next_look);
@@ -206,21 +235,22 @@ impl Row {
         self.unwatched = 0;
         if self.stretch == 0 {
             self.stretch = self.first_stretch;
-            self.left = ITEMS_IN_A_ROW - self.first_stretch;
+            self.left = self.longest - u32::from(self.first_stretch);
         }
         self.stretch
     }
 
     #[inline]
     fn begin_stretch(&mut self, next_look: u32) {
-        let next_look = u16::try_from(next_look).unwrap_or(u16::MAX);
-        self.first_stretch = match next_look {
-            0..ITEMS_IN_A_ROW => 0,
-            _ => ITEMS_IN_A_ROW,
+        let whole = u32::from(ITEMS_IN_A_ROW);
+        self.first_stretch = match next_look < whole {
+            true => 0,
+            false => self.longest.min(whole) as u16,
         };
         // The item at hand is the first, whatever was answered.
-        self.stretch = next_look.clamp(1, self.left);
-        self.left -= self.stretch;
+        let next_look = next_look.clamp(1, self.left.min(whole));
+        self.stretch = next_look as u16;
+        self.left -= next_look;
         self.unwatched = self.stretch - 1;
     }
 }

@@ -8,6 +8,9 @@ use std::{
     task::{Context, Poll},
 };
 
+#[cfg(feature = "tokio")]
+use {crate::signal::Draining, std::time::Duration};
+
 /// The stream of [`CancelStreamExt::with_cancellation`](crate::CancelStreamExt::with_cancellation), and with other
 /// signals of `with_deadline`, `with_timeout` and `with_idle_timeout`.
 #[pin_project]
@@ -28,6 +31,66 @@ impl<S, G> WithCancellation<S, G> {
     /// own.
     pub fn stop_reason(&self) -> Option<&StopReason> {
         self.valve.stop_reason()
+    }
+
+    /// Yields after so many items in a row, in place of 1024; never for 0.
+    ///
+    /// A source that is always ready is stopped by a sibling task or a timer of the same thread at a yield, and no
+    /// sooner. Fewer items are for dear ones, 0 is for a stream whose consumer awaits something else anyway.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{FutureExt, StreamExt, stream};
+    /// use stopcock::{CancelStreamExt, CancellationToken};
+    ///
+    /// let token = CancellationToken::new();
+    /// let mut pages = stream::repeat("page").with_cancellation(&token).yield_every(1);
+    /// assert!(pages.next().now_or_never().is_some());
+    /// assert!(pages.next().now_or_never().is_none());
+    /// assert!(pages.next().now_or_never().is_some());
+    /// ```
+    pub fn yield_every(self, items: usize) -> Self {
+        Self {
+            valve: self.valve.yield_every(items),
+        }
+    }
+
+    /// Stops gracefully, then hard: once it sees the signal it goes on for `time`, and only then counts as stopped.
+    ///
+    /// A source that ends within that time has ended by itself, and nothing of it is lost. The time runs from the first
+    /// poll that saw the signal. The reason is the signal's.
+    ///
+    /// That the source is pending does not mean that it is empty: the budget of a tokio task makes a full channel
+    /// pending. So it is drained until it ends, or until the time is over; whoever holds the sending half has to drop
+    /// it on the same signal.
+    ///
+    /// # Panics
+    ///
+    /// The first poll panics outside of a tokio runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use std::time::Duration;
+    /// use stopcock::{CancelStreamExt, CancellationToken};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let token = CancellationToken::new();
+    /// let jobs = stream::iter([1, 2, 3]).with_cancellation(&token).drain_for(Duration::from_secs(5));
+    /// token.cancel();
+    /// // All that were queued.
+    /// assert_eq!(jobs.count().await, 3);
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    pub fn drain_for(self, time: Duration) -> WithCancellation<S, Draining<G>> {
+        WithCancellation {
+            valve: self.valve.map_signal(|signal| Draining::new(signal, time)),
+        }
     }
 }
 

@@ -3,18 +3,22 @@
 use futures::{Stream, StreamExt, task::AtomicWaker};
 use std::{
     future::{pending, poll_fn},
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 use stopcock::{
-    CancelStreamExt, CancellationToken, IntoSignal, Signal, StopReason, Yielder, generator,
+    CancelStreamExt, CancelTryStreamExt, CancellationToken, IntoSignal, Signal, StopReason,
+    Yielder, generator,
     signal::{any, never, when},
     testing::{
         Stop, Stoppable,
         laws::{check_all, check_stop, check_stream, fair, identity},
     },
 };
+
+use tokio_util::sync::CancellationToken as TokioToken;
 
 #[cfg(feature = "tokio")]
 use {std::time::Duration, tokio::time::Instant};
@@ -58,6 +62,17 @@ table! {
     the_inner_of_two_adapters: check_stop, |source, stop| {
         source.take_until_cancelled(stop.token()).take_until_cancelled(CancellationToken::new())
     };
+    a_loud_token: check_all, |source, stop| source.with_cancellation(stop.token());
+    a_loud_future: check_all, |source, stop| source.with_cancellation(when(cancelled(stop)));
+    a_token_among_errors: check_all, |source, stop| {
+        source.map(io::Result::Ok).try_with_cancellation(stop.token())
+    };
+    a_token_of_tokio_util: check_all, |source, stop| source.take_until_cancelled(of_tokio_util(&stop));
+    a_loud_child_of_tokio_util: check_all, |source, stop| {
+        source.with_cancellation(of_tokio_util(&stop).child_token())
+    };
+    a_yield_now_and_then: check_all, |source, stop| source.take_until_cancelled(stop.token()).yield_every(7);
+    a_loud_yield_after_each_item: check_all, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
     no_signal: check_stream, |source| source.take_until_cancelled(never());
     no_signal_is_fair: fair, |source, _| source.take_until_cancelled(never());
     no_signal_changes_nothing: identity, |source, _| source.take_until_cancelled(never());
@@ -93,6 +108,28 @@ table! {
     token_over_a_deadline: check_all, |source, stop| {
         source.with_timeout(DAY).take_until_cancelled(stop.token())
     };
+    silent_deadline: check_all, |source, stop| source.take_until_deadline(stop.deadline());
+    silent_timeout: check_all, |source, stop| source.take_until_timeout(stop.timeout());
+    deadline_among_errors: check_all, |source, stop| {
+        source.map(io::Result::Ok).try_with_deadline(stop.deadline())
+    };
+    timeout_among_errors: check_all, |source, stop| {
+        source.map(io::Result::Ok).try_with_timeout(stop.timeout())
+    };
+    deadline_with_yields: check_all, |source, stop| source.with_deadline(stop.deadline()).yield_every(100);
+    no_grace_at_all: check_all, |source, stop| {
+        source.take_until_cancelled(stop.token()).drain_for(Duration::ZERO)
+    };
+    no_loud_grace_at_all: check_all, |source, stop| {
+        source.with_cancellation(stop.token()).drain_for(Duration::ZERO)
+    };
+    a_grace_with_yields: check_all, |source, stop| {
+        source.take_until_cancelled(stop.token()).yield_every(9).drain_for(Duration::ZERO)
+    };
+    never_idle: check_stream, |source| source.with_idle_timeout(DAY);
+    never_idle_among_errors: check_stream, |source| source.map(io::Result::Ok).try_with_idle_timeout(DAY);
+    never_idle_is_fair: fair, |source, _| source.with_idle_timeout(DAY);
+    never_idle_changes_nothing: identity, |source, _| source.with_idle_timeout(DAY);
     endless_timeout: check_stream, |source| source.with_timeout(Duration::MAX);
     endless_timeout_is_fair: fair, |source, _| source.with_timeout(Duration::MAX);
     endless_timeout_changes_nothing: identity, |source, _| source.with_timeout(Duration::MAX);
@@ -138,6 +175,13 @@ table! {
     generator_of_a_child_of_a_token_with_a_deadline: check_all, |source, stop| {
         forward(source, timed(&stop).child_token())
     };
+}
+
+fn of_tokio_util(stop: &Stop) -> TokioToken {
+    let token = TokioToken::new();
+    let cancelled = token.clone();
+    stop.token().on_cancel(move |_| cancelled.cancel()).detach();
+    token
 }
 
 fn great_grandchild(stop: &Stop) -> CancellationToken {

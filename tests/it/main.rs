@@ -4,6 +4,8 @@
 mod breakers;
 mod cancel_on_drop;
 mod depth;
+#[cfg(feature = "tokio")]
+mod drain_for;
 mod exact;
 mod future;
 mod generator;
@@ -30,3 +32,4 @@ mod traits;
 mod with_deadline;
 #[cfg(feature = "tokio")]
 mod with_idle_timeout;
+mod yield_every;

@@ -1,0 +1,116 @@
+use super::Signal;
+use crate::{
+    StopReason,
+    clock::{Deadline, require_runtime},
+};
+use pin_project::pin_project;
+use std::{
+    fmt::{self, Debug, Formatter},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// The signal of `drain_for`: fires so long after another one was seen to have fired, for the reason of that one.
+#[pin_project]
+pub struct Draining<G> {
+    #[pin]
+    signal: G,
+    time: Duration,
+    grace: Option<Grace>,
+}
+
+/// What is left once the signal has fired.
+struct Grace {
+    reason: StopReason,
+    deadline: Deadline,
+    /// Whether the adapter knows that it has to look at the clock from now on. Until then each question is a look.
+    is_known: bool,
+}
+
+impl<G> Draining<G> {
+    pub(crate) fn new(signal: G, time: Duration) -> Self {
+        Self {
+            signal,
+            time,
+            grace: None,
+        }
+    }
+}
+
+impl Grace {
+    fn is_over(&mut self) -> bool {
+        let mut deadline = Pin::new(&mut self.deadline);
+        if !self.is_known {
+            deadline.as_mut().look(0);
+        }
+        deadline.is_fired()
+    }
+}
+
+impl<G: Signal> Signal for Draining<G> {
+    #[inline]
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        match this.grace {
+            None => this.signal.is_fired(),
+            Some(grace) => grace.is_over(),
+        }
+    }
+
+    #[inline]
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        let this = self.project();
+        if this.grace.is_none() {
+            let Poll::Ready(reason) = this.signal.poll_fired(cx) else {
+                return Poll::Pending;
+            };
+            *this.grace = Some(Grace {
+                reason,
+                deadline: Deadline::after(*this.time),
+                is_known: false,
+            });
+        }
+        let Some(grace) = this.grace else {
+            return Poll::Pending;
+        };
+        // At a time of nothing it is over at once.
+        grace.is_over();
+        let deadline = Pin::new(&mut grace.deadline);
+        deadline.poll_fired(cx).map(|_| grace.reason.clone())
+    }
+
+    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+        let this = self.project();
+        match this.grace {
+            None => {
+                if items == 0 {
+                    // At the first poll, so that the mistake shows before the day when it is stopped.
+                    require_runtime(
+                        "a stream that drains must be polled from the context of a Tokio 1.x runtime. Poll it in \
+                         `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
+                    );
+                }
+                this.signal.look(items)
+            }
+            Some(grace) => {
+                grace.is_known = true;
+                Pin::new(&mut grace.deadline).look(items)
+            }
+        }
+    }
+
+    #[inline]
+    fn note_item(self: Pin<&mut Self>) {
+        self.project().signal.note_item();
+    }
+}
+
+impl<G> Debug for Draining<G> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draining")
+            .field("time", &self.time)
+            .field("is_draining", &self.grace.is_some())
+            .finish_non_exhaustive()
+    }
+}

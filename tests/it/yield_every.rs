@@ -1,0 +1,84 @@
+//! `yield_every`: how long a row of items may be.
+
+use crate::support::Wakes;
+use futures::{Stream, stream};
+use std::{pin::pin, task::Poll};
+use stopcock::{CancelStreamExt, CancellationToken, signal};
+
+/// How many items come in each of the first rows, of which each ends with a wake-up of its own.
+fn rows(stream: impl Stream, polls: usize) -> Vec<usize> {
+    let mut stream = pin!(stream);
+    let mut rows = vec![0];
+    for _ in 0..polls {
+        let wakes = Wakes::new();
+        match wakes.poll(stream.as_mut()) {
+            Poll::Ready(Some(_)) => *rows.last_mut().unwrap() += 1,
+            Poll::Ready(None) => unreachable!("it is endless"),
+            Poll::Pending => {
+                assert_eq!(wakes.count(), 1);
+                rows.push(0);
+            }
+        }
+    }
+    rows
+}
+
+#[test]
+fn a_row_is_as_long_as_it_says() {
+    for items in [
+        1, 2, 7, 64, 1000, 1023, 1024, 1025, 2000, 2048, 5000, 70_000,
+    ] {
+        let token = CancellationToken::new();
+        let silent = stream::repeat('a')
+            .take_until_cancelled(&token)
+            .yield_every(items);
+        assert_eq!(rows(silent, 2 * items + 3), [items, items, 1], "{items}");
+        let loud = stream::repeat('a')
+            .with_cancellation(signal::never())
+            .yield_every(items);
+        assert_eq!(rows(loud, 2 * items + 3), [items, items, 1], "{items}");
+    }
+}
+
+#[test]
+fn none_turns_it_off() {
+    let token = CancellationToken::new();
+    let stream = stream::repeat('a')
+        .take_until_cancelled(&token)
+        .yield_every(0);
+    assert_eq!(rows(stream, 200_000), [200_000]);
+}
+
+#[test]
+fn a_pending_begins_a_new_row() {
+    let mut polls = 0;
+    let source = stream::poll_fn(move |cx| {
+        polls += 1;
+        match polls {
+            3 => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Some('a')),
+        }
+    });
+    let token = CancellationToken::new();
+    let stream = source.take_until_cancelled(&token).yield_every(4);
+    assert_eq!(rows(stream, 13), [2, 4, 4, 0]);
+}
+
+#[test]
+fn a_stop_is_seen_before_each_item_all_the_same() {
+    let token = CancellationToken::new();
+    let mut stream = pin!(
+        stream::repeat('a')
+            .take_until_cancelled(&token)
+            .yield_every(0)
+    );
+    let wakes = Wakes::new();
+    for _ in 0..5000 {
+        assert_eq!(wakes.poll(stream.as_mut()), Poll::Ready(Some('a')));
+    }
+    token.cancel();
+    assert_eq!(wakes.poll(stream.as_mut()), Poll::Ready(None));
+}
