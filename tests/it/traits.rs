@@ -189,3 +189,47 @@ fn an_adapter_adds_at_most_64_bytes() {
         assert!(added(&source, |source| source.clone().with_timeout(timeout)) <= 64);
     }
 }
+
+#[test]
+fn auto_traits_pass_through_the_loud_forms() {
+    use stopcock::{CancelOnDrop, TryWithCancellation, WithCancellation, WithCancellationFuture};
+
+    type All<S> = (WithCancellation<S>, TryWithCancellation<S>, CancelOnDrop<S>);
+    is_send::<All<BoxStream<'static, u8>>>();
+    is_sync::<All<Empty<u8>>>();
+    is_unpin::<All<LocalBoxStream<'static, u8>>>();
+    is_debug::<All<Rc<PhantomPinned>>>();
+    assert!(!has!(WithCancellation<LocalBoxStream<'static, u8>>: Send));
+    assert!(!has!(TryWithCancellation<PhantomPinned>: Unpin));
+    assert!(!has!(CancelOnDrop<PhantomPinned>: Unpin));
+    assert!(size_of::<WithCancellation<[u64; 4]>>() <= size_of::<[u64; 4]>() + 64);
+    assert!(size_of::<CancelOnDrop<[u64; 4]>>() <= size_of::<[u64; 4]>() + 64);
+
+    type Of<Fut> = WithCancellationFuture<Fut>;
+    is_send::<Of<futures::future::BoxFuture<'static, u8>>>();
+    is_unpin::<Of<futures::future::LocalBoxFuture<'static, u8>>>();
+    is_unwind_safe::<Of<std::future::Ready<u8>>>();
+    is_debug::<Of<Rc<PhantomPinned>>>();
+    assert!(!has!(Of<Rc<u8>>: Send));
+    assert!(!has!(Of<PhantomPinned>: Unpin));
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn auto_traits_pass_through_the_forms_that_keep_time() {
+    use signal::Draining;
+    use stopcock::{TakeUntilDeadline, WithDeadlineFuture, WithIdleTimeout};
+
+    type All<S> = (
+        TakeUntilDeadline<S>,
+        WithIdleTimeout<S>,
+        TakeUntilCancelled<S, Draining<signal::TokenSignal>>,
+    );
+    is_send::<All<BoxStream<'static, u8>>>();
+    is_unpin::<All<LocalBoxStream<'static, u8>>>();
+    is_debug::<All<Rc<PhantomPinned>>>();
+    is_unpin::<WithDeadlineFuture<std::future::Ready<u8>>>();
+    assert!(!has!(WithIdleTimeout<PhantomPinned>: Unpin));
+    assert!(size_of::<TakeUntilDeadline<[u64; 4]>>() <= size_of::<[u64; 4]>() + 64);
+    assert!(size_of::<WithIdleTimeout<[u64; 4]>>() <= size_of::<[u64; 4]>() + 64 + 16);
+}
