@@ -6,10 +6,10 @@ use async_fn_stream::fn_stream;
 use async_stream::stream;
 use futures::{StreamExt as _, stream as streams};
 use futures_lite::stream::stop_after_future;
-use std::{env, future::ready, panic, pin::pin, time::Duration};
+use std::{env, future::ready, io, panic, pin::pin, time::Duration};
 use stop_token::{StopSource, stream::StreamExt as _};
 use stopcock::{
-    CancelStreamExt, CancellationToken, generator, signal,
+    CancelStreamExt, CancelTryStreamExt, CancellationToken, generator, signal,
     testing::{
         Source, Stop,
         laws::{self, Law, Report},
@@ -37,7 +37,7 @@ const LOCK: &str = include_str!("../../Cargo.lock");
 
 type Row = (&'static str, fn() -> Report);
 
-const OURS: [Row; 7] = [
+const OURS: [Row; 12] = [
     ("**ours**, `take_until_cancelled(token)`", || {
         laws::report_all(|source, stop| source.take_until_cancelled(stop.token()))
     }),
@@ -60,6 +60,28 @@ const OURS: [Row; 7] = [
             })
         },
     ),
+    (
+        "**ours**, `take_until_cancelled(tokio-util's token)`",
+        || laws::report_all(|source, stop| source.take_until_cancelled(tokio_token(&stop))),
+    ),
+    ("**ours**, `with_cancellation(token)`", || {
+        laws::report_all(|source, stop| source.with_cancellation(stop.token()))
+    }),
+    ("**ours**, `try_with_cancellation(token)`", || {
+        laws::report_all(|source, stop| {
+            let source = source.map(io::Result::Ok);
+            source.try_with_cancellation(stop.token())
+        })
+    }),
+    ("**ours**, `take_until_deadline`", || {
+        laws::report_all(|source, stop| source.take_until_deadline(stop.deadline()))
+    }),
+    ("**ours**, `try_with_deadline`", || {
+        laws::report_all(|source, stop| {
+            let source = source.map(io::Result::Ok);
+            source.try_with_deadline(stop.deadline())
+        })
+    }),
     ("**ours**, `with_deadline`", || {
         laws::report_all(|source, stop| source.with_deadline(stop.deadline()))
     }),

@@ -1,5 +1,5 @@
 use super::{
-    Event, Letter, Output, Record, Source, Stop, StopPoint, Stoppable, View, clock::Clock,
+    Event, Letter, Moment, Output, Record, Source, Stop, StopPoint, Stoppable, View, clock::Clock,
     probe::nth_letter,
 };
 use crate::StopReason;
@@ -113,7 +113,16 @@ impl<S: Stream> Harness<S> {
         Self::build(
             Clock::new(),
             StopPoint::ByHand,
-            |stop, record| Box::pin(wrap(source.recorded_in(record), stop)),
+            |stop, record| {
+                let hook = stop.clone();
+                let source = source.recorded_in(record).with_hook(move |moment| {
+                    hook.reached(match moment {
+                        Moment::Poll(poll) => StopPoint::During(poll),
+                        Moment::Drop => StopPoint::InDrop,
+                    });
+                });
+                Box::pin(wrap(source, stop))
+            },
             |item, _| item.letter(),
             |_| None,
         )
@@ -212,6 +221,28 @@ impl<S: Stream + ?Sized> Harness<S> {
             "the stream has spent its budget of {} polls, and is neither over nor does it wait\n\n{}\n",
             self.budget, self.record
         );
+    }
+
+    /// Fires the stop later: before a poll to come, or from inside of a poll of the source, of a wake-up, or of the drop of
+    /// the source.
+    ///
+    /// A poll or a drop of the source is one of [`scripted`](Self::scripted); one that a test brings with it has a
+    /// [hook](Source::with_hook) for that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use stopcock::{CancelStreamExt, testing::{Harness, StopPoint}};
+    ///
+    /// let mut harness = Harness::scripted("abc|", |source, stop| {
+    ///     source.take_until_cancelled(stop.token())
+    /// });
+    /// harness.stop_at(StopPoint::During(1));
+    /// // An item that was taken is handed on.
+    /// assert_eq!(harness.run(), ['a', 'b']);
+    /// ```
+    pub fn stop_at(&mut self, at: StopPoint) {
+        self.stop.set(at);
     }
 
     /// Fires the stop.

@@ -1,7 +1,7 @@
 use super::{Event, Record};
 use crate::{CancellationToken, IntoSignal, signal::TokenSignal};
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
@@ -30,7 +30,7 @@ pub struct Stop {
 struct Shared {
     token: CancellationToken,
     is_fired: AtomicBool,
-    at: StopPoint,
+    at: Mutex<StopPoint>,
     wakes: AtomicUsize,
     /// Whether anybody asked for the token.
     is_token_taken: AtomicBool,
@@ -69,7 +69,7 @@ impl Stop {
             shared: Arc::new(Shared {
                 token: CancellationToken::new(),
                 is_fired: AtomicBool::new(false),
-                at,
+                at: Mutex::new(at),
                 wakes: AtomicUsize::new(0),
                 is_token_taken: AtomicBool::new(false),
                 record: record.clone(),
@@ -141,13 +141,29 @@ impl Stop {
 
     /// Fires it, if it is to be fired here.
     pub(super) fn reached(&self, point: StopPoint) {
-        if self.shared.at == point {
+        if self.at() == point {
             self.fire();
         }
     }
 
     pub(super) fn is_due(&self, point: StopPoint) -> bool {
-        self.shared.at == point && !self.is_fired()
+        self.at() == point && !self.is_fired()
+    }
+
+    pub(super) fn set(&self, at: StopPoint) {
+        *self
+            .shared
+            .at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    fn at(&self) -> StopPoint {
+        *self
+            .shared
+            .at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a stream did with it that it should not have, in words.
@@ -180,7 +196,7 @@ impl Stop {
         if let Ok(clock) = Handle::try_current() {
             self.shared.clock.get_or_init(|| clock);
         }
-        *self.shared.deadline.get_or_init(|| match self.shared.at {
+        *self.shared.deadline.get_or_init(|| match self.at() {
             StopPoint::Never => None,
             StopPoint::AtBirth => Some(Instant::now()),
             _ => Some(Instant::now() + AWAY),

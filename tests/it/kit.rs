@@ -492,6 +492,25 @@ fn some_laws_can_be_asked_for_with_the_stop_fired() {
 }
 
 #[test]
+fn the_stop_can_be_fired_from_anywhere() {
+    for (at, items) in [
+        (StopPoint::Before(0), ""),
+        (StopPoint::Before(3), "ab"),
+        (StopPoint::During(0), "a"),
+        (StopPoint::During(2), "ab"),
+        (StopPoint::InWaker(0), "ab"),
+        (StopPoint::InDrop, "abc"),
+    ] {
+        let mut harness =
+            Harness::scripted("ab-c|", |source, stop| source.take_until_cancelled(stop));
+        harness.stop_at(at);
+        assert_eq!(harness.run().into_iter().collect::<String>(), items, "{at}");
+        assert!(harness.is_over(), "{at}");
+        assert!(harness.stop_handle().is_fired(), "{at}");
+    }
+}
+
+#[test]
 fn a_stop_that_nobody_took_is_told_first() {
     let told = panic_of(|| laws::ends(|source, _| source));
     assert!(
