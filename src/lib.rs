@@ -1,4 +1,5 @@
 #![cfg_attr(feature = "tokio", doc = include_str!("../README.md"))]
+#![cfg_attr(feature = "tokio", doc = include_str!("from_select.md"))]
 #![cfg_attr(not(feature = "tokio"), doc = "A shut-off valve for async streams.")]
 #![doc(test(attr(deny(warnings))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
