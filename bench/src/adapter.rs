@@ -6,7 +6,7 @@ use crate::{
 };
 use futures::{Stream, StreamExt as _, stream};
 use std::{hint::black_box, pin::pin};
-use stopcock::{CancelStreamExt, CancellationToken, signal};
+use stopcock::{CancelStreamExt, CancelTryStreamExt, CancellationToken, StopReason, signal};
 use stream_cancel::{StreamExt as _, Trigger, Tripwire};
 use tokio::select;
 use tokio_util::sync::CancellationToken as TokioToken;
@@ -51,6 +51,10 @@ pub(crate) fn rows() -> Vec<Row> {
             Case::new("**ours**, root token", each_item::<Root, S>).bars(bars),
             Case::new("**ours**, child token", each_item::<Child, S>).bars(bars),
             Case::new("**ours**, `never()`", each_item::<Never, S>).bars(bars),
+            Case::new("**ours**, tokio-util's token", each_item::<Theirs, S>).bars(bars),
+            Case::new("**ours**, `with_cancellation`", each_item::<Loud, S>).bars(bars),
+            Case::new("**ours**, `try_with_cancellation`", each_item::<Try, S>).bars(bars),
+            Case::new("**ours**, `cancel_on_drop`", each_item::<OnDrop, S>).bars(bars),
             Case::new("`abortable`", each_item::<Abortable, S>),
             Case::new("`take_until(token)`", each_item::<TakeUntil, S>),
             Case::new("stream-cancel", each_item::<StreamCancel, S>),
@@ -133,6 +137,44 @@ struct Never;
 impl Adapter for Never {
     fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until_cancelled(signal::never())
+    }
+}
+
+#[derive(Default)]
+struct Theirs(TokioToken);
+
+impl Adapter for Theirs {
+    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+        source.take_until_cancelled(&self.0)
+    }
+}
+
+#[derive(Default)]
+struct Loud(CancellationToken);
+
+impl Adapter for Loud {
+    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+        source.with_cancellation(&self.0)
+    }
+}
+
+#[derive(Default)]
+struct Try(CancellationToken);
+
+impl Adapter for Try {
+    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+        source
+            .map(Ok::<_, StopReason>)
+            .try_with_cancellation(&self.0)
+    }
+}
+
+#[derive(Default)]
+struct OnDrop(CancellationToken);
+
+impl Adapter for OnDrop {
+    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+        source.cancel_on_drop(self.0.clone())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use futures::{Stream, StreamExt as _};
 use std::{hint::black_box, pin::pin, time::Duration};
-use stopcock::CancelStreamExt;
+use stopcock::{CancelStreamExt, CancellationToken};
 use tokio::{
     select,
     time::{Instant, sleep},
@@ -31,6 +31,8 @@ pub(crate) fn rows() -> Vec<Row> {
             cases: vec![
                 Case::new("bare", ready::<Bare>),
                 Case::new("**ours**", ready::<WithDeadline>).bars(READY),
+                Case::new("**ours**, `with_idle_timeout`", ready::<Idle>).bars(READY),
+                Case::new("**ours**, a token's with `.drain_for`", ready::<Drain>).bars(READY),
                 Case::new("`take_until(sleep)`", ready::<TakeUntilSleep>),
                 Case::new("tokio-stream `timeout`", ready::<Timeout>),
                 Case::new("`select!`, pinned `sleep`", ready_select),
@@ -44,6 +46,8 @@ pub(crate) fn rows() -> Vec<Row> {
             cases: vec![
                 Case::new("bare", pending::<Bare>),
                 Case::new("**ours**", pending::<WithDeadline>).bars(PENDING),
+                Case::new("**ours**, `with_idle_timeout`", pending::<Idle>).bars(PENDING),
+                Case::new("**ours**, a token's with `.drain_for`", pending::<Drain>).bars(PENDING),
                 Case::new("`take_until(sleep)`", pending::<TakeUntilSleep>),
                 Case::new("tokio-stream `timeout`", pending::<Timeout>),
                 Case::new("`select!`, pinned `sleep`", pending_select),
@@ -116,6 +120,24 @@ async fn select_loop<S: Stream<Item = u64> + Default + Unpin>(n: u64) {
                 black_box(item);
             }
         }
+    }
+}
+
+#[derive(Default)]
+struct Idle;
+
+impl Adapter for Idle {
+    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+        source.with_idle_timeout(FAR)
+    }
+}
+
+#[derive(Default)]
+struct Drain(CancellationToken);
+
+impl Adapter for Drain {
+    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+        source.take_until_cancelled(&self.0).drain_for(FAR)
     }
 }
 

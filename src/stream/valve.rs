@@ -129,7 +129,9 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         }
     }
 
-    #[inline]
+    /// Always inlined: a program has several adapters over the same source and signal, and their common function would
+    /// be called for each item otherwise.
+    #[inline(always)]
     pub(crate) fn poll_next(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
