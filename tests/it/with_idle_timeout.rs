@@ -36,6 +36,17 @@ fn a_source_that_gives_nothing_for_the_whole_time_is_idle_and_not_a_nanosecond_e
 }
 
 #[test]
+fn a_poll_is_exact_where_no_timer_is() {
+    let timeout = Duration::from_nanos(7);
+    let mut harness = Harness::scripted("~", |source, _| source.with_idle_timeout(timeout));
+    assert!(harness.poll().is_pending());
+    harness.advance(timeout - Duration::from_nanos(1));
+    assert!(harness.poll().is_pending());
+    harness.advance(Duration::from_nanos(1));
+    assert!(matches!(harness.poll(), Poll::Ready(Some(Err(_)))));
+}
+
+#[test]
 fn the_time_runs_from_the_start_as_well() {
     let mut harness = harness("~");
     assert_eq!(letters(harness.run()), "");
