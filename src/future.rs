@@ -1,15 +1,14 @@
 use crate::{CancellationToken, IntoSignal, Signal, StopReason, signal::TokenSignal};
 use pin_project::pin_project;
-
-#[cfg(feature = "tokio")]
-use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
-
 use std::{
     fmt::{self, Debug, Formatter},
     future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
+
+#[cfg(feature = "tokio")]
+use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
 
 /// Ways to stop a future, for every [`Future`]. Each says so: the answer is a `Result`, and `Err` is the reason.
 ///

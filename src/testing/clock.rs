@@ -63,18 +63,18 @@ mod paused {
 
         /// Lets the timers that are over fire, and tasks that are ready run.
         pub(in crate::testing) fn turn(&self) {
-            self.runtime.block_on(async {
-                // Tasks run, then timers fire.
-                yield_now().await;
-                // The tasks that these have woken run.
-                yield_now().await;
-            });
+            // In the first one tasks run, then timers fire; in the second the tasks that these have woken run.
+            self.take_turns(2);
         }
 
         /// Takes turns until whatever follows from one another has happened, within reason.
         pub(in crate::testing) fn settle(&self) {
+            self.take_turns(TURNS);
+        }
+
+        fn take_turns(&self, turns: usize) {
             self.runtime.block_on(async {
-                for _ in 0..TURNS {
+                for _ in 0..turns {
                     yield_now().await;
                 }
             });

@@ -1,6 +1,6 @@
 use super::{
-    Event, Letter, Moment, Output, Record, Source, Stop, StopPoint, Stoppable, View, clock::Clock,
-    probe::nth_letter,
+    Event, Letter, Output, Record, Source, Stop, StopPoint, Stoppable, View, clock::Clock,
+    probe::nth_letter, subject::outcome_of,
 };
 use crate::StopReason;
 use futures_core::Stream;
@@ -115,13 +115,8 @@ impl<S: Stream> Harness<S> {
             StopPoint::ByHand,
             |stop, record| {
                 let hook = stop.clone();
-                let source = source.recorded_in(record).with_hook(move |moment| {
-                    hook.reached(match moment {
-                        Moment::Poll(poll) => StopPoint::During(poll),
-                        Moment::Drop => StopPoint::InDrop,
-                    });
-                });
-                Box::pin(wrap(source, stop))
+                let source = source.with_hook(move |moment| hook.reached(moment.into()));
+                Box::pin(wrap(source.recorded_in(record), stop))
             },
             |item, _| item.letter(),
             |_| None,
@@ -134,7 +129,7 @@ impl<S: Stream> Harness<S> {
     where
         S: Stoppable,
     {
-        self.outcome = |stream| Some((stream.is_terminated(), stream.stop_reason().cloned()));
+        self.outcome = outcome_of;
         self
     }
 }
@@ -534,7 +529,7 @@ impl<S: Stream + ?Sized> Debug for Harness<S> {
         f.debug_struct("Harness")
             .field("polls", &self.polls)
             .field("last", &self.last)
-            .field("stop", &self.stop)
+            .field("is_stopped", &self.stop.is_fired())
             .field("record", &self.record)
             .finish_non_exhaustive()
     }

@@ -134,20 +134,15 @@ impl Plan {
         let stop = stop.clone();
         Source::from(self.script.clone())
             .by_hand()
-            .with_hook(move |moment| match moment {
-                Moment::Poll(poll) => {
-                    #[cfg(feature = "tokio")]
-                    if let Some(pace) = pace {
-                        pace.tick(poll);
-                        stop.look();
-                    }
-                    stop.reached(StopPoint::During(poll));
+            .with_hook(move |moment| {
+                #[cfg(feature = "tokio")]
+                if let (Moment::Poll(poll), Some(pace)) = (moment, pace) {
+                    pace.tick(poll);
+                    stop.look();
                 }
-                Moment::Drop => {
-                    stop.reached(StopPoint::InDrop);
-                    if panics_in_drop {
-                        resume_unwind(Box::new("dropped as the plan says"));
-                    }
+                stop.reached(moment.into());
+                if panics_in_drop && moment == Moment::Drop {
+                    resume_unwind(Box::new("dropped as the plan says"));
                 }
             })
     }

@@ -97,7 +97,7 @@ impl<S: Stream> Probe<S> {
 
 /// The letter of an item that has none of its own.
 pub(super) fn nth_letter(n: usize) -> char {
-    ('a'..='z').cycle().nth(n % 26).unwrap_or('a')
+    ('a'..='z').nth(n % 26).unwrap_or('a')
 }
 
 impl<S: Stream> Stream for Probe<S> {

@@ -1,7 +1,7 @@
-use super::{Event, Record};
+use super::{Event, Moment, Record};
 use crate::{CancellationToken, IntoSignal, signal::TokenSignal};
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
@@ -61,6 +61,15 @@ pub enum StopPoint {
     InWaker(usize),
     /// From inside of the source's `Drop`.
     InDrop,
+}
+
+impl From<Moment> for StopPoint {
+    fn from(moment: Moment) -> Self {
+        match moment {
+            Moment::Poll(poll) => Self::During(poll),
+            Moment::Drop => Self::InDrop,
+        }
+    }
 }
 
 impl Stop {
@@ -151,19 +160,16 @@ impl Stop {
     }
 
     pub(super) fn set(&self, at: StopPoint) {
-        *self
-            .shared
-            .at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = at;
+        *self.lock_at() = at;
     }
 
     fn at(&self) -> StopPoint {
-        *self
-            .shared
-            .at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.lock_at()
+    }
+
+    fn lock_at(&self) -> MutexGuard<'_, StopPoint> {
+        let at = self.shared.at.lock();
+        at.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a stream did with it that it should not have, in words.

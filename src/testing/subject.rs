@@ -111,6 +111,11 @@ where
     }
 }
 
+/// What a stream that can say so says of its end.
+pub(super) fn outcome_of<S: Stoppable>(stream: &S) -> Outcome {
+    Some((stream.is_terminated(), stream.stop_reason().cloned()))
+}
+
 /// A stream under test of whatever type: its items as letters.
 pub(super) trait Subject: Stream<Item = Option<char>> {
     fn outcome(&self) -> Outcome;
@@ -138,7 +143,7 @@ impl<S: Stream> Lettered<S> {
     {
         Self {
             stream,
-            outcome: |stream| Some((stream.is_terminated(), stream.stop_reason().cloned())),
+            outcome: outcome_of,
         }
     }
 }

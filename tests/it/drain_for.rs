@@ -39,7 +39,7 @@ fn a_source_that_ends_within_the_time_has_ended_by_itself() {
     assert_eq!(polls(&mut harness, 2), "-b");
     harness.advance(SECOND - NANOSECOND);
     assert_eq!(polls(&mut harness, 2), "c|");
-    assert!(harness.record().to_string().contains("output   a.-bc|") || harness.is_over());
+    assert!(harness.is_over());
     assert!(matches!(outcome(&harness), Some(None)));
 }
 

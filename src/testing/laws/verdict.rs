@@ -258,7 +258,7 @@ impl<'a> Story<'a> {
         let panicked = matches!(last, Some(Output::Panic(_)));
         // Backwards, so that what is still to come is known.
         let mut to_come = 0;
-        for (at, event) in self.events().collect::<Vec<_>>().into_iter().rev() {
+        for (at, event) in self.events.iter().enumerate().rev() {
             let view = match event {
                 Event::Gave(Output::Item(_) | Output::Stopped) if at <= self.firsts.told => {
                     to_come += 1;
