@@ -36,6 +36,11 @@ impl<S> CancelOnDrop<S> {
             unfinished: Unfinished(Some(token)),
         }
     }
+
+    /// `None`: there is nothing that stops it. It is there as for every adapter.
+    pub fn stop_reason(&self) -> Option<&StopReason> {
+        self.valve.stop_reason()
+    }
 }
 
 impl<S: Stream> Stream for CancelOnDrop<S> {

@@ -77,7 +77,9 @@ impl<S, G> Valve<S, G> {
             Ok(0) | Err(_) => ENDLESS,
             Ok(items) => items,
         };
+        // The row at hand may be longer than that already.
         self.row.first_stretch = 0;
+        self.row.begin();
         self
     }
 

@@ -41,6 +41,7 @@ fn after_the_end_it_leaves_the_token_alone() {
     let mut body = Source::new("a|").cancel_on_drop(token.clone());
     assert_eq!(poll(pin!(&mut body)), Poll::Ready(Some('a')));
     assert_eq!(poll(pin!(&mut body)), Poll::Ready(None));
+    assert!(body.stop_reason().is_none());
     drop(body);
     assert!(!is_fired(&token));
 }

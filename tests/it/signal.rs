@@ -1,12 +1,16 @@
 //! Signals: how often they are asked, and what they leave alone.
 
 use crate::support::{Wakes, poll};
-use futures::{channel::oneshot, future, stream};
+use futures::{StreamExt, channel::oneshot, future, stream};
 use std::{
     cell::Cell,
     future::Future,
     pin::{Pin, pin},
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     task::{Context, Poll},
 };
 use stopcock::{
@@ -382,6 +386,47 @@ mod deadlines {
         assert_eq!(poll(pin!(&mut stream)), Poll::Ready(Some(())));
         assert_eq!(polls.get(), 2);
     }
+}
+
+/// Counts the items that it is told of.
+struct Noted(Arc<AtomicUsize>);
+
+impl Signal for Noted {
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        false
+    }
+
+    fn poll_fired(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
+        Poll::Pending
+    }
+
+    fn note_item(self: Pin<&mut Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn each_signal_of_a_stream_is_told_of_its_items() {
+    let counts: [Arc<AtomicUsize>; 3] = Default::default();
+    let [a, b, c] = counts.each_ref().map(|count| Noted(Arc::clone(count)));
+    let mut stream = Source::new("ab-c").take_until_cancelled(signal::any(signal::any(a, b), c));
+    for _ in 0..4 {
+        let _ = poll(pin!(&mut stream));
+    }
+    assert_eq!(counts.map(|count| count.load(SeqCst)), [3, 3, 3]);
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn a_signal_whose_stream_drains_is_told_of_its_items() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let signal = Noted(Arc::clone(&count));
+    let drains = std::time::Duration::from_secs(1);
+    let stream = Source::new("ab-c|")
+        .take_until_cancelled(signal)
+        .drain_for(drains);
+    assert_eq!(stream.count().await, 3);
+    assert_eq!(count.load(SeqCst), 3);
 }
 
 mod tokio_util {

@@ -82,3 +82,13 @@ fn a_stop_is_seen_before_each_item_all_the_same() {
     token.cancel();
     assert_eq!(wakes.poll(stream.as_mut()), Poll::Ready(None));
 }
+
+#[test]
+fn a_stream_that_was_polled_before_begins_a_new_row() {
+    let token = CancellationToken::new();
+    let mut stream = stream::repeat('a').take_until_cancelled(&token);
+    for _ in 0..5 {
+        assert_eq!(Wakes::new().poll(pin!(&mut stream)), Poll::Ready(Some('a')));
+    }
+    assert_eq!(rows(stream.yield_every(2), 8), [2, 2, 2]);
+}
