@@ -1,7 +1,7 @@
 //! Signals: how often they are asked, and what they leave alone.
 
 use crate::support::{Wakes, poll};
-use futures::{StreamExt, channel::oneshot, future, stream};
+use futures::{channel::oneshot, future, stream};
 use std::{
     cell::Cell,
     future::Future,
@@ -425,7 +425,7 @@ async fn a_signal_whose_stream_drains_is_told_of_its_items() {
     let stream = Source::new("ab-c|")
         .take_until_cancelled(signal)
         .drain_for(drains);
-    assert_eq!(stream.count().await, 3);
+    assert_eq!(futures::StreamExt::count(stream).await, 3);
     assert_eq!(count.load(SeqCst), 3);
 }
 
