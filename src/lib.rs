@@ -19,6 +19,7 @@ mod stream;
 mod bell;
 #[cfg(feature = "tokio")]
 mod clock;
+mod first_panic;
 mod sync;
 mod waker_id;
 
@@ -30,8 +31,8 @@ pub use generator::{Generator, GeneratorBody, YieldItem, Yielder, generator};
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
 pub use stream::{
-    CancelOnDrop, CancelStreamExt, CancelTryStreamExt, TakeUntilCancelled, TryWithCancellation,
-    WithCancellation,
+    CancelOnDrop, CancelStreamExt, CancelTryStreamExt, Eager, TakeUntilCancelled,
+    TryWithCancellation, WithCancellation,
 };
 pub use token::{
     CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef, Registration, Settled,

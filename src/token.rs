@@ -1,5 +1,4 @@
 mod ancestry;
-mod first_panic;
 mod guard;
 mod listeners;
 mod moment;

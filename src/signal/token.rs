@@ -27,7 +27,7 @@ pub struct TokenSignal {
 
 impl TokenSignal {
     #[inline]
-    fn token(&self) -> &CancellationToken {
+    pub(crate) fn token(&self) -> &CancellationToken {
         self.listening.token.borrow()
     }
 

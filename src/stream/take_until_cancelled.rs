@@ -1,4 +1,7 @@
-use super::valve::{Halt, Valve};
+use super::{
+    eager::{Eager, HasValve},
+    valve::{Halt, Valve},
+};
 use crate::{Signal, StopReason, signal::TokenSignal};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -90,6 +93,92 @@ impl<S, G> TakeUntilCancelled<S, G> {
         TakeUntilCancelled {
             valve: self.valve.map_signal(|signal| Draining::new(signal, time)),
         }
+    }
+}
+
+impl<S: Stream> TakeUntilCancelled<S> {
+    /// Has the source dropped by the cancelling thread, even if nobody polls.
+    ///
+    /// For a stream whose consumer is busy elsewhere, or is parked: the body of a response that waits for its client to
+    /// read keeps its database cursor until then. With this it is closed when `cancel()` returns.
+    ///
+    /// Exactly one thread drops the source, never while it is polled, and with no lock held:
+    ///
+    /// - The one that cancels, or the timer of a token with a deadline; for a token that is cancelled already this call.
+    /// - Cancelled during a poll, the polling one, as that poll returns. An item that it took is handed on.
+    /// - A poll that sees the cancel before the canceller has come to it.
+    ///
+    /// While the canceller drops the source, polls are pending and woken after, and dropping the stream does not wait
+    /// for it. A panic of the source's `Drop` comes out of the cancel as that of a callback does: after everybody else
+    /// has been told. The stream is over then as well.
+    ///
+    /// It takes this crate's tokens, as other signals tell nobody but who polls them; and there is no draining of a
+    /// source that is gone, so it does not go with `drain_for`. The source is boxed, and an item costs two locks that
+    /// nobody else holds.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{FutureExt, StreamExt, stream};
+    /// use std::sync::Arc;
+    /// use stopcock::{CancelStreamExt, CancellationToken};
+    ///
+    /// let cursor = Arc::new("cursor");
+    /// let held = Arc::clone(&cursor);
+    /// let rows = stream::repeat_with(move || held.len());
+    ///
+    /// let token = CancellationToken::new();
+    /// let mut answer = rows.take_until_cancelled(&token).eager();
+    /// assert!(answer.next().now_or_never().is_some());
+    /// token.cancel();
+    /// assert_eq!(Arc::strong_count(&cursor), 1, "nobody has polled since");
+    /// assert_eq!(answer.next().now_or_never(), Some(None));
+    /// ```
+    ///
+    /// What cannot be eager does not compile. A signal that is no token:
+    ///
+    /// ```compile_fail,E0599
+    /// use stopcock::{CancelStreamExt, signal};
+    ///
+    /// futures::stream::repeat(1).take_until_cancelled(signal::never()).eager();
+    /// ```
+    ///
+    /// One that is to drain:
+    ///
+    /// ```compile_fail,E0599
+    /// use std::time::Duration;
+    /// use stopcock::{CancelStreamExt, CancellationToken};
+    ///
+    /// let token = CancellationToken::new();
+    /// futures::stream::repeat(1).take_until_cancelled(&token).eager().drain_for(Duration::MAX);
+    /// ```
+    ///
+    /// A source that may not leave its thread:
+    ///
+    /// ```compile_fail,E0277
+    /// use std::rc::Rc;
+    /// use stopcock::{CancelStreamExt, CancellationToken};
+    ///
+    /// let token = CancellationToken::new();
+    /// futures::stream::repeat(Rc::new(1)).take_until_cancelled(&token).eager();
+    /// ```
+    pub fn eager(self) -> Eager<Self>
+    where
+        S: Send + 'static,
+    {
+        Eager::new(self)
+    }
+}
+
+impl<S: Stream> HasValve for TakeUntilCancelled<S> {
+    type Source = S;
+
+    fn valve(&self) -> &Valve<S, TokenSignal> {
+        &self.valve
+    }
+
+    fn valve_mut(self: Pin<&mut Self>) -> Pin<&mut Valve<S, TokenSignal>> {
+        self.project().valve
     }
 }
 

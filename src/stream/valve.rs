@@ -35,6 +35,8 @@ pub(crate) struct Valve<S, G> {
 enum State<S, G> {
     /// In this order they are dropped.
     Open(#[pin] S, #[pin] G),
+    /// Stopped from outside, which no poll has told yet.
+    Closed(StopReason),
     Over(Option<StopReason>),
 }
 
@@ -73,14 +75,32 @@ impl<S, G> Valve<S, G> {
 
     /// Yields after so many items in a row; never for 0.
     pub(crate) fn yield_every(mut self, items: usize) -> Self {
-        self.row.longest = match u32::try_from(items) {
-            Ok(0) | Err(_) => ENDLESS,
-            Ok(items) => items,
-        };
-        // The row at hand may be longer than that already.
-        self.row.first_stretch = 0;
-        self.row.begin();
+        self.row.end_after(items);
         self
+    }
+
+    /// The same, for one that is polled already.
+    pub(crate) fn set_yield_every(self: Pin<&mut Self>, items: usize) {
+        self.project().row.end_after(items);
+    }
+
+    /// Drops source and signal, unless they are gone. The next poll tells why.
+    pub(crate) fn close(self: Pin<&mut Self>, reason: StopReason) {
+        let mut this = self.project();
+        if let StateProjection::Open(..) = this.state.as_mut().project() {
+            this.row.unwatched = 0;
+            this.state.set(match this.row.is_broken {
+                true => State::Over(None),
+                false => State::Closed(reason),
+            });
+        }
+    }
+
+    pub(crate) fn signal(&self) -> Option<&G> {
+        match &self.state {
+            State::Open(_, signal) => Some(signal),
+            State::Closed(_) | State::Over(_) => None,
+        }
     }
 
     /// Puts another signal in the place of the one it has.
@@ -89,6 +109,7 @@ impl<S, G> Valve<S, G> {
         let Self { state, row } = self;
         let state = match state {
             State::Open(source, signal) => State::Open(source, map(signal)),
+            State::Closed(reason) => State::Closed(reason),
             State::Over(reason) => State::Over(reason),
         };
         Valve { state, row }
@@ -96,7 +117,7 @@ impl<S, G> Valve<S, G> {
 
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
         match &self.state {
-            State::Open(..) => None,
+            State::Open(..) | State::Closed(_) => None,
             State::Over(reason) => reason.as_ref(),
         }
     }
@@ -177,9 +198,16 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     #[inline(never)]
     fn begin_stretch(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<(), Halt> {
         let this = self.as_mut().project();
-        let StateProjection::Open(_, mut signal) = this.state.project() else {
-            this.row.unwatched = 0;
-            return Err(Halt::Ended);
+        let mut signal = match this.state.project() {
+            StateProjection::Open(_, signal) => signal,
+            StateProjection::Closed(reason) => {
+                let reason = reason.clone();
+                return Err(self.end(Some(reason)));
+            }
+            StateProjection::Over(_) => {
+                this.row.unwatched = 0;
+                return Err(Halt::Ended);
+            }
         };
         if this.row.is_broken {
             return Err(self.end(None));
@@ -225,6 +253,16 @@ impl Row {
         let (unwatched, was_used_up) = self.unwatched.overflowing_sub(1);
         self.unwatched = unwatched;
         was_used_up
+    }
+
+    fn end_after(&mut self, items: usize) {
+        self.longest = match u32::try_from(items) {
+            Ok(0) | Err(_) => ENDLESS,
+            Ok(items) => items,
+        };
+        // The row at hand may be longer than that already.
+        self.first_stretch = 0;
+        self.begin();
     }
 
     #[inline]

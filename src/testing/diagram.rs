@@ -76,6 +76,7 @@ fn columns(events: &[Event]) -> Vec<Column> {
             Event::SourcePolled { .. }
             | Event::SourceWoken
             | Event::Stopped
+            | Event::StopPanicked
             | Event::SourcePanickedInDrop
             | Event::Seen(_) => {}
         }

@@ -203,8 +203,11 @@ impl<S: Stream + ?Sized> Harness<S> {
             match self.poll() {
                 Poll::Ready(Some(item)) => items.push(item),
                 Poll::Ready(None) => return items,
-                Poll::Pending if self.wait() && self.is_woken() => {}
                 Poll::Pending => {
+                    let happened = self.wait().unwrap_or_else(|panic| resume_unwind(panic));
+                    if happened && self.is_woken() {
+                        continue;
+                    }
                     self.settle();
                     if !self.is_woken() {
                         return items;
@@ -241,12 +244,21 @@ impl<S: Stream + ?Sized> Harness<S> {
     }
 
     /// Fires the stop.
+    ///
+    /// # Panics
+    ///
+    /// As [`Stop::fire`].
     pub fn stop(&mut self) {
+        self.try_stop().unwrap_or_else(|panic| resume_unwind(panic));
+    }
+
+    pub(super) fn try_stop(&mut self) -> Result<(), Panic> {
         let clock = self.clock.clone();
         let _context = clock.enter();
-        self.stop.fire();
+        let fired = catch_unwind(AssertUnwindSafe(|| self.stop.fire()));
         clock.settle();
         self.see();
+        fired
     }
 
     /// Lets so much time go by without a poll: as with a consumer that is busy elsewhere.
@@ -359,7 +371,7 @@ impl<S: Stream + ?Sized> Harness<S> {
     pub(super) fn try_poll(&mut self) -> Result<Poll<Option<S::Item>>, Panic> {
         let clock = self.clock.clone();
         let _context = clock.enter();
-        self.stop_if_due();
+        self.stop_if_due()?;
         let Some(stream) = &mut self.stream else {
             panic!("the stream has been dropped, and cannot be polled");
         };
@@ -395,13 +407,13 @@ impl<S: Stream + ?Sized> Harness<S> {
     }
 
     /// Lets happen what a pending stream may wait for, and says whether anything did.
-    pub(super) fn wait(&mut self) -> bool {
+    pub(super) fn wait(&mut self) -> Result<bool, Panic> {
         let clock = self.clock.clone();
         let _context = clock.enter();
         clock.turn();
-        let happened = self.stop_if_due() || (!self.is_woken() && self.record.wake());
+        let happened = self.stop_if_due()? || (!self.is_woken() && self.record.wake());
         clock.turn();
-        happened || self.is_woken()
+        Ok(happened || self.is_woken())
     }
 
     fn settle(&self) {
@@ -429,18 +441,19 @@ impl<S: Stream + ?Sized> Harness<S> {
     }
 
     /// Fires the stop if it is due before the next poll.
-    fn stop_if_due(&mut self) -> bool {
+    fn stop_if_due(&mut self) -> Result<bool, Panic> {
         let is_due = self.stop.is_due(StopPoint::Before(self.polls));
         if is_due {
-            self.stop.fire();
+            let fired = catch_unwind(AssertUnwindSafe(|| self.stop.fire()));
             // An executor comes to its timers when the stream is pending. In a row of items the consumer is what
             // waits, and short rows are those where it does not.
             if self.row == 0 || self.row >= LONG_ROW {
                 self.clock.turn();
             }
             self.see();
+            fired?;
         }
-        is_due
+        Ok(is_due)
     }
 
     fn see(&self) {

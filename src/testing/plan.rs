@@ -97,8 +97,8 @@ impl Plan {
                 break;
             }
             if over > 0 && self.stop != StopPoint::Never {
-                // Whatever fires later.
-                harness.stop();
+                // Whatever fires later. Its panic is on the record.
+                let _ = harness.try_stop();
             }
             if self.changes_wakers && polls > 0 {
                 harness.change_waker();
@@ -106,7 +106,8 @@ impl Plan {
             let polled = harness.try_poll();
             let ends = matches!(polled, Ok(Poll::Ready(None)) | Err(_));
             over += usize::from(ends || over > 0);
-            if over == 0 && matches!(polled, Ok(Poll::Pending)) && !harness.wait() {
+            let waits = over == 0 && matches!(polled, Ok(Poll::Pending));
+            if waits && matches!(harness.wait(), Ok(false)) {
                 break;
             }
         }

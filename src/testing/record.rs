@@ -55,6 +55,8 @@ pub enum Event {
     Stopping,
     /// The stop has been fired: from here on the stream counts as stopped.
     Stopped,
+    /// Firing it panicked, as it does if a callback or a waker does.
+    StopPanicked,
     /// The harness polls the stream, with this waker.
     Polled {
         /// Which one.

@@ -1,8 +1,11 @@
 use super::{Event, Moment, Record};
 use crate::{CancellationToken, IntoSignal, signal::TokenSignal};
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 #[cfg(feature = "tokio")]
@@ -125,13 +128,21 @@ impl Stop {
     }
 
     /// Fires it, unless that is done; on any thread.
+    ///
+    /// # Panics
+    ///
+    /// As the cancel of a token does: if a waker or a callback panics.
     pub fn fire(&self) {
         if self.shared.is_fired.swap(true, SeqCst) {
             return;
         }
         self.shared.record.add(Event::Stopping);
-        self.stop();
+        let fired = catch_unwind(AssertUnwindSafe(|| self.stop()));
         self.shared.record.add(Event::Stopped);
+        if let Err(panic) = fired {
+            self.shared.record.add(Event::StopPanicked);
+            resume_unwind(panic);
+        }
     }
 
     #[cfg(feature = "tokio")]

@@ -2,7 +2,7 @@
 
 use super::harness::Outcome;
 use crate::{
-    Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryWithCancellation,
+    Eager, Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryWithCancellation,
     WithCancellation,
 };
 use futures_core::{FusedStream, Stream};
@@ -85,6 +85,15 @@ impl<S: Stream, G: Signal> Stoppable for TakeUntilCancelled<S, G> {
 }
 
 impl<S: Stream, G: Signal> Stoppable for WithCancellation<S, G> {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason()
+    }
+}
+
+impl<A> Stoppable for Eager<A>
+where
+    Self: FusedStream,
+{
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stop_reason()
     }

@@ -33,11 +33,8 @@ mod timeless {
 
 #[cfg(feature = "tokio")]
 mod timed {
-    use super::{
-        super::{first_panic::discard, tree::Node},
-        Moment, is_over,
-    };
-    use crate::{StopReason, clock};
+    use super::{super::tree::Node, Moment, is_over};
+    use crate::{StopReason, clock, first_panic::discard};
     use std::{
         panic::{AssertUnwindSafe, catch_unwind},
         pin::Pin,

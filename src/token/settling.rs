@@ -3,11 +3,13 @@
 use super::{
     CancellationToken, Listening,
     ancestry::{Ancestry, Edges},
-    first_panic::FirstPanic,
     listeners::{Listeners, Taken},
     tree::Node,
 };
-use crate::sync::{AtomicU32, Ordering};
+use crate::{
+    first_panic::FirstPanic,
+    sync::{AtomicU32, Ordering},
+};
 use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},

@@ -43,13 +43,13 @@
 
 use super::{
     ancestry::{Ancestry, Edges, Link, Special},
-    first_panic::FirstPanic,
     listeners::{Listeners, Taken},
     moment::{self, Moment, Timer},
     settling::{Settlers, Settling},
 };
 use crate::{
     StopReason,
+    first_panic::FirstPanic,
     sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering},
 };
 use std::{

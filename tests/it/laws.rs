@@ -73,6 +73,12 @@ table! {
     };
     a_yield_now_and_then: check_all, |source, stop| source.take_until_cancelled(stop.token()).yield_every(7);
     a_loud_yield_after_each_item: check_all, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
+    an_eager_token: check_all, |source, stop| source.take_until_cancelled(stop.token()).eager();
+    an_eager_child: check_all, |source, stop| source.take_until_cancelled(great_grandchild(&stop)).eager();
+    a_loud_eager_token: check_all, |source, stop| source.with_cancellation(stop.token()).eager();
+    an_eager_token_with_yields: check_all, |source, stop| {
+        source.take_until_cancelled(stop.token()).eager().yield_every(7)
+    };
     no_signal: check_stream, |source| source.take_until_cancelled(never());
     no_signal_is_fair: fair, |source, _| source.take_until_cancelled(never());
     no_signal_changes_nothing: identity, |source, _| source.take_until_cancelled(never());

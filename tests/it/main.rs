@@ -6,6 +6,7 @@ mod cancel_on_drop;
 mod depth;
 #[cfg(feature = "tokio")]
 mod drain_for;
+mod eager;
 mod exact;
 mod future;
 mod generator;

@@ -409,22 +409,25 @@ impl<'a> Story<'a> {
             is_over |= is_panic;
             has_ended |= turn.output == Output::End;
         }
-        let is_dropping = |event: &&Event| !matches!(event, Event::Dropping);
-        let dropping = self.events.iter().skip_while(is_dropping);
+        // Between the polls it is dropped by the stop, if at all, and in the end with the stream.
         let mut is_thrown = false;
-        for event in dropping {
-            match event {
-                Event::SourcePanickedInDrop => is_thrown = true,
-                Event::Dropped { panicked, .. } => {
-                    expect(*panicked || !is_thrown, || {
-                        "the panic of the source to pass through the drop of the stream".to_owned()
-                    })?;
-                    expect(is_thrown || !panicked, || {
-                        "the drop of the stream not to panic, as the source did not".to_owned()
-                    })?;
+        for (at, event) in self.events() {
+            let (place, panicked) = match event {
+                Event::SourcePanickedInDrop => {
+                    is_thrown |= !self.turns.iter().any(|turn| turn.inside.contains(&at));
+                    continue;
                 }
-                _ => {}
-            }
+                Event::StopPanicked => ("the stop", true),
+                Event::Dropped { panicked, .. } => ("the drop of the stream", *panicked),
+                _ => continue,
+            };
+            expect(panicked || !is_thrown, || {
+                format!("the panic of the source to pass through {place}")
+            })?;
+            expect(is_thrown || !panicked, || {
+                format!("{place} not to panic, as the source did not")
+            })?;
+            is_thrown = false;
         }
         Ok(())
     }

@@ -7,10 +7,10 @@ use std::{
 
 /// Keeps a panic back until everybody has been told.
 #[derive(Default)]
-pub(super) struct FirstPanic(Option<Box<dyn Any + Send>>);
+pub(crate) struct FirstPanic(Option<Box<dyn Any + Send>>);
 
 impl FirstPanic {
-    pub(super) fn catch(&mut self, foreign: impl FnOnce()) {
+    pub(crate) fn catch(&mut self, foreign: impl FnOnce()) {
         if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(foreign)) {
             match self.0 {
                 None => self.0 = Some(payload),
@@ -19,7 +19,7 @@ impl FirstPanic {
         }
     }
 
-    pub(super) fn resume(self) {
+    pub(crate) fn resume(self) {
         match self.0 {
             // A second panic while one unwinds would abort the process.
             Some(payload) if thread::panicking() => discard(payload),
@@ -30,7 +30,7 @@ impl FirstPanic {
 }
 
 /// Drops a payload, which may panic once more. What that panics with is left alone.
-pub(super) fn discard(payload: Box<dyn Any + Send>) {
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(payload);
     }

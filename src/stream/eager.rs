@@ -1,0 +1,270 @@
+use super::valve::Valve;
+use crate::{
+    CancellationToken, Registration, StopReason,
+    first_panic::FirstPanic,
+    signal::TokenSignal,
+    sync::{Mutex, MutexGuard},
+};
+use futures_core::{FusedStream, Stream};
+use std::{
+    fmt::{self, Debug, Formatter},
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+/// An adapter whose source is dropped by the cancelling thread, even if nobody polls: what
+/// [`TakeUntilCancelled::eager`](crate::TakeUntilCancelled::eager) and
+/// [`WithCancellation::eager`](crate::WithCancellation::eager) make.
+#[must_use = "streams do nothing unless polled"]
+pub struct Eager<A> {
+    state: State<A>,
+}
+
+enum State<A> {
+    Open(Open<A>),
+    Over(Option<StopReason>),
+}
+
+/// In this order they are dropped: the adapter, and then what would have closed it.
+struct Open<A> {
+    hatch: Arc<Hatch<A>>,
+    _closing: Registration,
+}
+
+impl<A> Drop for Open<A> {
+    fn drop(&mut self) {
+        self.hatch.abandon();
+    }
+}
+
+/// Where the stream and the canceller find the adapter. Whoever needs it takes it out, so that no lock is held while its
+/// source is polled or dropped, and nobody waits for anybody.
+struct Hatch<A> {
+    inside: Mutex<Inside<A>>,
+}
+
+struct Inside<A> {
+    /// `None` while somebody has it, and once it is abandoned.
+    adapter: Option<Pin<Box<A>>>,
+    /// Whoever has the adapter is to close it, for this reason, before it is given back.
+    stop: Option<StopReason>,
+    /// The stream, if it was polled while somebody else had the adapter.
+    waiting: Option<Waker>,
+    is_abandoned: bool,
+}
+
+/// A public stream over a valve which a token stops.
+pub(crate) trait HasValve: Stream {
+    type Source;
+
+    fn valve(&self) -> &Valve<Self::Source, TokenSignal>;
+
+    fn valve_mut(self: Pin<&mut Self>) -> Pin<&mut Valve<Self::Source, TokenSignal>>;
+}
+
+impl<A: HasValve> Hatch<A> {
+    /// Lends the adapter out, and closes it afterwards if that was asked for meanwhile. `None` if somebody else has it.
+    fn lend<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<Lent<R>> {
+        let mut adapter = self.lock().adapter.take()?;
+        let mut panic = FirstPanic::default();
+        let mut answer = None;
+        panic.catch(|| answer = Some(borrow(adapter.as_mut())));
+        let was_closed = self.give_back(adapter, &mut panic);
+        panic.resume();
+        answer.map(|answer| Lent { answer, was_closed })
+    }
+
+    /// Whether it has been closed before.
+    fn give_back(&self, mut adapter: Pin<Box<A>>, panic: &mut FirstPanic) -> bool {
+        let mut was_closed = false;
+        loop {
+            let mut inside = self.lock();
+            if let Some(reason) = inside.stop.take() {
+                drop(inside);
+                panic.catch(|| adapter.as_mut().valve_mut().close(reason));
+                was_closed = true;
+            } else if inside.is_abandoned {
+                drop(inside);
+                panic.catch(|| drop(adapter));
+                return was_closed;
+            } else {
+                inside.adapter = Some(adapter);
+                let waiting = inside.waiting.take();
+                drop(inside);
+                panic.catch(|| waiting.into_iter().for_each(Waker::wake));
+                return was_closed;
+            }
+        }
+    }
+
+    /// Closes the adapter, or has whoever has it at the moment do so.
+    fn close(&self, reason: StopReason) {
+        self.lock().stop = Some(reason);
+        self.lend(|_| {});
+    }
+}
+
+/// What somebody made of the adapter while it was lent.
+struct Lent<R> {
+    answer: R,
+    /// It was closed after that.
+    was_closed: bool,
+}
+
+impl<A> Hatch<A> {
+    /// Wakes the stream once the adapter is back; `false` if it is already.
+    fn wait(&self, cx: &Context<'_>) -> bool {
+        // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
+        let waker = cx.waker().clone();
+        let mut inside = self.lock();
+        if inside.adapter.is_some() {
+            return false;
+        }
+        let earlier = inside.waiting.replace(waker);
+        drop(inside);
+        drop(earlier);
+        true
+    }
+
+    /// Drops the adapter, or has whoever has it at the moment do so.
+    fn abandon(&self) {
+        let mut inside = self.lock();
+        inside.is_abandoned = true;
+        let (adapter, waiting) = (inside.adapter.take(), inside.waiting.take());
+        drop(inside);
+        drop(waiting);
+        drop(adapter);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside<A>> {
+        // Nothing panics under the lock.
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A> Open<A>
+where
+    A: HasValve + Send + 'static,
+{
+    fn new(adapter: A, token: &CancellationToken) -> Self {
+        let hatch = Arc::new(Hatch {
+            inside: Mutex::new(Inside {
+                adapter: Some(Box::pin(adapter)),
+                stop: None,
+                waiting: None,
+                is_abandoned: false,
+            }),
+        });
+        let closed = Arc::clone(&hatch);
+        Self {
+            hatch,
+            _closing: token.on_cancel(move |reason| closed.close(reason.clone())),
+        }
+    }
+}
+
+impl<A> Eager<A> {
+    /// Why it was stopped: `Some` from the poll that told so, `None` while it runs and after an end of its own.
+    pub fn stop_reason(&self) -> Option<&StopReason> {
+        match &self.state {
+            State::Open(_) => None,
+            State::Over(reason) => reason.as_ref(),
+        }
+    }
+}
+
+#[allow(private_bounds, reason = "no stream but this crate's has a valve")]
+impl<A: HasValve> Eager<A> {
+    pub(crate) fn new(adapter: A) -> Self
+    where
+        A: Send + 'static,
+    {
+        let valve = adapter.valve();
+        let state = match valve.signal() {
+            Some(signal) => {
+                let token = signal.token().clone();
+                State::Open(Open::new(adapter, &token))
+            }
+            None => State::Over(valve.stop_reason().cloned()),
+        };
+        Self { state }
+    }
+
+    /// Yields after so many items in a row, in place of 1024; never for 0.
+    ///
+    /// As [`TakeUntilCancelled::yield_every`](crate::TakeUntilCancelled::yield_every).
+    pub fn yield_every(self, items: usize) -> Self {
+        if let State::Open(open) = &self.state {
+            let set = |adapter: Pin<&mut A>| adapter.valve_mut().set_yield_every(items);
+            // Who has it otherwise is about to close it.
+            open.hatch.lend(set);
+        }
+        self
+    }
+}
+
+impl<A: HasValve> Stream for Eager<A> {
+    type Item = A::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<A::Item>> {
+        let State::Open(open) = &self.state else {
+            return Poll::Ready(None);
+        };
+        loop {
+            let poll = |mut adapter: Pin<&mut A>| {
+                let polled = adapter.as_mut().poll_next(cx);
+                let valve = adapter.valve();
+                (
+                    polled,
+                    valve.is_over().then(|| valve.stop_reason().cloned()),
+                )
+            };
+            match open.hatch.lend(poll) {
+                Some(Lent { answer, was_closed }) => match answer {
+                    (Poll::Pending, _) if was_closed => {}
+                    (polled, None) => return polled,
+                    (polled, Some(outcome)) => {
+                        self.state = State::Over(outcome);
+                        return polled;
+                    }
+                },
+                None => {
+                    if open.hatch.wait(cx) {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let State::Open(open) = &self.state else {
+            return (0, Some(0));
+        };
+        let hint = open.hatch.lend(|adapter| adapter.size_hint());
+        hint.map_or((0, None), |hint| hint.answer)
+    }
+}
+
+impl<A: HasValve> FusedStream for Eager<A> {
+    fn is_terminated(&self) -> bool {
+        match &self.state {
+            State::Open(open) => {
+                let inside = open.hatch.lock();
+                let adapter = inside.adapter.as_ref();
+                adapter.is_some_and(|adapter| adapter.valve().is_over())
+            }
+            State::Over(_) => true,
+        }
+    }
+}
+
+impl<A> Debug for Eager<A> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Eager")
+            .field("is_over", &matches!(self.state, State::Over(_)))
+            .field("stop_reason", &self.stop_reason())
+            .finish()
+    }
+}

@@ -1,0 +1,491 @@
+//! `eager`: the canceller drops the source.
+
+use crate::support::{Wakes, panic_of, poll};
+use futures::{Stream, StreamExt, stream};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    task::{Context, Poll, Waker},
+    thread,
+};
+use stopcock::{
+    CancelStreamExt, CancellationToken, StopReason, generator, signal,
+    testing::{DropProbe, Moment, Record, Source},
+};
+
+/// A source by hand, and its record.
+fn source(script: &str) -> (Source, Record) {
+    let source = Source::new(script).by_hand();
+    let record = source.record();
+    (source, record)
+}
+
+/// Does `f` when it is dropped, and is pending until then.
+struct AtDrop<F: FnMut()>(F);
+
+impl<F: FnMut() + Unpin> Stream for AtDrop<F> {
+    type Item = char;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<char>> {
+        Poll::Pending
+    }
+}
+
+impl<F: FnMut()> Drop for AtDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn the_canceller_drops_the_source_though_nobody_polls() {
+    let token = CancellationToken::new();
+    let (source, record) = source("ab|");
+    let mut stream = source.take_until_cancelled(&token).eager();
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
+    token.cancel_with("enough");
+    assert!(record.is_dropped());
+    // Until a poll has told it.
+    assert!(stream.stop_reason().is_none());
+    assert_eq!(stream.size_hint(), (0, Some(0)));
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert_eq!(stream.stop_reason().unwrap().to_string(), "enough");
+}
+
+#[test]
+fn a_loud_one_tells_why_though_its_source_is_long_gone() {
+    let token = CancellationToken::new();
+    let (source, record) = source("ab|");
+    let mut stream = source.with_cancellation(token.child_token()).eager();
+    token.cancel_with("enough");
+    assert!(record.is_dropped());
+    assert_eq!(record.polls(), 0);
+    assert_eq!(stream.size_hint(), (0, Some(1)));
+    let Poll::Ready(Some(Err(reason))) = poll(Pin::new(&mut stream)) else {
+        panic!("the error of the stop comes first");
+    };
+    assert_eq!(reason.to_string(), "enough");
+    assert_eq!(stream.size_hint(), (0, Some(0)));
+    assert!(matches!(poll(Pin::new(&mut stream)), Poll::Ready(None)));
+}
+
+#[test]
+fn cancelled_beforehand_it_drops_its_source_as_it_is_made() {
+    let token = CancellationToken::new();
+    token.cancel();
+    let (source, record) = source("ab|");
+    let mut stream = source.take_until_cancelled(&token).eager();
+    assert!(record.is_dropped());
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert_eq!(record.polls(), 0);
+}
+
+#[test]
+fn a_poll_that_takes_an_item_hands_it_on_and_drops_the_source_as_it_returns() {
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    let source = Source::new("ab|");
+    let record = source.record();
+    let seen = record.clone();
+    let source = source.with_hook(move |moment| {
+        if moment == Moment::Poll(0) {
+            cancelled.cancel();
+            assert!(!seen.is_dropped(), "not while it is polled");
+        }
+    });
+    let mut stream = source.take_until_cancelled(&token).eager();
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
+    assert!(record.is_dropped());
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+}
+
+#[test]
+fn a_poll_that_finds_nothing_ends_it_at_once() {
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    let source = Source::new("~").with_hook(move |moment| {
+        if moment == Moment::Poll(0) {
+            cancelled.cancel();
+        }
+    });
+    let record = source.record();
+    let mut stream = source.take_until_cancelled(&token).eager();
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert!(record.is_dropped());
+}
+
+#[test]
+fn a_pending_stream_is_woken_once() {
+    let token = CancellationToken::new();
+    let mut stream = stream::pending::<u8>().take_until_cancelled(&token).eager();
+    let wakes = Wakes::new();
+    assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
+    token.cancel();
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert_eq!(Arc::strong_count(&wakes), 1);
+}
+
+#[test]
+fn while_another_thread_polls_the_canceller_does_not_wait() {
+    let token = CancellationToken::new();
+    let (entered, has_entered) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let source = stream::once(async move {
+        let _probe = probe;
+        entered.send(()).unwrap();
+        may_go_on.recv().unwrap();
+        'a'
+    });
+    let mut stream = source
+        .chain(stream::pending())
+        .take_until_cancelled(&token)
+        .eager();
+    let consumer = thread::spawn(move || {
+        let polled = poll(Pin::new(&mut stream));
+        (polled, stream)
+    });
+    has_entered.recv().unwrap();
+    token.cancel();
+    assert!(!record.is_dropped(), "it is being polled");
+    go_on.send(()).unwrap();
+    let (polled, mut stream) = consumer.join().unwrap();
+    assert_eq!(polled, Poll::Ready(Some('a')));
+    assert!(record.is_dropped());
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+}
+
+/// A source in whose drop another thread finds itself until it is let on; and whether it has got there.
+fn slow_to_drop() -> (
+    impl Stream<Item = char> + Send + Unpin,
+    mpsc::Receiver<()>,
+    mpsc::Sender<()>,
+) {
+    let (entered, has_entered) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let source = AtDrop(move || {
+        entered.send(()).unwrap();
+        may_go_on.recv().unwrap();
+    });
+    (source, has_entered, go_on)
+}
+
+#[test]
+fn while_the_canceller_drops_the_source_polls_are_pending_and_woken_after() {
+    let token = CancellationToken::new();
+    let (source, has_entered, go_on) = slow_to_drop();
+    let mut stream = source.take_until_cancelled(&token).eager();
+    let canceller = thread::spawn(move || token.cancel());
+    has_entered.recv().unwrap();
+
+    let (earlier, latest) = (Wakes::new(), Wakes::new());
+    assert!(earlier.poll(Pin::new(&mut stream)).is_pending());
+    assert!(latest.poll(Pin::new(&mut stream)).is_pending());
+    assert_eq!(stream.size_hint(), (0, None));
+    assert!(stream.stop_reason().is_none());
+    assert_eq!(latest.count(), 0);
+    go_on.send(()).unwrap();
+    canceller.join().unwrap();
+    assert_eq!((earlier.count(), latest.count()), (0, 1));
+    assert_eq!(latest.poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert!(stream.stop_reason().is_some());
+    assert_eq!(Arc::strong_count(&latest), 1);
+}
+
+#[test]
+fn while_the_canceller_drops_the_source_dropping_the_stream_does_not_wait() {
+    let token = CancellationToken::new();
+    let (source, has_entered, go_on) = slow_to_drop();
+    let mut stream = source.take_until_cancelled(&token).eager();
+    let canceller = thread::spawn(move || token.cancel());
+    has_entered.recv().unwrap();
+    let wakes = Wakes::new();
+    assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
+    drop(stream);
+    assert_eq!(Arc::strong_count(&wakes), 1);
+    go_on.send(()).unwrap();
+    canceller.join().unwrap();
+    assert_eq!(wakes.count(), 0);
+}
+
+#[test]
+fn a_panic_in_the_drop_of_one_source_hurts_nobody_else() {
+    let token = CancellationToken::new();
+    let hurts = || {
+        AtDrop(|| panic!("as it was dropped"))
+            .take_until_cancelled(&token)
+            .eager()
+    };
+    let (source, record) = source("ab|");
+    let (mut first, between, mut last) = (
+        hurts(),
+        source.take_until_cancelled(&token).eager(),
+        hurts(),
+    );
+    let wakes = Wakes::new();
+    assert!(wakes.poll(Pin::new(&mut first)).is_pending());
+    assert!(wakes.poll(Pin::new(&mut last)).is_pending());
+    // As with any callback: out of the cancel call, once, after all have been told.
+    assert_eq!(panic_of(|| token.cancel()), "as it was dropped");
+    assert!(record.is_dropped());
+    assert_eq!(wakes.count(), 2);
+    assert_eq!(poll(Pin::new(&mut first)), Poll::Ready(None));
+    assert_eq!(poll(Pin::new(&mut last)), Poll::Ready(None));
+    assert!(first.stop_reason().is_some());
+    drop(between);
+}
+
+#[test]
+fn a_panic_in_the_drop_of_a_polled_source_passes_through_the_poll() {
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    let source = Source::new("ab|").with_hook(move |moment| match moment {
+        Moment::Poll(_) => cancelled.cancel(),
+        _ => panic!("as it was dropped"),
+    });
+    let mut stream = source.take_until_cancelled(&token).eager();
+    assert_eq!(
+        panic_of(|| poll(Pin::new(&mut stream))),
+        "as it was dropped"
+    );
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+    drop(stream);
+}
+
+#[test]
+fn a_source_that_panics_while_it_is_cancelled_is_dropped_as_well() {
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    let source = Source::new("!").with_hook(move |moment| {
+        if moment == Moment::Poll(0) {
+            cancelled.cancel();
+        }
+    });
+    let record = source.record();
+    let mut stream = source.take_until_cancelled(&token).eager();
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(Pin::new(&mut stream)))).is_err());
+    assert!(record.is_dropped());
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert!(stream.stop_reason().is_none(), "it had panicked before");
+}
+
+#[test]
+fn a_stream_whose_source_has_panicked_is_over_and_the_canceller_drops_what_is_left() {
+    let token = CancellationToken::new();
+    let (source, record) = source("!");
+    let mut stream = source.take_until_cancelled(&token).eager();
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(Pin::new(&mut stream)))).is_err());
+    assert!(futures::stream::FusedStream::is_terminated(&stream));
+    assert!(!record.is_dropped());
+    token.cancel();
+    assert!(record.is_dropped());
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert!(stream.stop_reason().is_none());
+}
+
+#[test]
+fn a_guard_that_cancels_while_a_panic_unwinds_drops_the_source() {
+    let token = CancellationToken::new();
+    let (source, record) = source("ab|");
+    let _stream = source.take_until_cancelled(&token).eager();
+    let guard = token.drop_guard();
+    let unwound = catch_unwind(AssertUnwindSafe(move || {
+        let _guard = guard;
+        panic!("elsewhere");
+    }));
+    assert!(unwound.is_err());
+    assert!(record.is_dropped());
+}
+
+#[test]
+fn refinements_come_in_any_order() {
+    let token = CancellationToken::new();
+    let one = || stream::repeat('a').take_until_cancelled(&token);
+    let loud = || stream::repeat('a').with_cancellation(&token);
+    let expected = [true, false, true, false];
+    let mut before = one().yield_every(1).eager();
+    let mut after = one().eager().yield_every(1);
+    assert_eq!(
+        [(); 4].map(|()| poll(Pin::new(&mut before)).is_ready()),
+        expected
+    );
+    assert_eq!(
+        [(); 4].map(|()| poll(Pin::new(&mut after)).is_ready()),
+        expected
+    );
+    let mut before = loud().yield_every(1).eager();
+    let mut after = loud().eager().yield_every(1);
+    assert_eq!(
+        [(); 4].map(|()| poll(Pin::new(&mut before)).is_ready()),
+        expected
+    );
+    assert_eq!(
+        [(); 4].map(|()| poll(Pin::new(&mut after)).is_ready()),
+        expected
+    );
+}
+
+#[test]
+fn what_was_over_before_stays_what_it_was() {
+    let token = CancellationToken::new();
+    let mut ended = stream::empty::<u8>().take_until_cancelled(&token);
+    assert_eq!(poll(Pin::new(&mut ended)), Poll::Ready(None));
+    let mut ended = ended.eager();
+    let mut stopped = stream::empty::<u8>().take_until_cancelled(&token);
+    token.cancel();
+    assert_eq!(poll(Pin::new(&mut stopped)), Poll::Ready(None));
+    let mut stopped = stopped.eager();
+    assert_eq!(poll(Pin::new(&mut ended)), Poll::Ready(None));
+    assert_eq!(poll(Pin::new(&mut stopped)), Poll::Ready(None));
+    assert!(ended.stop_reason().is_none());
+    assert!(stopped.stop_reason().is_some());
+}
+
+#[test]
+fn a_stream_that_is_polled_already_becomes_eager() {
+    let token = CancellationToken::new();
+    let (source, record) = source("abc|");
+    let mut stream = source.take_until_cancelled(&token);
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
+    let mut stream = stream.eager();
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('b')));
+    token.cancel();
+    assert!(record.is_dropped());
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+}
+
+#[test]
+fn after_its_end_it_is_on_no_list_any_more() {
+    let token = CancellationToken::new();
+    let wakes = Wakes::new();
+    let mut stream = stream::iter(['a']).take_until_cancelled(&token).eager();
+    assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
+    assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(None));
+    token.cancel();
+    assert!(stream.stop_reason().is_none());
+    assert_eq!(Arc::strong_count(&wakes), 1);
+}
+
+#[test]
+fn it_has_settled_when_the_cancel_returns_though_nobody_polls() {
+    let token = CancellationToken::new();
+    let (source, record) = source("ab|");
+    let _stream = source.take_until_cancelled(token.child_token()).eager();
+    let mut settled = token.cancel_and_settle();
+    assert!(record.is_dropped());
+    let polled = Future::poll(
+        Pin::new(&mut settled),
+        &mut Context::from_waker(Waker::noop()),
+    );
+    assert!(polled.is_ready());
+}
+
+#[test]
+fn its_source_may_do_with_the_token_what_it_likes_as_it_is_dropped() {
+    let token = CancellationToken::new();
+    let inner = token.clone();
+    let ran = Arc::new(AtomicBool::new(false));
+    let has_run = Arc::clone(&ran);
+    let source = AtDrop(move || {
+        assert!(inner.is_cancelled());
+        assert!(!inner.cancel_with("again"));
+        assert!(inner.child_token().is_cancelled());
+        let nested = stream::pending::<char>()
+            .take_until_cancelled(&inner)
+            .eager();
+        drop(nested);
+        has_run.store(true, SeqCst);
+    });
+    let _stream = source.take_until_cancelled(&token).eager();
+    token.cancel();
+    assert!(ran.load(SeqCst));
+}
+
+#[test]
+fn a_generator_is_dropped_at_its_await_point() {
+    let token = CancellationToken::new();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let numbers = generator(signal::never(), async move |mut y| {
+        let _probe = probe;
+        for n in 0.. {
+            y.yield_item(n).await;
+        }
+    });
+    let mut stream = numbers.take_until_cancelled(&token).eager();
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some(0)));
+    token.cancel();
+    assert!(record.is_dropped());
+}
+
+#[test]
+fn dropping_it_drops_the_source_there_and_then_and_leaves_the_token() {
+    let token = CancellationToken::new();
+    let (source, record) = source("ab|");
+    let stream = source.take_until_cancelled(&token).eager();
+    drop(stream);
+    assert!(record.is_dropped());
+    assert!(!token.is_cancelled());
+}
+
+#[test]
+fn of_two_threads_exactly_one_drops_the_source() {
+    const ROUNDS: usize = if cfg!(miri) { 5 } else { 3000 };
+    for round in 0..ROUNDS {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&drops);
+        let token = CancellationToken::new();
+        let source = stream::repeat('a').chain(AtDrop(move || {
+            counted.fetch_add(1, SeqCst);
+        }));
+        let mut stream = source.with_cancellation(&token).eager();
+        let canceller = thread::spawn(move || token.cancel());
+        let mut told = 0;
+        for _ in 0..round % 40 {
+            match poll(Pin::new(&mut stream)) {
+                Poll::Ready(Some(Ok('a'))) => assert_eq!(told, 0),
+                Poll::Ready(Some(Ok(_))) => unreachable!(),
+                Poll::Ready(Some(Err(reason))) => {
+                    assert!(matches!(reason, StopReason::Cancelled));
+                    told += 1;
+                }
+                Poll::Ready(None) => assert_eq!(told, 1),
+                Poll::Pending => {}
+            }
+        }
+        if round % 2 == 0 {
+            drop(stream);
+            canceller.join().unwrap();
+        } else {
+            canceller.join().unwrap();
+            assert_eq!(drops.load(SeqCst), 1);
+        }
+        assert_eq!(drops.load(SeqCst), 1);
+    }
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test(start_paused = true)]
+async fn the_timer_of_a_token_drops_the_source_though_nobody_polls() {
+    use std::time::Duration;
+
+    let token = CancellationToken::with_timeout(Duration::from_secs(1));
+    let (source, record) = source("ab|");
+    let mut stream = source.take_until_cancelled(&token).eager();
+    tokio::time::sleep(Duration::from_millis(999)).await;
+    assert!(!record.is_dropped());
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert!(record.is_dropped());
+    assert_eq!(stream.next().await, None);
+    assert!(matches!(
+        stream.stop_reason(),
+        Some(StopReason::DeadlineExceeded)
+    ));
+}
