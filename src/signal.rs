@@ -6,7 +6,7 @@ mod token;
 #[cfg(feature = "tokio-util")]
 mod tokio_util;
 
-use crate::{StopReason, bell::Bell, stream::ITEMS_IN_A_ROW};
+use crate::{CancellationToken, StopReason, bell::Bell, stream::ITEMS_IN_A_ROW};
 use pin_project::{pin_project, pinned_drop};
 use std::{
     future::Future,
@@ -104,6 +104,11 @@ pub trait Signal {
     /// An item has come. For a signal that fires when none does for too long.
     #[inline]
     fn note_item(self: Pin<&mut Self>) {}
+
+    /// The token that it is the signal of, if it is: what ends with the stream is made a child of that.
+    fn as_token(&self) -> Option<&CancellationToken> {
+        None
+    }
 }
 
 /// What can be turned into a [`Signal`]: a token, a reference to one, or a signal itself.

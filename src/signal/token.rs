@@ -60,6 +60,10 @@ impl Signal for TokenSignal {
         }
     }
 
+    fn as_token(&self) -> Option<&CancellationToken> {
+        Some(self.token())
+    }
+
     #[cfg(feature = "tokio")]
     #[inline]
     fn look(self: Pin<&mut Self>, items: u32) -> u32 {
