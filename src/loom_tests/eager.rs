@@ -1,0 +1,201 @@
+//! The source of an eager stream between its consumer and a canceller.
+
+use super::{Bell, model};
+use crate::{CancelStreamExt, CancellationToken, Eager, TakeUntilCancelled};
+use futures_core::Stream;
+use loom::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+/// Gives so many items, and is pending then. Loom sees whether two threads are at it at once, or one after the other
+/// without having learned of it.
+struct Source {
+    items: usize,
+    access: UnsafeCell<()>,
+    drops: Arc<AtomicUsize>,
+}
+
+impl Source {
+    fn eager(items: usize, token: &CancellationToken) -> (Consumed, Arc<AtomicUsize>) {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let source = Self {
+            items,
+            access: UnsafeCell::new(()),
+            drops: Arc::clone(&drops),
+        };
+        (source.take_until_cancelled(token).eager(), drops)
+    }
+}
+
+type Consumed = Eager<TakeUntilCancelled<Source>>;
+
+impl Stream for Source {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<()>> {
+        self.access.with_mut(|_| thread::yield_now());
+        match self.items {
+            0 => Poll::Pending,
+            _ => {
+                self.items -= 1;
+                Poll::Ready(Some(()))
+            }
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.access.with_mut(|_| thread::yield_now());
+        self.drops.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn poll(stream: &mut Consumed, bell: &Arc<Bell>) -> Poll<Option<()>> {
+    let waker = Waker::from(Arc::clone(bell));
+    Pin::new(stream).poll_next(&mut Context::from_waker(&waker))
+}
+
+/// A stream after everything: woken if it was left pending, over at the next poll, and kept by nobody.
+fn check_consumer(last_poll: Poll<Option<()>>, mut stream: Consumed, bell: &Arc<Bell>) {
+    if last_poll.is_pending() {
+        assert!(bell.rings() > 0, "a pending stream is woken");
+    }
+    assert_eq!(poll(&mut stream, &Bell::new()), Poll::Ready(None));
+    assert!(stream.stop_reason().is_some());
+    assert_eq!(Arc::strong_count(bell), 1, "the waker is gone");
+}
+
+#[test]
+fn a_pending_stream_is_woken_and_its_source_dropped_once() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (mut stream, drops) = Source::eager(0, &token);
+        let canceller = thread::spawn(move || token.cancel());
+        let bell = Bell::new();
+        let last_poll = poll(&mut stream, &bell);
+        canceller.join().unwrap();
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+        check_consumer(last_poll, stream, &bell);
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn a_stream_that_is_moved_to_another_task_meanwhile_is_woken_there() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (mut stream, drops) = Source::eager(0, &token);
+        let canceller = thread::spawn(move || token.cancel());
+        let first_poll = poll(&mut stream, &Bell::new());
+        let bell = Bell::new();
+        let last_poll = match first_poll {
+            Poll::Pending => poll(&mut stream, &bell),
+            over => over,
+        };
+        canceller.join().unwrap();
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+        check_consumer(last_poll, stream, &bell);
+    });
+}
+
+#[test]
+fn an_item_that_is_taken_meanwhile_is_handed_on_and_the_source_dropped_by_then() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (mut stream, drops) = Source::eager(1, &token);
+        let canceller = thread::spawn({
+            let token = token.clone();
+            move || token.cancel()
+        });
+        let polled = poll(&mut stream, &Bell::new());
+        assert!(polled == Poll::Ready(Some(())) || token.is_cancelled());
+        canceller.join().unwrap();
+        // Both are done with it, whoever was to drop it.
+        assert!(drops_are(&drops, 1));
+        assert_eq!(poll(&mut stream, &Bell::new()), Poll::Ready(None));
+    });
+}
+
+fn drops_are(drops: &AtomicUsize, expected: usize) -> bool {
+    drops.load(Ordering::Relaxed) == expected
+}
+
+#[test]
+fn a_stream_that_is_dropped_meanwhile_leaves_no_source_behind() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (stream, drops) = Source::eager(0, &token);
+        let canceller = thread::spawn(move || token.cancel());
+        drop(stream);
+        canceller.join().unwrap();
+        assert!(drops_are(&drops, 1));
+    });
+}
+
+#[test]
+fn a_stream_that_is_polled_and_dropped_meanwhile_leaves_nothing_behind() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (mut stream, drops) = Source::eager(0, &token);
+        let canceller = thread::spawn(move || token.cancel());
+        let bell = Bell::new();
+        let _ = poll(&mut stream, &bell);
+        drop(stream);
+        canceller.join().unwrap();
+        assert!(drops_are(&drops, 1));
+        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+    });
+}
+
+#[test]
+fn a_look_at_the_stream_does_not_keep_its_source() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (stream, drops) = Source::eager(0, &token);
+        let canceller = thread::spawn(move || token.cancel());
+        let _ = stream.size_hint();
+        canceller.join().unwrap();
+        assert!(drops_are(&drops, 1), "whoever had it last has closed it");
+        drop(stream);
+    });
+}
+
+#[test]
+fn of_two_cancellers_one_drops_the_source() {
+    model(|| {
+        let root = CancellationToken::new();
+        let child = root.child_token();
+        let (mut stream, drops) = Source::eager(0, &child);
+        let of_root = thread::spawn(move || root.cancel());
+        let of_child = thread::spawn(move || child.cancel());
+        let bell = Bell::new();
+        let last_poll = poll(&mut stream, &bell);
+        of_root.join().unwrap();
+        of_child.join().unwrap();
+        assert!(drops_are(&drops, 1));
+        check_consumer(last_poll, stream, &bell);
+    });
+}
+
+#[test]
+fn what_it_is_made_for_may_be_cancelled_meanwhile() {
+    model(|| {
+        let token = CancellationToken::new();
+        let canceller = thread::spawn({
+            let token = token.clone();
+            move || token.cancel()
+        });
+        let (stream, drops) = Source::eager(0, &token);
+        canceller.join().unwrap();
+        assert!(drops_are(&drops, 1));
+        check_consumer(Poll::Ready(None), stream, &Bell::new());
+    });
+}
