@@ -11,13 +11,18 @@ use stream_cancel::{StreamExt as _, Trigger, Tripwire};
 use tokio::select;
 use tokio_util::sync::CancellationToken as TokioToken;
 
+/// Numbers, as the most demanding adapter wants them.
+pub(crate) trait Source: Stream<Item = u64> + Send + 'static {}
+
+impl<S: Stream<Item = u64> + Send + 'static> Source for S {}
+
 /// What stops, and how a source is fitted with it.
 pub(crate) trait Adapter: Default {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number>;
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number>;
 }
 
 #[inline(never)]
-pub(crate) fn each_item<A: Adapter, S: Stream<Item = u64> + Default>(n: u64) {
+pub(crate) fn each_item<A: Adapter, S: Source + Default>(n: u64) {
     drain(A::default().adapt(S::default()), n);
 }
 
@@ -43,9 +48,7 @@ const MADE: &[(Quantity, f64)] = &[
 ];
 
 pub(crate) fn rows() -> Vec<Row> {
-    fn each<S: Stream<Item = u64> + Default + Unpin + 'static>(
-        bars: &'static [(Quantity, f64)],
-    ) -> Vec<Case> {
+    fn each<S: Source + Default + Unpin>(bars: &'static [(Quantity, f64)]) -> Vec<Case> {
         vec![
             Case::new("bare", each_item::<Bare, S>),
             Case::new("**ours**, root token", each_item::<Root, S>).bars(bars),
@@ -55,6 +58,7 @@ pub(crate) fn rows() -> Vec<Row> {
             Case::new("**ours**, `with_cancellation`", each_item::<Loud, S>).bars(bars),
             Case::new("**ours**, `try_with_cancellation`", each_item::<Try, S>).bars(bars),
             Case::new("**ours**, `cancel_on_drop`", each_item::<OnDrop, S>).bars(bars),
+            Case::new("**ours**, `eager`", each_item::<Eager, S>),
             Case::new("`abortable`", each_item::<Abortable, S>),
             Case::new("`take_until(token)`", each_item::<TakeUntil, S>),
             Case::new("stream-cancel", each_item::<StreamCancel, S>),
@@ -91,6 +95,7 @@ pub(crate) fn rows() -> Vec<Row> {
                 made::<Bare>("bare"),
                 made::<Root>("**ours**, root token").bars(MADE),
                 made::<Child>("**ours**, child token").bars(MADE),
+                made::<Eager>("**ours**, `eager`"),
                 made::<Abortable>("`abortable`"),
                 made::<TakeUntil>("`take_until(token)`"),
                 made::<StreamCancel>("stream-cancel"),
@@ -103,7 +108,7 @@ pub(crate) fn rows() -> Vec<Row> {
 pub(crate) struct Bare;
 
 impl Adapter for Bare {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source
     }
 }
@@ -112,7 +117,7 @@ impl Adapter for Bare {
 struct Root(CancellationToken);
 
 impl Adapter for Root {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until_cancelled(&self.0)
     }
 }
@@ -126,7 +131,7 @@ impl Default for Child {
 }
 
 impl Adapter for Child {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until_cancelled(&self.0)
     }
 }
@@ -135,7 +140,7 @@ impl Adapter for Child {
 struct Never;
 
 impl Adapter for Never {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until_cancelled(signal::never())
     }
 }
@@ -144,7 +149,7 @@ impl Adapter for Never {
 struct Theirs(TokioToken);
 
 impl Adapter for Theirs {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until_cancelled(&self.0)
     }
 }
@@ -153,7 +158,7 @@ impl Adapter for Theirs {
 struct Loud(CancellationToken);
 
 impl Adapter for Loud {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.with_cancellation(&self.0)
     }
 }
@@ -162,7 +167,7 @@ impl Adapter for Loud {
 struct Try(CancellationToken);
 
 impl Adapter for Try {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source
             .map(Ok::<_, StopReason>)
             .try_with_cancellation(&self.0)
@@ -173,8 +178,17 @@ impl Adapter for Try {
 struct OnDrop(CancellationToken);
 
 impl Adapter for OnDrop {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.cancel_on_drop(self.0.clone())
+    }
+}
+
+#[derive(Default)]
+struct Eager(CancellationToken);
+
+impl Adapter for Eager {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
+        source.take_until_cancelled(&self.0).eager()
     }
 }
 
@@ -182,7 +196,7 @@ impl Adapter for OnDrop {
 struct Abortable;
 
 impl Adapter for Abortable {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         stream::abortable(source).0
     }
 }
@@ -191,7 +205,7 @@ impl Adapter for Abortable {
 struct TakeUntil(TokioToken);
 
 impl Adapter for TakeUntil {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until(self.0.clone().cancelled_owned())
     }
 }
@@ -213,7 +227,7 @@ impl Default for StreamCancel {
 }
 
 impl Adapter for StreamCancel {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until_if(self.tripwire.clone())
     }
 }

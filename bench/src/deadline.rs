@@ -1,7 +1,7 @@
 //! Adapters that a deadline stops.
 
 use crate::{
-    adapter::{Adapter, Bare, each_item, made_used_and_dropped, size},
+    adapter::{Adapter, Bare, Source, each_item, made_used_and_dropped, size},
     case::{Case, Quantity, Row},
     polling::{Halting, Number, Ready, drain_in_task, poll_by_hand, runtime},
 };
@@ -127,7 +127,7 @@ async fn select_loop<S: Stream<Item = u64> + Default + Unpin>(n: u64) {
 struct Idle;
 
 impl Adapter for Idle {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.with_idle_timeout(FAR)
     }
 }
@@ -136,7 +136,7 @@ impl Adapter for Idle {
 struct Drain(CancellationToken);
 
 impl Adapter for Drain {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until_cancelled(&self.0).drain_for(FAR)
     }
 }
@@ -145,7 +145,7 @@ impl Adapter for Drain {
 struct WithDeadline;
 
 impl Adapter for WithDeadline {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.with_deadline(Instant::now() + FAR)
     }
 }
@@ -154,7 +154,7 @@ impl Adapter for WithDeadline {
 struct TakeUntilSleep;
 
 impl Adapter for TakeUntilSleep {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until(sleep(FAR))
     }
 }
@@ -163,7 +163,7 @@ impl Adapter for TakeUntilSleep {
 struct Timeout;
 
 impl Adapter for Timeout {
-    fn adapt<S: Stream<Item = u64>>(&self, source: S) -> impl Stream<Item: Number> {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.timeout(FAR)
     }
 }
