@@ -45,13 +45,12 @@ struct Hatch<A> {
 }
 
 struct Inside<A> {
-    /// `None` while somebody has it, and once it is abandoned.
+    /// `None` while somebody has it, and once the stream is gone.
     adapter: Option<Pin<Box<A>>>,
     /// Whoever has the adapter is to close it, for this reason, before it is given back.
     stop: Option<StopReason>,
     /// The stream, if it was polled while somebody else had the adapter.
     waiting: Option<Waker>,
-    is_abandoned: bool,
 }
 
 /// A public stream over a valve which a token stops.
@@ -84,10 +83,6 @@ impl<A: HasValve> Hatch<A> {
                 drop(inside);
                 panic.catch(|| adapter.as_mut().valve_mut().close(reason));
                 was_closed = true;
-            } else if inside.is_abandoned {
-                drop(inside);
-                panic.catch(|| drop(adapter));
-                return was_closed;
             } else {
                 inside.adapter = Some(adapter);
                 let waiting = inside.waiting.take();
@@ -127,10 +122,9 @@ impl<A> Hatch<A> {
         true
     }
 
-    /// Drops the adapter, or has whoever has it at the moment do so.
+    /// Drops the adapter. If the canceller has it at the moment, it goes with the hatch, and its source is gone by then.
     fn abandon(&self) {
         let mut inside = self.lock();
-        inside.is_abandoned = true;
         let (adapter, waiting) = (inside.adapter.take(), inside.waiting.take());
         drop(inside);
         drop(waiting);
@@ -153,7 +147,6 @@ where
                 adapter: Some(Box::pin(adapter)),
                 stop: None,
                 waiting: None,
-                is_abandoned: false,
             }),
         });
         let closed = Arc::clone(&hatch);
