@@ -19,6 +19,10 @@ impl FirstPanic {
         }
     }
 
+    pub(crate) fn into_payload(self) -> Option<Box<dyn Any + Send>> {
+        self.0
+    }
+
     pub(crate) fn resume(self) {
         match self.0 {
             // A second panic while one unwinds would abort the process.

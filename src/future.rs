@@ -203,7 +203,7 @@ impl<Fut> Debug for RunUntilCancelled<Fut> {
 ///
 /// Over means gone.
 #[pin_project(project = FutureValveProjection)]
-enum FutureValve<Fut, G> {
+pub(crate) enum FutureValve<Fut, G> {
     /// In this order they are dropped.
     Open(#[pin] Fut, #[pin] G),
     Over,
@@ -211,7 +211,7 @@ enum FutureValve<Fut, G> {
 
 impl<Fut, G> FutureValve<Fut, G> {
     /// Neither future nor signal has to have a `Debug`.
-    fn debug(&self, name: &str, f: &mut Formatter<'_>) -> fmt::Result {
+    pub(crate) fn debug(&self, name: &str, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("is_over", &matches!(self, Self::Over))
             .finish()
@@ -219,7 +219,7 @@ impl<Fut, G> FutureValve<Fut, G> {
 }
 
 impl<Fut: Future, G: Signal> FutureValve<Fut, G> {
-    fn poll(
+    pub(crate) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Fut::Output, StopReason>> {

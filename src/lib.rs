@@ -14,9 +14,13 @@ pub mod testing;
 
 mod future;
 mod generator;
+#[cfg(feature = "tokio")]
+mod producer;
 mod stream;
 
 mod bell;
+#[cfg(any(feature = "tokio", all(test, stopcock_loom)))]
+mod channel;
 #[cfg(feature = "tokio")]
 mod clock;
 mod first_panic;
@@ -40,6 +44,11 @@ pub use token::{
 #[cfg(feature = "tokio")]
 pub use {
     future::WithDeadlineFuture,
+    producer::{
+        BlockingGenerator, BlockingSender, Join, RunBlocking, Sender, Sending, SpawnedGenerator,
+        blocking_generator, blocking_iter, run_blocking, spawn_generator, spawn_generator_on,
+        try_blocking_generator, try_spawn_generator, try_spawn_generator_on,
+    },
     stream::{
         TakeUntilDeadline, TryWithDeadline, TryWithIdleTimeout, WithDeadline, WithIdleTimeout,
     },

@@ -5,6 +5,7 @@
 //! and the wakers synchronises them.
 
 mod callbacks;
+mod channel;
 mod eager;
 mod links;
 mod settling;

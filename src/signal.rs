@@ -16,6 +16,8 @@ use std::{
 };
 
 pub use token::TokenSignal;
+#[cfg(any(feature = "tokio", all(test, stopcock_loom)))]
+pub(crate) use token::Watch;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use {

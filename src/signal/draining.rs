@@ -36,6 +36,11 @@ impl<G> Draining<G> {
             grace: None,
         }
     }
+
+    /// Of no effect once it drains.
+    pub(crate) fn set_time(self: Pin<&mut Self>, time: Duration) {
+        *self.project().time = time;
+    }
 }
 
 impl Grace {

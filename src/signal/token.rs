@@ -18,8 +18,11 @@ use tokio::time::Instant;
 /// The signal of a [`CancellationToken`].
 ///
 /// It is dropped after what it stops, and until then counts for [`CancellationToken::settled`].
-pub struct TokenSignal {
-    listening: Listening<HeldToken>,
+pub struct TokenSignal(Watch<HeldToken>);
+
+/// The signal of a token in whatever hands.
+pub(crate) struct Watch<T: Borrow<CancellationToken>> {
+    listening: Listening<T>,
     /// For a token with a deadline.
     #[cfg(feature = "tokio")]
     pace: Option<Box<Pace>>,
@@ -28,12 +31,28 @@ pub struct TokenSignal {
 impl TokenSignal {
     #[inline]
     pub(crate) fn token(&self) -> &CancellationToken {
+        self.0.token()
+    }
+}
+
+impl<T: Borrow<CancellationToken>> Watch<T> {
+    #[inline]
+    pub(crate) fn new(token: T) -> Self {
+        Self {
+            listening: Listening::new(token),
+            #[cfg(feature = "tokio")]
+            pace: None,
+        }
+    }
+
+    #[inline]
+    fn token(&self) -> &CancellationToken {
         self.listening.token.borrow()
     }
 
     #[cfg(feature = "tokio")]
     #[cold]
-    fn look_at_clock(mut self: Pin<&mut Self>, at: Instant, items: u32) -> u32 {
+    fn look_at_clock(&mut self, at: Instant, items: u32) -> u32 {
         let next_look = self.pace.get_or_insert_default().look(at, items);
         next_look.unwrap_or_else(|| {
             // A look at the token fixes what this one has seen.
@@ -44,6 +63,27 @@ impl TokenSignal {
 }
 
 impl Signal for TokenSignal {
+    #[inline]
+    fn is_fired(mut self: Pin<&mut Self>) -> bool {
+        Pin::new(&mut self.0).is_fired()
+    }
+
+    #[inline]
+    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        Pin::new(&mut self.0).poll_fired(cx)
+    }
+
+    #[inline]
+    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
+        Pin::new(&mut self.0).look(items)
+    }
+
+    fn as_token(&self) -> Option<&CancellationToken> {
+        Some(self.token())
+    }
+}
+
+impl<T: Borrow<CancellationToken> + Unpin> Signal for Watch<T> {
     #[inline]
     fn is_fired(self: Pin<&mut Self>) -> bool {
         self.token().is_known_cancelled()
@@ -60,13 +100,9 @@ impl Signal for TokenSignal {
         }
     }
 
-    fn as_token(&self) -> Option<&CancellationToken> {
-        Some(self.token())
-    }
-
     #[cfg(feature = "tokio")]
     #[inline]
-    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
         match self.token().deadline() {
             None => u32::MAX,
             Some(at) => self.look_at_clock(at, items),
@@ -85,11 +121,7 @@ impl IntoSignal for CancellationToken {
 
     #[inline]
     fn into_signal(self) -> TokenSignal {
-        TokenSignal {
-            listening: Listening::new(HeldToken::new(self)),
-            #[cfg(feature = "tokio")]
-            pace: None,
-        }
+        TokenSignal(Watch::new(HeldToken::new(self)))
     }
 }
 

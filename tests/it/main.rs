@@ -1,6 +1,8 @@
 //! The laws of termination, held against every public item through the public API: data in, data out. No test
 //! sleeps or asks a wall clock.
 
+#[cfg(feature = "tokio")]
+mod blocking_generator;
 mod breakers;
 mod cancel_on_drop;
 mod depth;
@@ -16,11 +18,15 @@ mod linked;
 mod model;
 mod on_cancel;
 mod residue;
+#[cfg(feature = "tokio")]
+mod run_blocking;
 mod run_until_cancelled;
 mod script;
 mod sequences;
 mod settled;
 mod signal;
+#[cfg(feature = "tokio")]
+mod spawn_generator;
 mod stop_reason;
 mod stress;
 mod support;

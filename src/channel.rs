@@ -1,0 +1,442 @@
+//! What a body and its consumer share: a bounded channel that a token closes.
+
+use crate::{
+    CancellationToken, StopReason,
+    first_panic::FirstPanic,
+    sync::{Mutex, MutexGuard},
+};
+use futures_core::Stream;
+use std::{
+    any::Any,
+    collections::VecDeque,
+    fmt::{self, Formatter},
+    mem,
+    panic::resume_unwind,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+/// How many items may be sent in a row before the sender yields to its siblings.
+const ITEMS_IN_A_ROW: u32 = 1024;
+
+pub(crate) struct Channel<T> {
+    queue: Mutex<Queue<T>>,
+    capacity: usize,
+    /// Cancelled by the signal, and by a consumer that goes.
+    stop: CancellationToken,
+}
+
+struct Queue<T> {
+    items: VecDeque<T>,
+    /// Who waits for room, in the order in which they came. Nobody while there is room.
+    line: VecDeque<Waiting<T>>,
+    next_place: u64,
+    sent_in_a_row: u32,
+    consumer: Option<Waker>,
+    /// Who waits until the body is gone.
+    joiner: Option<Waker>,
+    /// Nothing is taken in or given out any more.
+    is_stopped: bool,
+    /// How the body ended. Nothing is taken in any more.
+    ended: Option<Result<(), StopReason>>,
+    /// What comes after the items.
+    last: Option<Last<T>>,
+    /// What ends with the body, if it asked for that.
+    token: Option<CancellationToken>,
+    /// How long the body may go on once it is stopped.
+    grace: Duration,
+}
+
+struct Waiting<T> {
+    place: u64,
+    item: T,
+    /// `None` once it has been told that nothing is taken in any more.
+    waker: Option<Waker>,
+}
+
+/// What a body leaves behind.
+pub(crate) enum Last<T> {
+    Item(T),
+    Panic(Box<dyn Any + Send>),
+}
+
+impl<T: Send + 'static> Channel<T> {
+    /// # Panics
+    ///
+    /// If the capacity is 0.
+    #[track_caller]
+    pub(crate) fn new(capacity: usize, stop: CancellationToken) -> Arc<Self> {
+        assert!(
+            capacity > 0,
+            "a producer with a capacity of 0 could never send anything: give it 1 for one item ahead of the consumer, \
+             or use a `generator`, which does nothing ahead"
+        );
+        let channel = Arc::new(Self {
+            queue: Mutex::new(Queue {
+                items: VecDeque::new(),
+                line: VecDeque::new(),
+                next_place: 0,
+                sent_in_a_row: 0,
+                consumer: None,
+                joiner: None,
+                is_stopped: false,
+                ended: None,
+                last: None,
+                token: None,
+                grace: Duration::ZERO,
+            }),
+            capacity,
+            stop,
+        });
+        let stopped = Arc::clone(&channel);
+        // It is called at the latest when the consumer goes.
+        channel.stop.on_cancel(move |_| stopped.stopped()).detach();
+        channel
+    }
+}
+
+impl<T> Channel<T> {
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    pub(crate) fn set_grace(&self, grace: Duration) {
+        self.lock().grace = grace;
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        self.lock().grace
+    }
+
+    /// How the body ended, once it is gone.
+    pub(crate) fn ended(&self) -> Option<Result<(), StopReason>> {
+        self.lock().ended.clone()
+    }
+
+    /// Why nothing is taken in any more, if that is so.
+    pub(crate) fn stop_reason(&self) -> Option<StopReason> {
+        let ended = self.lock().ended.as_ref().map(reason_of);
+        // A consumer that has come to the end goes as well.
+        ended.or_else(|| self.stop.stop_reason())
+    }
+
+    /// The token of the body and of what it starts.
+    pub(crate) fn token(&self) -> CancellationToken {
+        let (token, ended) = {
+            let mut queue = self.lock();
+            let token = queue.token.get_or_insert_with(|| self.stop.child_token());
+            (token.clone(), queue.ended.as_ref().map(reason_of))
+        };
+        if let Some(reason) = ended {
+            token.cancel_with(reason);
+        }
+        token
+    }
+
+    /// The body is gone, and has left this behind.
+    pub(crate) fn end(&self, ended: Result<(), StopReason>, last: Option<Last<T>>) {
+        let mut queue = self.lock();
+        let reason = reason_of(&ended);
+        queue.ended = Some(ended);
+        // A panic is told even to who did not wait for more items.
+        let unwanted = match last {
+            Some(Last::Item(item)) if queue.is_stopped => Some(item),
+            last => {
+                queue.last = last;
+                None
+            }
+        };
+        let waiting = queue.take_line();
+        let (consumer, joiner) = (queue.consumer.take(), queue.joiner.take());
+        let token = queue.token.clone();
+        drop(queue);
+        let mut panic = FirstPanic::default();
+        panic.catch(|| drop(unwanted));
+        if let Some(token) = token {
+            panic.catch(|| {
+                token.cancel_with(reason);
+            });
+        }
+        for waker in waiting.into_iter().chain(consumer).chain(joiner) {
+            panic.catch(|| waker.wake());
+        }
+        panic.resume();
+    }
+
+    /// What is in the channel is not going to be delivered, so that it is dropped here.
+    fn stopped(&self) {
+        let mut queue = self.lock();
+        queue.is_stopped = true;
+        let items = mem::take(&mut queue.items);
+        let last = match queue.last.take() {
+            Some(Last::Item(item)) => Some(item),
+            last => {
+                queue.last = last;
+                None
+            }
+        };
+        let waiting = queue.take_line();
+        // The token itself wakes the stream.
+        let consumer = queue.consumer.take();
+        drop(queue);
+        let mut panic = FirstPanic::default();
+        for waker in waiting {
+            panic.catch(|| waker.wake());
+        }
+        for item in items.into_iter().chain(last) {
+            panic.catch(|| drop(item));
+        }
+        panic.catch(|| drop(consumer));
+        panic.resume();
+    }
+
+    /// Takes an item in, or a place in the line for it.
+    fn poll_send(&self, sending: &mut Stage<T>, cx: &Context<'_>) -> Poll<Result<(), StopReason>> {
+        if self.stop.is_cancelled() {
+            return Poll::Ready(Err(self.why_closed()));
+        }
+        // Cloned without the lock, and dropped without: it may run anything.
+        let mut spare = None;
+        loop {
+            let mut queue = self.lock();
+            if let Stage::InLine(place) = *sending {
+                let Some(at) = queue.find(place) else {
+                    // The consumer has let it in.
+                    return Poll::Ready(Ok(()));
+                };
+                if !queue.is_open() {
+                    drop(queue);
+                    return Poll::Ready(Err(self.why_closed()));
+                }
+                if let Some(waker) = spare.take() {
+                    let former = queue.line[at].waker.replace(waker);
+                    drop(queue);
+                    drop(former);
+                    return Poll::Pending;
+                }
+            } else {
+                if !queue.is_open() {
+                    drop(queue);
+                    return Poll::Ready(Err(self.why_closed()));
+                }
+                if queue.line.is_empty() && queue.items.len() < self.capacity {
+                    if queue.sent_in_a_row == ITEMS_IN_A_ROW {
+                        queue.sent_in_a_row = 0;
+                        drop(queue);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    queue.sent_in_a_row += 1;
+                    if let Stage::New(item) = mem::replace(sending, Stage::Done) {
+                        queue.items.push_back(item);
+                    }
+                    let consumer = queue.consumer.take();
+                    drop(queue);
+                    consumer.into_iter().for_each(Waker::wake);
+                    return Poll::Ready(Ok(()));
+                }
+                if let Some(waker) = spare.take() {
+                    queue.sent_in_a_row = 0;
+                    let place = queue.next_place;
+                    queue.next_place += 1;
+                    if let Stage::New(item) = mem::replace(sending, Stage::InLine(place)) {
+                        queue.line.push_back(Waiting {
+                            place,
+                            item,
+                            waker: Some(waker),
+                        });
+                    }
+                    return Poll::Pending;
+                }
+            }
+            drop(queue);
+            spare = Some(cx.waker().clone());
+        }
+    }
+
+    /// Why `is_open` is false.
+    fn why_closed(&self) -> StopReason {
+        self.stop_reason().unwrap_or(StopReason::Cancelled)
+    }
+
+    fn leave_line(&self, place: u64) {
+        let mut queue = self.lock();
+        let waiting = queue.find(place).and_then(|at| queue.line.remove(at));
+        drop(queue);
+        drop(waiting);
+    }
+
+    /// Until the body is gone.
+    pub(crate) fn poll_ended(&self, cx: &Context<'_>) -> Poll<Result<(), StopReason>> {
+        let waker = cx.waker().clone();
+        let mut queue = self.lock();
+        let Some(ended) = &queue.ended else {
+            let former = queue.joiner.replace(waker);
+            drop(queue);
+            drop(former);
+            return Poll::Pending;
+        };
+        let ended = ended.clone();
+        let last = queue.last.take();
+        drop(queue);
+        match last {
+            Some(Last::Panic(payload)) => resume_unwind(payload),
+            _ => Poll::Ready(ended),
+        }
+    }
+
+    /// For the `Debug` of whatever has a share in it: the items need not have one.
+    pub(crate) fn debug(&self, name: &str, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("stop_reason", &self.stop_reason())
+            .finish_non_exhaustive()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+        // Nothing panics under the lock.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why nothing is taken in any more once the body has ended.
+fn reason_of(ended: &Result<(), StopReason>) -> StopReason {
+    ended.clone().err().unwrap_or(StopReason::Cancelled)
+}
+
+impl<T> Queue<T> {
+    fn is_open(&self) -> bool {
+        !self.is_stopped && self.ended.is_none()
+    }
+
+    /// Where somebody stands in the line.
+    fn find(&self, place: u64) -> Option<usize> {
+        self.line.binary_search_by_key(&place, |w| w.place).ok()
+    }
+
+    /// Whom to tell that nothing is taken in any more. Their items stay theirs.
+    fn take_line(&mut self) -> Vec<Waker> {
+        let wakers = self.line.iter_mut().map(|waiting| waiting.waker.take());
+        wakers.flatten().collect()
+    }
+}
+
+/// Where the items come out.
+pub(crate) struct Receiver<T> {
+    channel: Arc<Channel<T>>,
+}
+
+impl<T> Receiver<T> {
+    pub(crate) fn new(channel: Arc<Channel<T>>) -> Self {
+        Self { channel }
+    }
+}
+
+impl<T> Stream for Receiver<T> {
+    type Item = T;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        // Cloned without the lock, and dropped without: it may run anything.
+        let mut spare = None;
+        loop {
+            let mut queue = self.channel.lock();
+            if let Some(item) = queue.items.pop_front() {
+                let next = match queue.is_open() {
+                    true => queue.line.pop_front(),
+                    false => None,
+                };
+                let let_in = next.and_then(|next| {
+                    queue.items.push_back(next.item);
+                    next.waker
+                });
+                drop(queue);
+                let_in.into_iter().for_each(Waker::wake);
+                return Poll::Ready(Some(item));
+            }
+            if queue.ended.is_some() {
+                let last = queue.last.take();
+                drop(queue);
+                return match last {
+                    Some(Last::Item(item)) => Poll::Ready(Some(item)),
+                    Some(Last::Panic(payload)) => resume_unwind(payload),
+                    None => Poll::Ready(None),
+                };
+            }
+            let is_known = queue
+                .consumer
+                .as_ref()
+                .is_some_and(|known| known.will_wake(cx.waker()));
+            if is_known || queue.is_stopped {
+                return Poll::Pending;
+            }
+            if let Some(waker) = spare.take() {
+                let former = queue.consumer.replace(waker);
+                drop(queue);
+                drop(former);
+                return Poll::Pending;
+            }
+            drop(queue);
+            spare = Some(cx.waker().clone());
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let queue = self.channel.lock();
+        let items = queue.items.len() + usize::from(queue.last.is_some());
+        (0, queue.ended.is_some().then_some(items))
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.channel.stop.cancel_with(StopReason::ConsumerDropped);
+    }
+}
+
+/// An item on its way into the channel.
+pub(crate) struct Outgoing<'a, T> {
+    channel: &'a Channel<T>,
+    stage: Stage<T>,
+}
+
+enum Stage<T> {
+    New(T),
+    InLine(u64),
+    Done,
+}
+
+impl<'a, T> Outgoing<'a, T> {
+    pub(crate) fn new(channel: &'a Channel<T>, item: T) -> Self {
+        Self {
+            channel,
+            stage: Stage::New(item),
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), StopReason>> {
+        assert!(
+            !matches!(self.stage, Stage::Done),
+            "a future of `send` was polled after it was ready: poll it in an `async` block, or `fuse` it"
+        );
+        let polled = self.channel.poll_send(&mut self.stage, cx);
+        if polled.is_ready() {
+            self.leave();
+        }
+        polled
+    }
+}
+
+impl<T> Outgoing<'_, T> {
+    fn leave(&mut self) {
+        if let Stage::InLine(place) = mem::replace(&mut self.stage, Stage::Done) {
+            self.channel.leave_line(place);
+        }
+    }
+}
+
+impl<T> Drop for Outgoing<'_, T> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,280 @@
+//! Items on their way from a body to its consumer, and what closes the way.
+
+use super::{Bell, model};
+use crate::{
+    CancellationToken, StopReason,
+    channel::{Channel, Outgoing, Receiver},
+    signal::Watch,
+    stream::{Halt, Valve},
+};
+use loom::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+/// An item that counts its drop.
+struct Item(usize, Arc<AtomicUsize>);
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A channel for one item, and how many items have been dropped.
+struct Setting {
+    token: CancellationToken,
+    channel: Arc<Channel<Item>>,
+    consumer: Valve<Receiver<Item>, Watch<CancellationToken>>,
+    drops: Arc<AtomicUsize>,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let token = CancellationToken::new();
+        let channel = Channel::new(1, token.clone());
+        let consumer = Valve::new(
+            Receiver::new(Arc::clone(&channel)),
+            Watch::new(token.clone()),
+        );
+        Self {
+            token,
+            channel,
+            consumer,
+            drops: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
+    /// One whose only place is taken by the item 0.
+    fn full() -> Self {
+        let setting = Self::new();
+        let sent = send(&mut setting.outgoing(0), &Bell::new());
+        assert!(matches!(sent, Poll::Ready(Ok(()))));
+        setting
+    }
+
+    fn outgoing(&self, n: usize) -> Outgoing<'_, Item> {
+        Outgoing::new(&self.channel, Item(n, Arc::clone(&self.drops)))
+    }
+}
+
+fn send(outgoing: &mut Outgoing<'_, Item>, bell: &Arc<Bell>) -> Poll<Result<(), StopReason>> {
+    outgoing.poll(&Context::from_waker(&Waker::from(Arc::clone(bell))))
+}
+
+/// What a poll of the consumer gives: the number of an item, or `None` for the end.
+fn take(
+    consumer: &mut Valve<Receiver<Item>, Watch<CancellationToken>>,
+    bell: &Arc<Bell>,
+) -> Poll<Option<usize>> {
+    let waker = Waker::from(Arc::clone(bell));
+    match Pin::new(consumer).poll_next(&mut Context::from_waker(&waker)) {
+        Ok(item) => Poll::Ready(Some(item.0)),
+        Err(Halt::Pending) => Poll::Pending,
+        Err(Halt::Stopped | Halt::Ended) => Poll::Ready(None),
+    }
+}
+
+/// Sends an item for which there is room, unless the channel is closed.
+fn send_one(channel: &Channel<Item>, item: Item) -> Result<(), StopReason> {
+    match send(&mut Outgoing::new(channel, item), &Bell::new()) {
+        Poll::Ready(sent) => sent,
+        Poll::Pending => panic!("there is room"),
+    }
+}
+
+#[test]
+fn a_pending_consumer_is_woken_by_an_item() {
+    model(|| {
+        let mut setting = Setting::new();
+        let item = Item(0, Arc::clone(&setting.drops));
+        let channel = Arc::clone(&setting.channel);
+        let sender = thread::spawn(move || send_one(&channel, item));
+        let bell = Bell::new();
+        let first = take(&mut setting.consumer, &bell);
+        assert!(sender.join().unwrap().is_ok());
+        match first {
+            Poll::Pending => {
+                assert_eq!(bell.rings(), 1);
+                assert_eq!(
+                    take(&mut setting.consumer, &Bell::new()),
+                    Poll::Ready(Some(0))
+                );
+            }
+            taken => assert_eq!(taken, Poll::Ready(Some(0))),
+        }
+    });
+}
+
+#[test]
+fn who_waits_for_room_comes_in_and_is_woken() {
+    model(|| {
+        let Setting {
+            channel,
+            mut consumer,
+            drops,
+            token: _token,
+        } = Setting::full();
+        let consumer = thread::spawn(move || {
+            let taken = take(&mut consumer, &Bell::new());
+            (taken, consumer)
+        });
+        let bell = Bell::new();
+        let mut outgoing = Outgoing::new(&channel, Item(1, drops));
+        let first = send(&mut outgoing, &bell);
+        let (taken, mut consumer) = consumer.join().unwrap();
+        assert_eq!(taken, Poll::Ready(Some(0)));
+        if first.is_pending() {
+            assert_eq!(bell.rings(), 1);
+            assert!(matches!(
+                send(&mut outgoing, &Bell::new()),
+                Poll::Ready(Ok(()))
+            ));
+        } else {
+            assert!(matches!(first, Poll::Ready(Ok(()))));
+        }
+        assert_eq!(take(&mut consumer, &Bell::new()), Poll::Ready(Some(1)));
+    });
+}
+
+#[test]
+fn who_waits_for_room_is_woken_by_the_stop() {
+    model(|| {
+        let setting = Setting::full();
+        let token = setting.token.clone();
+        let canceller = thread::spawn(move || token.cancel());
+        let bell = Bell::new();
+        let mut outgoing = setting.outgoing(1);
+        let first = send(&mut outgoing, &bell);
+        canceller.join().unwrap();
+        if first.is_pending() {
+            assert_eq!(bell.rings(), 1);
+            assert!(matches!(
+                send(&mut outgoing, &Bell::new()),
+                Poll::Ready(Err(_))
+            ));
+        } else {
+            assert!(matches!(first, Poll::Ready(Err(_))));
+        }
+        drop(outgoing);
+        assert_eq!(setting.drops.load(Ordering::Relaxed), 2);
+        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+    });
+}
+
+#[test]
+fn who_waits_for_room_is_woken_by_a_consumer_that_goes() {
+    model(|| {
+        let Setting {
+            channel,
+            consumer,
+            drops,
+            token: _token,
+        } = Setting::full();
+        let consumer = thread::spawn(move || drop(consumer));
+        let bell = Bell::new();
+        let mut outgoing = Outgoing::new(&channel, Item(1, Arc::clone(&drops)));
+        let first = send(&mut outgoing, &bell);
+        consumer.join().unwrap();
+        if first.is_pending() {
+            assert_eq!(bell.rings(), 1);
+        }
+        drop(outgoing);
+        assert_eq!(drops.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn nothing_comes_out_after_the_stop_and_nothing_stays_behind() {
+    model(|| {
+        let mut setting = Setting::new();
+        let item = Item(0, Arc::clone(&setting.drops));
+        let channel = Arc::clone(&setting.channel);
+        let sender = thread::spawn(move || send_one(&channel, item));
+        setting.token.cancel();
+        assert_eq!(take(&mut setting.consumer, &Bell::new()), Poll::Ready(None));
+        let _ = sender.join().unwrap();
+        assert_eq!(setting.drops.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn a_pending_consumer_is_woken_by_the_end() {
+    model(|| {
+        let mut setting = Setting::new();
+        let channel = Arc::clone(&setting.channel);
+        let body = thread::spawn(move || channel.end(Ok(()), None));
+        let bell = Bell::new();
+        let first = take(&mut setting.consumer, &bell);
+        body.join().unwrap();
+        if first.is_pending() {
+            assert_eq!(bell.rings(), 1);
+            assert_eq!(take(&mut setting.consumer, &Bell::new()), Poll::Ready(None));
+        }
+    });
+}
+
+#[test]
+fn who_joins_is_told_of_the_end() {
+    model(|| {
+        let Setting { channel, .. } = Setting::new();
+        let ending = Arc::clone(&channel);
+        let body = thread::spawn(move || ending.end(Ok(()), None));
+        let bell = Bell::new();
+        let waker = Waker::from(Arc::clone(&bell));
+        let first = channel.poll_ended(&Context::from_waker(&waker));
+        body.join().unwrap();
+        if first.is_pending() {
+            assert_eq!(bell.rings(), 1);
+        }
+        let ended = channel.poll_ended(&Context::from_waker(Waker::noop()));
+        assert!(matches!(ended, Poll::Ready(Ok(()))));
+    });
+}
+
+#[test]
+fn the_token_of_a_body_is_cancelled_though_it_is_made_as_the_body_ends() {
+    model(|| {
+        let Setting { channel, .. } = Setting::new();
+        let ending = Arc::clone(&channel);
+        let body = thread::spawn(move || ending.end(Ok(()), None));
+        let token = channel.token();
+        body.join().unwrap();
+        assert!(token.is_cancelled());
+    });
+}
+
+#[test]
+fn who_leaves_the_line_does_not_keep_the_next_one_out() {
+    model(|| {
+        let mut setting = Setting::full();
+        let (channel, drops) = (Arc::clone(&setting.channel), Arc::clone(&setting.drops));
+        let mut leaver = Outgoing::new(&channel, Item(1, drops));
+        assert!(send(&mut leaver, &Bell::new()).is_pending());
+        let (channel, drops) = (Arc::clone(&setting.channel), Arc::clone(&setting.drops));
+        let mut stayer = Outgoing::new(&channel, Item(2, drops));
+        let bell = Bell::new();
+        assert!(send(&mut stayer, &bell).is_pending());
+        // The two borrow the channel: it is the consumer that goes to another thread.
+        let consumer = thread::spawn(move || {
+            let first = take(&mut setting.consumer, &Bell::new());
+            let second = take(&mut setting.consumer, &Bell::new());
+            let third = take(&mut setting.consumer, &Bell::new());
+            ([first, second, third], setting)
+        });
+        drop(leaver);
+        let (taken, _setting) = consumer.join().unwrap();
+        assert_eq!(taken[0], Poll::Ready(Some(0)));
+        assert!(taken.contains(&Poll::Ready(Some(2))), "{taken:?}");
+        assert_eq!(bell.rings(), 1);
+        assert!(matches!(
+            send(&mut stayer, &Bell::new()),
+            Poll::Ready(Ok(()))
+        ));
+    });
+}

@@ -1,0 +1,242 @@
+//! Bodies that run by themselves, on a task or a thread, and the streams that they feed.
+
+mod blocking_generator;
+mod run_blocking;
+mod sender;
+mod spawn_generator;
+
+pub use blocking_generator::{
+    BlockingGenerator, blocking_generator, blocking_iter, try_blocking_generator,
+};
+pub use run_blocking::{RunBlocking, run_blocking};
+pub use sender::{BlockingSender, Sender, Sending};
+pub use spawn_generator::{
+    SpawnedGenerator, spawn_generator, spawn_generator_on, try_spawn_generator,
+    try_spawn_generator_on,
+};
+
+use crate::{
+    CancellationToken, Signal, StopReason,
+    channel::{Channel, Last, Receiver},
+    clock::require_runtime,
+    signal::Watch,
+    stream::{Halt, Valve},
+};
+use std::{
+    any::Any,
+    fmt::{self, Debug, Formatter},
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+use tokio::runtime::Handle;
+
+/// A token that is cancelled when the signal fires: a child of the signal's, where that is a token. Else a task of this
+/// runtime keeps an eye on the signal for as long as the token is not cancelled.
+#[track_caller]
+fn token_of<G>(signal: G, handle: Option<&Handle>) -> CancellationToken
+where
+    G: Signal + Send + 'static,
+{
+    if let Some(token) = signal.as_token() {
+        return token.child_token();
+    }
+    let handle = match handle {
+        Some(handle) => handle.clone(),
+        None => {
+            require_runtime(
+                "a signal that is not a token of this crate is watched by a task. Make the producer in \
+                 `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` meanwhile",
+            );
+            Handle::current()
+        }
+    };
+    let _context = handle.enter();
+    let token = CancellationToken::new();
+    let mut signal = Box::pin(signal);
+    // What has fired already shall not be overtaken by the body.
+    match poll_signal(signal.as_mut(), &mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(reason) => {
+            token.cancel_with(reason);
+        }
+        Poll::Pending => {
+            let watched = token.clone();
+            handle.spawn(async move {
+                let fired = pin!(poll_fn(|cx| poll_signal(signal.as_mut(), cx)));
+                if let Some(reason) = watched.run_until_cancelled(fired).await {
+                    watched.cancel_with(reason);
+                }
+            });
+        }
+    }
+    token
+}
+
+/// One that nobody asks for each item.
+fn poll_signal<G: Signal>(mut signal: Pin<&mut G>, cx: &mut Context<'_>) -> Poll<StopReason> {
+    signal.as_mut().look(0);
+    if signal.as_mut().is_fired() {
+        if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
+            return Poll::Ready(reason);
+        }
+    }
+    signal.poll_fired(cx)
+}
+
+/// How a body ended, and what it leaves behind.
+struct Outcome<T> {
+    ended: Result<(), StopReason>,
+    last: Option<Last<T>>,
+}
+
+impl<T> Outcome<T> {
+    fn of(ended: Result<(), StopReason>) -> Self {
+        Self { ended, last: None }
+    }
+
+    fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self {
+            ended: Ok(()),
+            last: Some(Last::Panic(payload)),
+        }
+    }
+}
+
+impl<T, E> Outcome<Result<T, E>> {
+    /// The error of a body is the last item.
+    fn of_try(ended: Result<(), E>) -> Self {
+        Self {
+            ended: Ok(()),
+            last: ended.err().map(|error| Last::Item(Err(error))),
+        }
+    }
+}
+
+/// The consumer's side of a producer.
+struct Consumer<T> {
+    valve: Valve<Receiver<T>, Watch<CancellationToken>>,
+    channel: Arc<Channel<T>>,
+    /// What the body ended with by itself.
+    failed: Option<StopReason>,
+}
+
+impl<T> Consumer<T> {
+    fn new(channel: Arc<Channel<T>>) -> Self {
+        let stop = Watch::new(channel.stop().clone());
+        Self {
+            valve: Valve::new(Receiver::new(Arc::clone(&channel)), stop),
+            channel,
+            failed: None,
+        }
+    }
+
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.valve.stop_reason().or(self.failed.as_ref())
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        match Pin::new(&mut self.valve).poll_next(cx) {
+            Ok(item) => Poll::Ready(Some(item)),
+            Err(Halt::Pending) => Poll::Pending,
+            Err(Halt::Stopped) => Poll::Ready(None),
+            Err(Halt::Ended) => {
+                if let Some(Err(reason)) = self.channel.ended() {
+                    self.failed = self.failed.take().or(Some(reason));
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.valve.upper_bound())
+    }
+
+    fn is_terminated(&self) -> bool {
+        self.valve.is_over()
+    }
+
+    fn join(self) -> Join<T> {
+        Join {
+            channel: self.channel,
+        }
+    }
+}
+
+/// The future of `join`: ready when the body of a producer is gone.
+///
+/// `Ok` if it ended by itself, else why it was stopped or what it ended with.
+///
+/// # Panics
+///
+/// With the panic of the body, if that has not come out of the stream.
+#[must_use = "futures do nothing unless polled"]
+pub struct Join<T> {
+    channel: Arc<Channel<T>>,
+}
+
+impl<T> Future for Join<T> {
+    type Output = Result<(), StopReason>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.channel.poll_ended(cx)
+    }
+}
+
+impl<T> Debug for Join<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.channel.debug("Join", f)
+    }
+}
+
+/// What both kinds of producers have in common.
+macro_rules! impl_stream {
+    ($producer:ident) => {
+        impl<T> $producer<T> {
+            /// Why it was stopped: `Some` from the poll that told so, `None` while it runs and after an end of its own.
+            /// What the body ended with, if that was an `Err`, is a reason as well.
+            pub fn stop_reason(&self) -> Option<&StopReason> {
+                self.consumer.stop_reason()
+            }
+
+            /// Drops the consumer, and waits until the body is gone: `Ok` if it ended by itself, else why it was
+            /// stopped, or what it ended with.
+            ///
+            /// If it still runs it is stopped, with [`StopReason::ConsumerDropped`].
+            ///
+            /// # Panics
+            ///
+            /// The future panics if the body did and that has not come out of the stream.
+            pub fn join(self) -> Join<T> {
+                self.consumer.join()
+            }
+        }
+
+        impl<T> Stream for $producer<T> {
+            type Item = T;
+
+            fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+                self.consumer.poll_next(cx)
+            }
+
+            fn size_hint(&self) -> (usize, Option<usize>) {
+                self.consumer.size_hint()
+            }
+        }
+
+        impl<T> FusedStream for $producer<T> {
+            fn is_terminated(&self) -> bool {
+                self.consumer.is_terminated()
+            }
+        }
+
+        impl<T> Debug for $producer<T> {
+            fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                self.consumer.valve.debug(stringify!($producer), f)
+            }
+        }
+    };
+}
+
+use impl_stream;

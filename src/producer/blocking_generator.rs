@@ -1,0 +1,214 @@
+use super::{Consumer, Join, Outcome, impl_stream, sender::BlockingSender, token_of};
+use crate::{IntoSignal, StopReason, channel::Channel, first_panic::FirstPanic, token::HeldToken};
+use futures_core::{FusedStream, Stream};
+use std::{
+    fmt::{self, Debug, Formatter},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    thread,
+};
+
+/// The name of the threads, as the system shows it.
+const NAME: &str = "stopcock";
+
+/// Makes a stream of a body that blocks, on a thread of its own, at most `capacity` items ahead of its consumer, until it
+/// returns or `signal` fires.
+///
+/// For what is not `async`: iterators, files, callbacks, libraries. For a plain iterator there is [`blocking_iter`], and
+/// for a single call [`run_blocking`](crate::run_blocking()). The thread is not one of the runtime's blocking pool, which
+/// producers that wait for their consumers would use up. Its name is `stopcock`.
+///
+/// # Termination
+///
+/// The stream ends when the body returns, once all that it sent has been delivered; whoever has a clone of the sender
+/// sends nothing any more then. It is stopped by the signal: from then on not even an item that is ready comes out, and
+/// what is in the channel is dropped. A token is seen at once; another signal is watched by a task of the current
+/// runtime, and has fired once that has seen it.
+///
+/// When the signal fires, and when the stream is dropped, the next [`send`](BlockingSender::send) or
+/// [`check`](BlockingSender::check) of the body fails, and one that waits for room fails at once. So a body that passes
+/// these errors on with `?` ends, and with it its thread. Nobody can end a call that does neither; the stream does not
+/// wait for it, [`join`](BlockingGenerator::join) does. If the signal has fired before this call, the body never begins.
+///
+/// An `Err` of the body ends the stream as a stop does, after the items before it, and is its
+/// [`stop_reason`](BlockingGenerator::stop_reason). A panic in the body comes out of the consumer's poll, after the items
+/// before it, and once.
+///
+/// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body is gone, and not until
+/// somebody polls or drops the stream.
+///
+/// # Fairness
+///
+/// As [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
+///
+/// # Cancel safety
+///
+/// Dropping a `next()` future loses no item.
+///
+/// # Panics
+///
+/// If the capacity is 0, if the system has no more threads, and outside of a tokio runtime if the signal is not a token of
+/// this crate.
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use stopcock::{CancellationToken, blocking_generator};
+///
+/// /// Of some library: calls back for each of a million pages.
+/// fn visit_pages(mut visit: impl FnMut(u32) -> bool) {
+///     (0..1_000_000).all(|page| visit(page));
+/// }
+///
+/// # futures::executor::block_on(async {
+/// let token = CancellationToken::new();
+/// let mut pages = blocking_generator(&token, 4, |tx| {
+///     visit_pages(|page| tx.send(page).is_ok());
+///     tx.check()
+/// });
+/// assert_eq!(pages.next().await, Some(0));
+/// assert_eq!(pages.next().await, Some(1));
+/// token.cancel();
+/// assert_eq!(pages.next().await, None);
+/// // The thread has done with it.
+/// assert!(pages.join().await.is_err());
+/// # });
+/// ```
+#[track_caller]
+pub fn blocking_generator<T, G, B>(signal: G, capacity: usize, body: B) -> BlockingGenerator<T>
+where
+    T: Send + 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+    B: FnOnce(BlockingSender<T>) -> Result<(), StopReason> + Send + 'static,
+{
+    start(signal, capacity, |item| item, body, Outcome::of)
+}
+
+/// As [`blocking_generator`], of a body that may fail: its error is the last item.
+///
+/// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both. What
+/// the body returns after a stop is not delivered: the stream ends in silence then, with a
+/// [`stop_reason`](BlockingGenerator::stop_reason). Where that must not look like a whole answer, put
+/// [`try_with_cancellation`](crate::CancelTryStreamExt::try_with_cancellation) around it.
+///
+/// # Panics
+///
+/// As [`blocking_generator`].
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use std::io::{self, BufRead};
+/// use stopcock::{CancellationToken, try_blocking_generator};
+///
+/// # futures::executor::block_on(async {
+/// let file = io::Cursor::new("one\ntwo\n");
+/// let lines = try_blocking_generator(CancellationToken::new(), 16, move |tx| {
+///     for line in file.lines() {
+///         tx.send(line?)?;
+///     }
+///     Ok::<_, io::Error>(())
+/// });
+/// # let lines = lines.map(Result::unwrap).collect::<Vec<_>>().await;
+/// # assert_eq!(lines, ["one", "two"]);
+/// # });
+/// ```
+#[track_caller]
+pub fn try_blocking_generator<T, E, G, B>(
+    signal: G,
+    capacity: usize,
+    body: B,
+) -> BlockingGenerator<Result<T, E>>
+where
+    T: Send + 'static,
+    E: From<StopReason> + Send + 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+    B: FnOnce(BlockingSender<T, Result<T, E>>) -> Result<(), E> + Send + 'static,
+{
+    start(signal, capacity, Ok, body, Outcome::of_try)
+}
+
+/// A [`blocking_generator`] of the items of an iterator.
+///
+/// # Panics
+///
+/// As [`blocking_generator`].
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use stopcock::{CancellationToken, blocking_iter};
+///
+/// # futures::executor::block_on(async {
+/// let token = CancellationToken::new();
+/// let squares = blocking_iter(&token, 8, (1..=3).map(|n| n * n));
+/// assert_eq!(squares.collect::<Vec<u32>>().await, [1, 4, 9]);
+/// # });
+/// ```
+#[track_caller]
+pub fn blocking_iter<I, G>(signal: G, capacity: usize, items: I) -> BlockingGenerator<I::Item>
+where
+    I: IntoIterator<Item: Send + 'static> + Send + 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+{
+    blocking_generator(signal, capacity, |tx| {
+        items.into_iter().try_for_each(|item| tx.send(item))
+    })
+}
+
+#[track_caller]
+fn start<T, R, G, B, E>(
+    signal: G,
+    capacity: usize,
+    wrap: fn(T) -> R,
+    body: B,
+    outcome: fn(Result<(), E>) -> Outcome<R>,
+) -> BlockingGenerator<R>
+where
+    T: 'static,
+    R: Send + 'static,
+    E: 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+    B: FnOnce(BlockingSender<T, R>) -> Result<(), E> + Send + 'static,
+{
+    let stop = token_of(signal.into_signal(), None);
+    let channel = Channel::new(capacity, stop);
+    let consumer = Consumer::new(Arc::clone(&channel));
+    // A body that is stopped beforehand never begins.
+    match channel.stop_reason() {
+        Some(reason) => channel.end(Err(reason), None),
+        None => {
+            let held = HeldToken::new(channel.stop().clone());
+            let work = move || {
+                let tx = BlockingSender::new(Arc::clone(&channel), wrap);
+                let mut panic = FirstPanic::default();
+                let mut ended = None;
+                panic.catch(|| ended = Some(body(tx)));
+                let outcome = match (ended, panic.into_payload()) {
+                    (Some(ended), None) => outcome(ended),
+                    (_, Some(payload)) => Outcome::panicked(payload),
+                    (None, None) => unreachable!("a body returns something unless it panics"),
+                };
+                channel.end(outcome.ended, outcome.last);
+                drop(held);
+            };
+            let started = thread::Builder::new().name(NAME.to_owned()).spawn(work);
+            if let Err(error) = started {
+                panic!("the system has no thread for a blocking generator: {error}");
+            }
+        }
+    }
+    BlockingGenerator { consumer }
+}
+
+/// The stream of [`blocking_generator`], [`try_blocking_generator`] and [`blocking_iter`].
+#[must_use = "dropping the stream stops its body"]
+pub struct BlockingGenerator<T> {
+    consumer: Consumer<T>,
+}
+
+impl_stream!(BlockingGenerator);

@@ -1,0 +1,321 @@
+use super::{Consumer, Join, Outcome, impl_stream, sender::Sender, token_of};
+use crate::{
+    IntoSignal, Signal, StopReason,
+    channel::Channel,
+    first_panic::FirstPanic,
+    future::FutureValve,
+    signal::{Draining, TokenSignal},
+};
+use futures_core::{FusedStream, Stream};
+use pin_project::{pin_project, pinned_drop};
+use std::{
+    fmt::{self, Debug, Formatter},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::runtime::Handle;
+
+/// Makes a stream of a body that runs on a task of its own, at most `capacity` items ahead of its consumer, until it
+/// returns or `signal` fires.
+///
+/// For a body that is to get on while its consumer is busy: prefetching, polling, listening. It replaces the task and
+/// channel that go on when the consumer has gone. Where nothing has to run ahead, a
+/// [`generator`](crate::generator()) needs neither.
+///
+/// The task is spawned by this call, on the current runtime; [`spawn_generator_on`] takes a handle.
+///
+/// # Termination
+///
+/// The stream ends when the body returns, once all that it sent has been delivered; whoever has a clone of the sender
+/// sends nothing any more then. It is stopped by the signal: from then on not even an item that is ready comes out, and
+/// what is in the channel is dropped. A token is seen at once; another signal is watched by a task, and has fired once
+/// that has seen it.
+///
+/// When the signal fires, and when the stream is dropped, the body is dropped at the `await` where it stands, as by
+/// aborting its task: even if it is idle, and nobody polls. A send that waits for room fails at once. A body that has to
+/// clean up is given time for that by [`with_grace`](SpawnedGenerator::with_grace), and
+/// [`join`](SpawnedGenerator::join) waits until it is gone. If the signal has fired before the call, the body never
+/// begins.
+///
+/// An `Err` of the body ends the stream as a stop does, after the items before it, and is its
+/// [`stop_reason`](SpawnedGenerator::stop_reason). A panic in the body comes out of the consumer's poll, after the items
+/// before it, and once. If the runtime shuts down the stream is over, with [`StopReason::Cancelled`].
+///
+/// It counts for [`CancellationToken::settled`] until the body is gone, and not until somebody polls or drops the
+/// stream.
+///
+/// # Task-locals and spans
+///
+/// As with any task that is spawned, the body sees neither the task-locals nor the `tracing` span of the caller. Give
+/// them to it: `|tx| REQUEST.scope(request, async move { .. })`, `|tx| async move { .. }.in_current_span()`.
+///
+/// # Fairness
+///
+/// A body that never has to wait yields after 1024 items, and so does the stream.
+///
+/// # Cancel safety
+///
+/// Dropping a `next()` future loses no item.
+///
+/// # Panics
+///
+/// If the capacity is 0, or outside of a tokio runtime.
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use stopcock::{CancellationToken, spawn_generator};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let token = CancellationToken::new();
+/// let mut numbers = spawn_generator(&token, 16, |tx| async move {
+///     let mut n = 0_u64;
+///     loop {
+///         tx.send(n).await?;
+///         n += 1;
+///     }
+/// });
+/// assert_eq!(numbers.next().await, Some(0));
+/// assert_eq!(numbers.next().await, Some(1));
+///
+/// token.cancel_with("enough");
+/// assert_eq!(numbers.next().await, None);
+/// assert_eq!(numbers.join().await.unwrap_err().to_string(), "enough");
+/// # }
+/// ```
+#[track_caller]
+pub fn spawn_generator<T, G, B, Fut>(signal: G, capacity: usize, body: B) -> SpawnedGenerator<T>
+where
+    T: Send + 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+    B: FnOnce(Sender<T>) -> Fut,
+    Fut: Future<Output = Result<(), StopReason>> + Send + 'static,
+{
+    spawn_generator_on(&Handle::current(), signal, capacity, body)
+}
+
+/// As [`spawn_generator`], on the runtime of this handle.
+///
+/// # Panics
+///
+/// If the capacity is 0.
+#[track_caller]
+pub fn spawn_generator_on<T, G, B, Fut>(
+    handle: &Handle,
+    signal: G,
+    capacity: usize,
+    body: B,
+) -> SpawnedGenerator<T>
+where
+    T: Send + 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+    B: FnOnce(Sender<T>) -> Fut,
+    Fut: Future<Output = Result<(), StopReason>> + Send + 'static,
+{
+    spawn(handle, signal, capacity, |item| item, body, Outcome::of)
+}
+
+/// As [`spawn_generator`], of a body that may fail: its error is the last item.
+///
+/// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both. What
+/// the body returns after a stop is not delivered: the stream ends in silence then, with a
+/// [`stop_reason`](SpawnedGenerator::stop_reason). Where that must not look like a whole answer, put
+/// [`try_with_cancellation`](crate::CancelTryStreamExt::try_with_cancellation) around it.
+///
+/// # Panics
+///
+/// As [`spawn_generator`].
+///
+/// # Examples
+///
+/// ```
+/// use futures::StreamExt;
+/// use std::io;
+/// use stopcock::{signal, try_spawn_generator};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let numbers = try_spawn_generator(signal::never(), 4, |tx| async move {
+///     for word in ["1", "2", "three"] {
+///         tx.send(word.parse::<u32>().map_err(io::Error::other)?).await?;
+///     }
+///     Ok::<_, io::Error>(())
+/// });
+/// let numbers: Vec<_> = numbers.collect().await;
+/// assert!(matches!(numbers.as_slice(), [Ok(1), Ok(2), Err(_)]));
+/// # }
+/// ```
+#[track_caller]
+pub fn try_spawn_generator<T, E, G, B, Fut>(
+    signal: G,
+    capacity: usize,
+    body: B,
+) -> SpawnedGenerator<Result<T, E>>
+where
+    T: Send + 'static,
+    E: From<StopReason> + Send + 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+    B: FnOnce(Sender<T, Result<T, E>>) -> Fut,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+{
+    try_spawn_generator_on(&Handle::current(), signal, capacity, body)
+}
+
+/// As [`try_spawn_generator`], on the runtime of this handle.
+///
+/// # Panics
+///
+/// If the capacity is 0.
+#[track_caller]
+pub fn try_spawn_generator_on<T, E, G, B, Fut>(
+    handle: &Handle,
+    signal: G,
+    capacity: usize,
+    body: B,
+) -> SpawnedGenerator<Result<T, E>>
+where
+    T: Send + 'static,
+    E: From<StopReason> + Send + 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+    B: FnOnce(Sender<T, Result<T, E>>) -> Fut,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+{
+    spawn(handle, signal, capacity, Ok, body, Outcome::of_try)
+}
+
+#[track_caller]
+fn spawn<T, R, G, B, Fut>(
+    handle: &Handle,
+    signal: G,
+    capacity: usize,
+    wrap: fn(T) -> R,
+    body: B,
+    outcome: fn(Fut::Output) -> Outcome<R>,
+) -> SpawnedGenerator<R>
+where
+    R: Send + 'static,
+    G: IntoSignal<Signal: Send + 'static>,
+    B: FnOnce(Sender<T, R>) -> Fut,
+    Fut: Future<Output: Send> + Send + 'static,
+{
+    let stop = token_of(signal.into_signal(), Some(handle));
+    let channel = Channel::new(capacity, stop);
+    let consumer = Consumer::new(Arc::clone(&channel));
+    // A body that is stopped beforehand never begins.
+    match channel.stop_reason() {
+        Some(reason) => channel.end(Err(reason), None),
+        None => {
+            let body = body(Sender::new(Arc::clone(&channel), wrap));
+            let stop = HardStop {
+                stop: Draining::new(channel.stop().into_signal(), Duration::ZERO),
+                channel: Arc::clone(&channel),
+            };
+            handle.spawn(Work {
+                body: FutureValve::Open(body, stop),
+                channel,
+                outcome,
+            });
+        }
+    }
+    SpawnedGenerator { consumer }
+}
+
+/// The stream of [`spawn_generator`] and [`try_spawn_generator`].
+#[must_use = "dropping the stream stops its body"]
+pub struct SpawnedGenerator<T> {
+    consumer: Consumer<T>,
+}
+
+impl<T> SpawnedGenerator<T> {
+    /// Gives the body so much time to clean up once it is stopped, by the signal or by a consumer that goes.
+    ///
+    /// At the stop it sees its sends fail and its token cancelled at once. What it still awaits is polled on until it
+    /// returns, or until the time is over; then it is dropped. The stream itself ends at the stop, and does not wait:
+    /// for that there is [`join`](Self::join). Without this the body is dropped at once.
+    pub fn with_grace(self, time: Duration) -> Self {
+        self.consumer.channel.set_grace(time);
+        self
+    }
+}
+
+impl_stream!(SpawnedGenerator);
+
+/// When the body is dropped: at the stop, or after the grace that it has been given by then.
+#[pin_project]
+struct HardStop<T> {
+    #[pin]
+    stop: Draining<TokenSignal>,
+    channel: Arc<Channel<T>>,
+}
+
+impl<T> Signal for HardStop<T> {
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        self.project().stop.is_fired()
+    }
+
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        let mut this = self.project();
+        this.stop.as_mut().set_time(this.channel.grace());
+        this.stop.poll_fired(cx)
+    }
+
+    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+        self.project().stop.look(items)
+    }
+}
+
+/// The task of a body.
+#[pin_project(PinnedDrop)]
+struct Work<T, Fut: Future> {
+    #[pin]
+    body: FutureValve<Fut, HardStop<T>>,
+    channel: Arc<Channel<T>>,
+    outcome: fn(Fut::Output) -> Outcome<T>,
+}
+
+impl<T, Fut: Future> Future for Work<T, Fut> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let mut panic = FirstPanic::default();
+        let mut polled = None;
+        panic.catch(|| polled = Some(this.body.as_mut().poll(cx)));
+        let ended = match polled {
+            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Ready(ended)) => Some(ended),
+            None => {
+                panic.catch(|| this.body.set(FutureValve::Over));
+                None
+            }
+        };
+        let outcome = match (ended, panic.into_payload()) {
+            (_, Some(payload)) => Outcome::panicked(payload),
+            (Some(Ok(output)), None) => (this.outcome)(output),
+            (Some(Err(reason)), None) => Outcome::of(Err(reason)),
+            (None, None) => unreachable!("a poll gives something unless it panics"),
+        };
+        this.channel.end(outcome.ended, outcome.last);
+        Poll::Ready(())
+    }
+}
+
+/// A runtime that shuts down drops its tasks.
+#[pinned_drop]
+impl<T, Fut: Future> PinnedDrop for Work<T, Fut> {
+    fn drop(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if let FutureValve::Open(..) = *this.body {
+            let mut panic = FirstPanic::default();
+            panic.catch(|| this.body.set(FutureValve::Over));
+            let reason = this.channel.stop_reason().unwrap_or(StopReason::Cancelled);
+            this.channel.end(Err(reason), None);
+            panic.resume();
+        }
+    }
+}

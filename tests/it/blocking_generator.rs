@@ -1,0 +1,315 @@
+//! `blocking_generator`: a body that blocks, on a thread of its own.
+
+use crate::support::{Wakes, panic_of, poll};
+use futures::{StreamExt, executor::block_on, stream::FusedStream};
+use std::{
+    cell::RefCell,
+    io::{self, BufRead, Cursor},
+    panic::catch_unwind,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    task::Poll,
+    thread,
+};
+use stopcock::{
+    BlockingSender, CancellationToken, StopReason, blocking_generator, blocking_iter, signal,
+    testing::DropProbe, try_blocking_generator,
+};
+
+/// Tells when its thread ends: the locals of a thread are the last to go.
+struct ThreadEnd(mpsc::Sender<()>);
+
+impl Drop for ThreadEnd {
+    fn drop(&mut self) {
+        self.0.send(()).unwrap();
+    }
+}
+
+thread_local! {
+    static THREAD_END: RefCell<Option<ThreadEnd>> = const { RefCell::new(None) };
+}
+
+/// To be called on the thread.
+fn tell_end(ended: mpsc::Sender<()>) {
+    THREAD_END.with_borrow_mut(|end| *end = Some(ThreadEnd(ended)));
+}
+
+#[test]
+fn items_come_in_order_and_then_the_end() {
+    let mut stream = blocking_iter(CancellationToken::new(), 2, 0..5);
+    assert_eq!(
+        block_on(stream.by_ref().collect::<Vec<_>>()),
+        [0, 1, 2, 3, 4]
+    );
+    assert!(stream.is_terminated());
+    assert!(stream.stop_reason().is_none());
+    assert_eq!(block_on(stream.next()), None);
+    assert!(block_on(stream.join()).is_ok());
+}
+
+#[test]
+fn it_runs_on_a_thread_that_has_a_name() {
+    let name = blocking_generator(CancellationToken::new(), 1, |tx| {
+        tx.send(thread::current().name().map(str::to_owned))
+    });
+    let names: Vec<_> = block_on(name.collect());
+    assert_eq!(names, [Some("stopcock".to_owned())]);
+}
+
+#[test]
+fn it_is_never_more_than_its_capacity_ahead() {
+    let (sent, has_sent) = mpsc::channel();
+    let mut stream = blocking_generator(CancellationToken::new(), 2, move |tx| {
+        for n in 0.. {
+            tx.send(n)?;
+            sent.send(n).unwrap();
+        }
+        Ok(())
+    });
+    assert_eq!([has_sent.recv(), has_sent.recv()], [Ok(0), Ok(1)]);
+    for n in 0..10 {
+        assert_eq!(has_sent.try_recv(), Err(mpsc::TryRecvError::Empty));
+        assert_eq!(block_on(stream.next()), Some(n));
+        assert_eq!(has_sent.recv(), Ok(n + 2));
+    }
+}
+
+#[test]
+fn a_send_that_waits_for_room_fails_at_the_stop_and_the_thread_ends() {
+    let token = CancellationToken::new();
+    let (ended, has_ended) = mpsc::channel();
+    let (told, reason) = mpsc::channel();
+    let stream = blocking_generator(&token, 1, move |tx| {
+        tell_end(ended);
+        tx.send(1)?;
+        told.send(Ok(())).unwrap();
+        let stopped = tx.send(2);
+        told.send(stopped.clone()).unwrap();
+        stopped
+    });
+    assert!(reason.recv().unwrap().is_ok());
+    token.cancel_with("enough");
+    // Nobody polls the stream, or drops it.
+    assert_eq!(reason.recv().unwrap().unwrap_err().to_string(), "enough");
+    has_ended.recv().unwrap();
+    assert_eq!(block_on(stream.join()).unwrap_err().to_string(), "enough");
+}
+
+#[test]
+fn when_the_consumer_goes_the_body_is_told_and_the_thread_ends() {
+    let (ended, has_ended) = mpsc::channel();
+    let (told, reason) = mpsc::channel();
+    let stream = blocking_generator(CancellationToken::new(), 1, move |tx| {
+        tell_end(ended);
+        let stopped = (0..).try_for_each(|n| tx.send(n));
+        told.send(stopped.clone()).unwrap();
+        stopped
+    });
+    drop(stream);
+    assert!(matches!(
+        reason.recv().unwrap(),
+        Err(StopReason::ConsumerDropped)
+    ));
+    has_ended.recv().unwrap();
+}
+
+#[test]
+fn a_loop_that_does_not_send_may_ask() {
+    let token = CancellationToken::new();
+    let (turned, turns) = mpsc::sync_channel(0);
+    let mut stream = blocking_generator(&token, 1, move |tx: BlockingSender<u8>| {
+        loop {
+            tx.check()?;
+            // Fails once nobody waits for turns any more.
+            let _ = turned.send(());
+        }
+    });
+    turns.recv().unwrap();
+    token.cancel();
+    drop(turns);
+    assert_eq!(block_on(stream.next()), None);
+    assert!(block_on(stream.join()).is_err());
+}
+
+#[test]
+fn what_is_in_the_channel_at_the_stop_is_not_delivered() {
+    let token = CancellationToken::new();
+    let (sent, has_sent) = mpsc::channel();
+    let mut stream = blocking_generator(&token, 2, move |tx| {
+        tx.send(1)?;
+        tx.send(2)?;
+        sent.send(()).unwrap();
+        tx.send(3)
+    });
+    has_sent.recv().unwrap();
+    token.cancel();
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert!(stream.stop_reason().is_some());
+}
+
+#[test]
+fn a_pending_stream_is_woken_by_items_the_end_and_the_stop() {
+    let token = CancellationToken::new();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (done, is_done) = mpsc::channel();
+    let mut stream = blocking_generator(&token, 1, move |tx| {
+        may_go_on.recv().unwrap();
+        tx.send(1)?;
+        done.send(()).unwrap();
+        may_go_on.recv().unwrap();
+        Ok(())
+    });
+    let wakes = Wakes::new();
+    assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
+    go_on.send(()).unwrap();
+    is_done.recv().unwrap();
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(Some(1)));
+    assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
+    token.cancel();
+    assert_eq!(wakes.count(), 2);
+    assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert_eq!(Arc::strong_count(&wakes), 1);
+    go_on.send(()).unwrap();
+}
+
+#[test]
+fn a_panic_comes_after_the_items_before_it_and_once() {
+    let mut stream = blocking_generator(CancellationToken::new(), 4, |tx| {
+        tx.send(1)?;
+        panic!("in the body");
+    });
+    assert_eq!(block_on(stream.next()), Some(1));
+    assert_eq!(panic_of(|| block_on(stream.next())), "in the body");
+    assert_eq!(block_on(stream.next()), None);
+    assert!(block_on(stream.join()).is_ok());
+}
+
+#[test]
+fn the_error_of_a_body_that_may_fail_is_the_last_item() {
+    let text = Cursor::new(b"one\ntwo\n\xff\n".to_vec());
+    let mut lines = try_blocking_generator(CancellationToken::new(), 1, move |tx| {
+        for line in text.lines() {
+            tx.send(line?)?;
+        }
+        Ok::<_, io::Error>(())
+    });
+    assert_eq!(block_on(lines.next()).unwrap().unwrap(), "one");
+    assert_eq!(block_on(lines.next()).unwrap().unwrap(), "two");
+    let error = block_on(lines.next()).unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(block_on(lines.next()).is_none());
+    assert!(lines.stop_reason().is_none());
+}
+
+#[test]
+fn a_body_that_is_stopped_beforehand_never_begins() {
+    let token = CancellationToken::new();
+    token.cancel();
+    let mut stream = blocking_generator(&token, 1, |_: BlockingSender<u8>| unreachable!());
+    assert_eq!(block_on(stream.next()), None);
+    assert!(stream.stop_reason().is_some());
+}
+
+#[test]
+fn clones_send_from_other_threads_until_the_body_ends() {
+    let (handed_out, hand_out) = mpsc::channel();
+    let mut stream = blocking_generator(CancellationToken::new(), 64, move |tx| {
+        thread::scope(|threads| {
+            for n in 0..4 {
+                let tx = tx.clone();
+                threads.spawn(move || (0..8).try_for_each(|m| tx.send(8 * n + m)));
+            }
+        });
+        handed_out.send(tx.clone()).unwrap();
+        Ok(())
+    });
+    let mut items: Vec<u32> = block_on(stream.by_ref().collect());
+    items.sort_unstable();
+    assert_eq!(items, (0..32).collect::<Vec<_>>());
+    let tx = hand_out.recv().unwrap();
+    assert!(matches!(tx.send(1), Err(StopReason::Cancelled)));
+    assert!(tx.token().is_cancelled());
+}
+
+#[test]
+fn it_counts_until_the_body_is_gone() {
+    let token = CancellationToken::new();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let stream = blocking_generator(&token, 1, move |_: BlockingSender<u8>| {
+        let _probe = probe;
+        may_go_on.recv().unwrap();
+        Ok(())
+    });
+    let mut settled = token.cancel_and_settle();
+    let mut is_settled = || {
+        let mut settled = Pin::new(&mut settled);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        settled.as_mut().poll(&mut cx).is_ready()
+    };
+    assert!(!is_settled());
+    go_on.send(()).unwrap();
+    block_on(settled);
+    assert!(record.is_dropped());
+    drop(stream);
+}
+
+#[test]
+fn a_capacity_of_nothing_panics() {
+    let message = panic_of(|| blocking_iter(CancellationToken::new(), 0, 0..3));
+    assert!(message.contains("capacity of 0"), "{message}");
+}
+
+#[test]
+fn a_signal_that_is_no_token_wants_a_runtime() {
+    let message = panic_of(|| blocking_iter(signal::never(), 1, 0..3));
+    assert!(message.contains("Handle::enter"), "{message}");
+}
+
+#[tokio::test]
+async fn a_signal_that_is_a_future_stops_it_though_nobody_polls() {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (told, reason) = tokio::sync::oneshot::channel();
+    let stream = blocking_generator(signal::when(stopped), 1, |tx| {
+        let stopped = (0..).try_for_each(|n| tx.send(n));
+        told.send(stopped.clone()).unwrap();
+        stopped
+    });
+    stop.send(()).unwrap();
+    assert!(reason.await.unwrap().is_err());
+    drop(stream);
+}
+
+#[test]
+fn many_that_are_abandoned_leave_no_thread_and_no_item_behind() {
+    const ROUNDS: usize = if cfg!(miri) { 3 } else { 300 };
+    let items = Arc::new(());
+    let bodies = Arc::new(AtomicUsize::new(0));
+    for round in 0..ROUNDS {
+        let (item, body) = (Arc::clone(&items), Arc::clone(&bodies));
+        let token = CancellationToken::new();
+        let mut stream = blocking_generator(&token, 1 + round % 3, move |tx| {
+            body.fetch_add(1, SeqCst);
+            let stopped = catch_unwind(std::panic::AssertUnwindSafe(|| {
+                std::iter::repeat_with(|| Arc::clone(&item)).try_for_each(|item| tx.send(item))
+            }));
+            body.fetch_sub(1, SeqCst);
+            stopped.unwrap()
+        });
+        for _ in 0..round % 5 {
+            assert!(block_on(stream.next()).is_some());
+        }
+        if round % 2 == 0 {
+            token.cancel();
+        }
+        assert!(block_on(stream.join()).is_err());
+        assert_eq!(bodies.load(SeqCst), 0);
+        assert_eq!(Arc::strong_count(&items), 1);
+    }
+}

@@ -1,0 +1,654 @@
+//! `spawn_generator`: a body on a task of its own.
+
+use crate::support::{Wakes, panic_of, poll};
+use futures::{FutureExt, StreamExt, channel::oneshot, future::pending, stream::FusedStream};
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::Poll,
+    time::Duration,
+};
+use stopcock::{
+    CancellationToken, Sender, SpawnedGenerator, StopReason, signal, spawn_generator,
+    spawn_generator_on, testing::DropProbe, try_spawn_generator,
+};
+use tokio::{
+    sync::Notify,
+    task::yield_now,
+    time::{Instant, sleep},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Lets all other tasks of this thread run.
+async fn turn() {
+    for _ in 0..20 {
+        yield_now().await;
+    }
+}
+
+/// 0, 1, 2 and so on; counts what has been sent.
+fn counting(
+    token: &CancellationToken,
+    capacity: usize,
+) -> (SpawnedGenerator<usize>, Arc<AtomicUsize>) {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    let stream = spawn_generator(token, capacity, |tx| async move {
+        for n in 0.. {
+            tx.send(n).await?;
+            counted.fetch_add(1, SeqCst);
+        }
+        Ok(())
+    });
+    (stream, sent)
+}
+
+/// A body that waits for ever, with a probe.
+fn waiting(token: &CancellationToken) -> (SpawnedGenerator<u8>, stopcock::testing::Record) {
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let stream = spawn_generator(token, 1, |_tx| async move {
+        let _probe = probe;
+        pending().await
+    });
+    (stream, record)
+}
+
+#[tokio::test]
+async fn items_come_in_order_and_then_the_end() {
+    let token = CancellationToken::new();
+    let mut stream = spawn_generator(&token, 2, |tx| async move {
+        for n in 0..5 {
+            tx.send(n).await?;
+        }
+        Ok(())
+    });
+    let items: Vec<i32> = stream.by_ref().collect().await;
+    assert_eq!(items, [0, 1, 2, 3, 4]);
+    assert!(stream.is_terminated());
+    assert!(stream.stop_reason().is_none());
+    assert_eq!(stream.next().await, None);
+    assert!(stream.join().await.is_ok());
+    assert!(!token.is_cancelled());
+}
+
+#[tokio::test]
+async fn it_is_never_more_than_its_capacity_ahead() {
+    for capacity in 1..4 {
+        let (mut stream, sent) = counting(&CancellationToken::new(), capacity);
+        for taken in 0..10 {
+            turn().await;
+            assert_eq!(sent.load(SeqCst), taken + capacity);
+            assert_eq!(stream.next().await, Some(taken));
+        }
+    }
+}
+
+#[test]
+fn a_capacity_of_nothing_panics() {
+    let message = panic_of(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let stream = spawn_generator_on(runtime.handle(), signal::never(), 0, |tx| async move {
+            tx.send(1).await
+        });
+        drop(stream);
+    });
+    assert!(message.contains("capacity of 0"), "{message}");
+}
+
+#[tokio::test]
+async fn when_the_consumer_goes_an_idle_body_is_dropped() {
+    let token = CancellationToken::new();
+    let (stream, record) = waiting(&token);
+    turn().await;
+    assert!(!record.is_dropped());
+    drop(stream);
+    turn().await;
+    assert!(record.is_dropped());
+    assert!(!token.is_cancelled());
+}
+
+#[tokio::test]
+async fn when_the_signal_fires_an_idle_body_is_dropped_though_nobody_polls() {
+    let token = CancellationToken::new();
+    let (mut stream, record) = waiting(&token);
+    turn().await;
+    token.cancel_with("enough");
+    turn().await;
+    assert!(record.is_dropped());
+    assert!(stream.stop_reason().is_none());
+    assert_eq!(stream.next().await, None);
+    assert_eq!(stream.stop_reason().unwrap().to_string(), "enough");
+    assert_eq!(stream.join().await.unwrap_err().to_string(), "enough");
+}
+
+#[tokio::test]
+async fn a_body_that_is_stopped_beforehand_never_begins() {
+    let token = CancellationToken::new();
+    token.cancel();
+    let mut stream = spawn_generator(&token, 1, |tx: Sender<u8>| {
+        assert!(tx.check().is_err(), "not even this is called");
+        unreachable!();
+        #[allow(unreachable_code, reason = "it has to have a type")]
+        async move {
+            tx.send(1).await
+        }
+    });
+    assert_eq!(stream.next().await, None);
+    assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
+    assert!(stream.join().await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_in_the_channel_at_the_stop_is_not_delivered_and_is_dropped_at_once() {
+    let token = CancellationToken::new();
+    let probe = Arc::new(());
+    let item = Arc::clone(&probe);
+    let mut stream = spawn_generator(&token, 3, |tx| async move {
+        loop {
+            tx.send(Arc::clone(&item)).await?;
+        }
+    });
+    turn().await;
+    assert!(stream.next().await.is_some());
+    turn().await;
+    // In the channel three, one that waits, the body's and this.
+    assert_eq!(Arc::strong_count(&probe), 6);
+    token.cancel();
+    assert_eq!(Arc::strong_count(&probe), 3);
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
+    turn().await;
+    assert_eq!(Arc::strong_count(&probe), 1);
+}
+
+#[tokio::test]
+async fn a_send_that_waits_for_room_fails_at_the_stop() {
+    let token = CancellationToken::new();
+    let (told, reason) = oneshot::channel();
+    // The body outlives the stop for long enough to say what it saw.
+    let stream = spawn_generator(&token, 1, |tx| async move {
+        tx.send(1).await?;
+        let stopped = tx.send(2).await.unwrap_err();
+        told.send(stopped.clone()).unwrap();
+        Err(stopped)
+    })
+    .with_grace(SECOND);
+    turn().await;
+    token.cancel_with("enough");
+    assert_eq!(reason.await.unwrap().to_string(), "enough");
+    assert_eq!(stream.join().await.unwrap_err().to_string(), "enough");
+}
+
+#[tokio::test]
+async fn a_send_fails_once_the_consumer_is_gone() {
+    let (told, reason) = oneshot::channel();
+    let stream = spawn_generator(signal::never(), 1, |tx| async move {
+        tx.send(1).await?;
+        let stopped = tx.send(2).await;
+        told.send(stopped.clone()).unwrap();
+        stopped
+    })
+    .with_grace(SECOND);
+    turn().await;
+    drop(stream);
+    assert!(matches!(
+        reason.await.unwrap(),
+        Err(StopReason::ConsumerDropped)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_may_clean_up_within_its_grace_and_is_dropped_after() {
+    for (cleaning, done) in [(SECOND / 2, true), (SECOND * 2, false)] {
+        let token = CancellationToken::new();
+        let cleaned = Arc::new(AtomicUsize::new(0));
+        let (count, probe) = (Arc::clone(&cleaned), DropProbe::new());
+        let record = probe.record();
+        let mut stream = spawn_generator(&token, 1, |tx| async move {
+            let _probe = probe;
+            let reason = tx.closed().await;
+            assert!(tx.token().is_cancelled());
+            assert!(tx.check().is_err());
+            sleep(cleaning).await;
+            count.fetch_add(1, SeqCst);
+            tx.send(1_u8).await.unwrap_err();
+            Err(reason)
+        })
+        .with_grace(SECOND);
+        turn().await;
+        let stopped_at = Instant::now();
+        token.cancel();
+        // The stream does not wait for it.
+        assert_eq!(stream.next().await, None);
+        assert_eq!(Instant::now(), stopped_at);
+        assert!(!record.is_dropped());
+        assert!(stream.join().await.is_err());
+        assert_eq!(Instant::now() - stopped_at, cleaning.min(SECOND));
+        assert_eq!(cleaned.load(SeqCst) == 1, done);
+        assert!(record.is_dropped());
+    }
+}
+
+#[tokio::test]
+async fn a_panic_comes_after_the_items_before_it_and_once() {
+    let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
+        tx.send(1).await?;
+        tx.send(2).await?;
+        panic!("in the body");
+    });
+    turn().await;
+    assert_eq!(stream.next().await, Some(1));
+    assert_eq!(stream.next().await, Some(2));
+    assert_eq!(panic_of(|| poll(Pin::new(&mut stream))), "in the body");
+    assert!(stream.is_terminated());
+    assert_eq!(stream.next().await, None);
+    assert!(stream.stop_reason().is_none());
+    assert!(stream.join().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_panic_that_did_not_come_out_of_the_stream_comes_out_of_join() {
+    let stream = spawn_generator(signal::never(), 8, |tx| async move {
+        tx.send(1).await?;
+        panic!("in the body");
+    });
+    turn().await;
+    let mut join = stream.join();
+    assert_eq!(panic_of(|| (&mut join).now_or_never()), "in the body");
+}
+
+#[tokio::test]
+async fn a_panic_in_the_drop_of_a_stopped_body_hurts_nobody_but_who_joins() {
+    struct Hurts;
+    impl Drop for Hurts {
+        fn drop(&mut self) {
+            panic!("as it was dropped");
+        }
+    }
+    let token = CancellationToken::new();
+    let mut stream = spawn_generator(&token, 1, |_tx: Sender<u8>| async move {
+        let _hurts = Hurts;
+        pending().await
+    });
+    turn().await;
+    token.cancel();
+    assert_eq!(stream.next().await, None);
+    turn().await;
+    let mut join = stream.join();
+    assert_eq!(panic_of(|| (&mut join).now_or_never()), "as it was dropped");
+}
+
+#[tokio::test]
+async fn an_error_that_a_body_ends_with_is_a_reason_and_costs_no_item() {
+    let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
+        tx.send(1).await?;
+        Err(StopReason::from("the disk is full"))
+    });
+    turn().await;
+    assert_eq!(stream.next().await, Some(1));
+    assert!(stream.stop_reason().is_none());
+    assert_eq!(stream.next().await, None);
+    assert_eq!(
+        stream.stop_reason().unwrap().to_string(),
+        "the disk is full"
+    );
+    assert_eq!(
+        stream.join().await.unwrap_err().to_string(),
+        "the disk is full"
+    );
+}
+
+#[tokio::test]
+async fn join_stops_a_body_that_still_runs() {
+    let (stream, record) = waiting(&CancellationToken::new());
+    assert!(matches!(
+        stream.join().await,
+        Err(StopReason::ConsumerDropped)
+    ));
+    assert!(record.is_dropped());
+}
+
+#[tokio::test]
+async fn of_a_body_that_is_done_join_says_so_though_not_all_was_consumed() {
+    let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
+        tx.send(1).await?;
+        tx.send(2).await
+    });
+    assert_eq!(stream.next().await, Some(1));
+    turn().await;
+    assert!(stream.join().await.is_ok());
+}
+
+/// A body that hands its token out, and then does `then`.
+async fn with_token<Fut>(
+    signal: &CancellationToken,
+    then: impl FnOnce(Sender<u8>) -> Fut,
+) -> (SpawnedGenerator<u8>, CancellationToken)
+where
+    Fut: Future<Output = Result<(), StopReason>> + Send + 'static,
+{
+    let (hand_out, handed_out) = oneshot::channel();
+    let stream = spawn_generator(signal, 1, |tx| {
+        let then = then(tx.clone());
+        async move {
+            assert_eq!(tx.token(), tx.token());
+            hand_out.send(tx.token()).unwrap();
+            then.await
+        }
+    });
+    (stream, handed_out.await.unwrap())
+}
+
+#[tokio::test]
+async fn the_token_of_a_body_is_cancelled_with_the_stream() {
+    let signal = CancellationToken::new();
+    let (_stream, token) = with_token(&signal, |_tx| pending()).await;
+    assert!(!token.is_cancelled());
+    signal.cancel_with("enough");
+    assert_eq!(token.stop_reason().unwrap().to_string(), "enough");
+
+    let signal = CancellationToken::new();
+    let (stream, token) = with_token(&signal, |_tx| pending()).await;
+    drop(stream);
+    assert!(matches!(
+        token.stop_reason(),
+        Some(StopReason::ConsumerDropped)
+    ));
+
+    let (_stream, token) = with_token(&signal, async |_tx| Ok(())).await;
+    turn().await;
+    assert!(matches!(token.stop_reason(), Some(StopReason::Cancelled)));
+
+    let (_stream, token) = with_token(&signal, async |_tx| Err("full".into())).await;
+    turn().await;
+    assert_eq!(token.stop_reason().unwrap().to_string(), "full");
+
+    let (_stream, token) = with_token(&signal, async |_tx| panic!("in the body")).await;
+    turn().await;
+    assert!(token.is_cancelled());
+    assert!(!signal.is_cancelled());
+}
+
+#[tokio::test]
+async fn to_cancel_the_token_of_a_body_does_not_stop_it() {
+    let signal = CancellationToken::new();
+    let (mut stream, token) = with_token(&signal, |tx| async move { tx.send(1).await }).await;
+    token.cancel();
+    assert_eq!(stream.next().await, Some(1));
+    assert_eq!(stream.next().await, None);
+    assert!(stream.stop_reason().is_none());
+}
+
+#[tokio::test]
+async fn a_clone_that_outlives_the_body_sends_nothing_any_more() {
+    let (hand_out, handed_out) = oneshot::channel();
+    let mut stream = spawn_generator(signal::never(), 2, |tx| async move {
+        tx.send(1).await?;
+        hand_out.send(tx.clone()).unwrap();
+        Ok(())
+    });
+    let tx = handed_out.await.unwrap();
+    turn().await;
+    assert!(matches!(tx.send(2).await, Err(StopReason::Cancelled)));
+    assert!(tx.check().is_err());
+    assert!(tx.token().is_cancelled());
+    assert_eq!(stream.next().await, Some(1));
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn a_clone_that_waits_when_the_body_ends_is_told_and_one_that_was_let_in_is_delivered() {
+    let (hand_out, handed_out) = oneshot::channel();
+    let end = Arc::new(Notify::new());
+    let ends = Arc::clone(&end);
+    let mut stream = spawn_generator(signal::never(), 1, |tx| async move {
+        tx.send(1).await?;
+        hand_out.send(tx.clone()).unwrap();
+        ends.notified().await;
+        Ok(())
+    });
+    let tx = handed_out.await.unwrap();
+    let (let_in, waits) = (tx.send(2), tx.send(3));
+    let (mut let_in, mut waits) = (Box::pin(let_in), Box::pin(waits));
+    assert!((&mut let_in).now_or_never().is_none());
+    assert!((&mut waits).now_or_never().is_none());
+    // Now there is room for the first of them.
+    assert_eq!(stream.next().await, Some(1));
+    end.notify_one();
+    turn().await;
+    assert!(let_in.await.is_ok());
+    assert!(waits.await.is_err());
+    assert_eq!(stream.next().await, Some(2));
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn a_send_that_is_dropped_while_it_waits_takes_its_item_with_it() {
+    let (hand_out, handed_out) = oneshot::channel();
+    let mut stream = spawn_generator(signal::never(), 1, |tx| async move {
+        tx.send(1).await?;
+        hand_out.send(tx.clone()).unwrap();
+        pending().await
+    });
+    let tx = handed_out.await.unwrap();
+    let (mut first, mut second) = (Box::pin(tx.send(2)), Box::pin(tx.send(3)));
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    drop(first);
+    assert_eq!(stream.next().await, Some(1));
+    assert!(second.await.is_ok());
+    assert_eq!(stream.next().await, Some(3));
+}
+
+#[tokio::test]
+async fn those_who_wait_come_in_in_their_order_each_at_its_latest_waker() {
+    let (hand_out, handed_out) = oneshot::channel();
+    let mut stream = spawn_generator(signal::never(), 1, |tx| async move {
+        tx.send(0).await?;
+        hand_out.send(tx.clone()).unwrap();
+        pending().await
+    });
+    let tx = handed_out.await.unwrap();
+    let mut sends: Vec<_> = (1..4).map(|n| Box::pin(tx.send(n).into_stream())).collect();
+    let (earlier, latest) = (Wakes::new(), Wakes::new());
+    for send in &mut sends {
+        assert!(earlier.poll(send.as_mut()).is_pending());
+    }
+    assert!(latest.poll(sends[0].as_mut()).is_pending());
+    for n in 0..4 {
+        assert_eq!(stream.next().await, Some(n));
+        assert_eq!(
+            (latest.count(), earlier.count()),
+            (1, usize::try_from(n).unwrap().min(2))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_never_waits_lets_its_siblings_run() {
+    let token = CancellationToken::new();
+    let (stream, sent) = counting(&token, usize::MAX);
+    // However many turns it has had when this one has its next.
+    for _ in 1..4 {
+        let sent_before = sent.load(SeqCst);
+        yield_now().await;
+        assert!(sent.load(SeqCst) > sent_before);
+        assert_eq!(sent.load(SeqCst) % 1024, 0);
+    }
+    drop(stream);
+}
+
+#[tokio::test]
+async fn a_consumer_of_ready_items_lets_its_siblings_run() {
+    let mut stream = spawn_generator(signal::never(), 3000, |tx| async move {
+        for n in 0..3000 {
+            tx.send(n).await?;
+        }
+        Ok(())
+    });
+    turn().await;
+    let wakes = Wakes::new();
+    for _ in 0..1024 {
+        assert!(wakes.poll(Pin::new(&mut stream)).is_ready());
+    }
+    assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
+    assert_eq!(wakes.count(), 1);
+}
+
+#[tokio::test]
+async fn a_signal_that_is_a_future_stops_it_though_nobody_polls() {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let mut stream = spawn_generator(signal::when(stopped), 1, |tx| async move {
+        let _probe = probe;
+        tx.send(1).await?;
+        pending().await
+    });
+    assert_eq!(stream.next().await, Some(1));
+    stop.send(()).unwrap();
+    turn().await;
+    assert!(record.is_dropped());
+    assert_eq!(stream.next().await, None);
+    assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
+}
+
+#[tokio::test]
+async fn a_future_that_is_ready_beforehand_keeps_the_body_from_beginning() {
+    let mut stream = spawn_generator(
+        signal::when(async {}),
+        1,
+        |tx| async move { tx.send(1).await },
+    );
+    assert_eq!(stream.next().await, None);
+    assert!(stream.stop_reason().is_some());
+}
+
+#[tokio::test]
+async fn what_watches_a_signal_ends_with_the_stream() {
+    let watched = Arc::new(());
+    let held = Arc::clone(&watched);
+    let signal = signal::when(async move {
+        let _held = held;
+        pending::<()>().await;
+    });
+    let stream = spawn_generator(signal, 1, |tx| async move { tx.send(1).await });
+    turn().await;
+    assert_eq!(Arc::strong_count(&watched), 2);
+    drop(stream);
+    turn().await;
+    assert_eq!(Arc::strong_count(&watched), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_of_the_token_stops_it_though_nobody_polls() {
+    let token = CancellationToken::with_timeout(SECOND);
+    let (mut stream, record) = waiting(&token);
+    sleep(SECOND - Duration::from_millis(1)).await;
+    assert!(!record.is_dropped());
+    sleep(Duration::from_millis(2)).await;
+    assert!(record.is_dropped());
+    assert_eq!(stream.next().await, None);
+    assert!(matches!(
+        stream.stop_reason(),
+        Some(StopReason::DeadlineExceeded)
+    ));
+}
+
+#[tokio::test]
+async fn it_counts_until_the_body_is_gone_and_no_longer() {
+    let token = CancellationToken::new();
+    let (stream, record) = waiting(&token.child_token());
+    turn().await;
+    // Nobody polls the stream, or drops it.
+    token.cancel_and_settle().await;
+    assert!(record.is_dropped());
+    drop(stream);
+
+    let token = CancellationToken::new();
+    let (stream, _) = counting(&token, 1);
+    drop(stream);
+    token.cancel();
+    assert!(
+        token.settled().now_or_never().is_none(),
+        "its task has not run yet"
+    );
+    turn().await;
+    assert!(token.settled().now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn the_error_of_a_body_that_may_fail_is_the_last_item() {
+    let mut stream = try_spawn_generator(signal::never(), 1, |tx| async move {
+        tx.send(1).await?;
+        tx.send("2".parse().map_err(io::Error::other)?).await?;
+        let third: u8 = "three".parse().map_err(io::Error::other)?;
+        tx.send(third).await?;
+        Ok::<_, io::Error>(())
+    });
+    assert_eq!(stream.next().await.unwrap().unwrap(), 1);
+    assert_eq!(stream.next().await.unwrap().unwrap(), 2);
+    assert!(stream.next().await.unwrap().is_err());
+    assert!(stream.next().await.is_none());
+    assert!(stream.stop_reason().is_none());
+    assert!(stream.join().await.is_ok());
+}
+
+#[tokio::test]
+async fn an_error_that_comes_after_the_stop_is_not_delivered() {
+    let token = CancellationToken::new();
+    let mut stream = try_spawn_generator(&token, 1, |tx| async move {
+        loop {
+            tx.send(1).await?;
+        }
+        #[allow(unreachable_code, reason = "it names the error")]
+        Ok::<_, io::Error>(())
+    })
+    .with_grace(SECOND);
+    assert!(stream.next().await.unwrap().is_ok());
+    token.cancel();
+    turn().await;
+    assert!(stream.next().await.is_none());
+    assert!(stream.stop_reason().is_some());
+}
+
+#[test]
+fn a_runtime_that_shuts_down_ends_the_stream() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let mut stream = spawn_generator_on(runtime.handle(), signal::never(), 1, |tx| async move {
+        let _probe = probe;
+        tx.send(1).await?;
+        pending().await
+    });
+    assert_eq!(runtime.block_on(stream.next()), Some(1));
+    let wakes = Wakes::new();
+    assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
+    drop(runtime);
+    assert!(record.is_dropped());
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
+}
+
+#[tokio::test]
+async fn task_locals_are_not_carried_over_but_may_be() {
+    tokio::task_local! {
+        static REQUEST: u8;
+    }
+    let seen = |tx: Sender<bool>| async move { tx.send(REQUEST.try_with(|_| ()).is_ok()).await };
+    let stream = REQUEST.sync_scope(7, || spawn_generator(signal::never(), 1, seen));
+    assert_eq!(stream.collect::<Vec<_>>().await, [false]);
+    let stream = spawn_generator(signal::never(), 1, |tx| REQUEST.scope(7, seen(tx)));
+    assert_eq!(stream.collect::<Vec<_>>().await, [true]);
+}
