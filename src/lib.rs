@@ -20,6 +20,10 @@ mod stream;
 
 mod bell;
 #[cfg(any(feature = "tokio", all(test, stopcock_loom)))]
+#[cfg_attr(
+    not(feature = "tokio"),
+    allow(dead_code, reason = "producers need a runtime")
+)]
 mod channel;
 #[cfg(feature = "tokio")]
 mod clock;
