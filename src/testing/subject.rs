@@ -1,6 +1,8 @@
 //! What the kit asks of a stream under test.
 
 use super::harness::Outcome;
+#[cfg(feature = "tokio")]
+use crate::{BlockingGenerator, SpawnedGenerator};
 use crate::{
     Eager, Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryWithCancellation,
     WithCancellation,
@@ -115,6 +117,20 @@ where
     B: for<'a> GeneratorBody<'a, T>,
     G: Signal,
 {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason()
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<T> Stoppable for SpawnedGenerator<T> {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason()
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<T> Stoppable for BlockingGenerator<T> {
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stop_reason()
     }

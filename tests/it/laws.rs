@@ -21,7 +21,18 @@ use stopcock::{
 use tokio_util::sync::CancellationToken as TokioToken;
 
 #[cfg(feature = "tokio")]
-use {std::time::Duration, tokio::time::Instant};
+use {
+    std::time::Duration,
+    stopcock::{
+        SpawnedGenerator, spawn_generator,
+        testing::{
+            Letter, Source,
+            laws::{Law, check, honest, one_outcome},
+        },
+        try_spawn_generator,
+    },
+    tokio::time::Instant,
+};
 
 macro_rules! table {
     ($($name:ident: $check:path, $wrap:expr;)*) => {
@@ -132,6 +143,16 @@ table! {
     a_grace_with_yields: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).yield_every(9).drain_for(Duration::ZERO)
     };
+    a_spawned_body: check_producer, |source, stop| spawned(source, stop.token(), 1);
+    a_spawned_body_with_room: check_producer, |source, stop| spawned(source, stop.token(), 8);
+    a_spawned_body_of_a_great_grandchild: check_producer, |source, stop| spawned(source, great_grandchild(&stop), 2);
+    a_spawned_body_of_a_linked_token: check_producer, |source, stop| spawned(source, linked(stop.token()), 1);
+    a_spawned_body_of_a_token_with_a_deadline: check_producer, |source, stop| spawned(source, timed(&stop), 1);
+    a_spawned_body_with_a_grace: check_producer, |source, stop| spawned(source, stop.token(), 1).with_grace(DAY);
+    a_spawned_body_that_may_fail: check_producer, |source, stop| try_spawned(source, stop.token());
+    an_adapter_over_a_spawned_one: check_producer, |source, stop| {
+        spawned(source, CancellationToken::new(), 1).take_until_cancelled(stop.token())
+    };
     never_idle: check_stream, |source| source.with_idle_timeout(DAY);
     never_idle_among_errors: check_stream, |source| source.map(io::Result::Ok).try_with_idle_timeout(DAY);
     never_idle_is_fair: fair, |source, _| source.with_idle_timeout(DAY);
@@ -214,6 +235,53 @@ fn told(stop: Stop) -> impl Future<Output = ()> {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
+    })
+}
+
+/// What is said of a body that runs by itself: it is ahead of its consumer, waits for its source on its own, and is
+/// dropped by its own task.
+#[cfg(feature = "tokio")]
+fn check_producer<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stoppable<Item: Letter>,
+{
+    const LAWS: [Law; 9] = [
+        Law::Fused,
+        Law::SizeHint,
+        Law::Prefix,
+        Law::NothingEarly,
+        Law::NothingLate,
+        Law::Ends,
+        Law::Released,
+        Law::Fair,
+        Law::OnTime,
+    ];
+    check(&LAWS, &wrap);
+    one_outcome(&wrap);
+    honest(&wrap);
+}
+
+#[cfg(feature = "tokio")]
+fn spawned(
+    mut source: Source,
+    token: CancellationToken,
+    capacity: usize,
+) -> SpawnedGenerator<char> {
+    spawn_generator(token, capacity, |tx| async move {
+        while let Some(item) = source.next().await {
+            tx.send(item).await?;
+        }
+        Ok(())
+    })
+}
+
+#[cfg(feature = "tokio")]
+fn try_spawned(mut source: Source, token: CancellationToken) -> SpawnedGenerator<io::Result<char>> {
+    try_spawn_generator(token, 1, |tx| async move {
+        while let Some(item) = source.next().await {
+            tx.send(item).await?;
+        }
+        Ok(())
     })
 }
 

@@ -130,6 +130,19 @@ async fn when_the_signal_fires_an_idle_body_is_dropped_though_nobody_polls() {
 }
 
 #[tokio::test]
+async fn a_pending_stream_is_woken_by_the_stop_at_its_latest_waker() {
+    let token = CancellationToken::new();
+    let (mut stream, _) = waiting(&token);
+    let (earlier, latest) = (Wakes::new(), Wakes::new());
+    assert!(earlier.poll(Pin::new(&mut stream)).is_pending());
+    assert!(latest.poll(Pin::new(&mut stream)).is_pending());
+    token.cancel();
+    assert_eq!((earlier.count(), latest.count()), (0, 1));
+    assert_eq!(latest.poll(Pin::new(&mut stream)), Poll::Ready(None));
+    assert_eq!(Arc::strong_count(&latest), 1);
+}
+
+#[tokio::test]
 async fn a_body_that_is_stopped_beforehand_never_begins() {
     let token = CancellationToken::new();
     token.cancel();
