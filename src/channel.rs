@@ -21,6 +21,9 @@ use std::{
 /// How many items may be sent in a row before the sender yields to its siblings.
 const ITEMS_IN_A_ROW: u32 = 1024;
 
+/// For so many items there is room from the beginning.
+const ROOM: usize = 16;
+
 pub(crate) struct Channel<T> {
     queue: Mutex<Queue<T>>,
     capacity: usize,
@@ -75,7 +78,7 @@ impl<T: Send + 'static> Channel<T> {
         );
         let channel = Arc::new(Self {
             queue: Mutex::new(Queue {
-                items: VecDeque::new(),
+                items: VecDeque::with_capacity(capacity.min(ROOM)),
                 line: VecDeque::new(),
                 next_place: 0,
                 sent_in_a_row: 0,

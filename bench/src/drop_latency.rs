@@ -3,14 +3,19 @@
 use crate::case::{bar, median};
 use futures::{Stream, StreamExt};
 use std::{
+    any::Any,
+    future::pending,
     pin::Pin,
     sync::mpsc::{Receiver, Sender, channel},
     task::{Context, Poll},
     thread::sleep,
     time::{Duration, Instant},
 };
-use stopcock::{CancelStreamExt, CancellationToken};
-use tokio::runtime::{Builder, Runtime};
+use stopcock::{CancelStreamExt, CancellationToken, spawn_generator};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc,
+};
 
 pub(crate) const WORK: &str = "cancel to producer's drop";
 
@@ -20,13 +25,25 @@ const SAMPLES: usize = 500;
 /// Long enough for the task to have returned from its poll, and its worker to have gone to sleep.
 const PARKING: Duration = Duration::from_micros(200);
 
-/// Never has an item. Tells that it is polled, and when it is dropped.
-struct Probe {
-    polled: Sender<()>,
-    dropped: Sender<Instant>,
+/// How far a producer is ahead of its consumer.
+const CAPACITY: usize = 16;
+
+/// Tells when it is dropped.
+struct Probe(Sender<Instant>);
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = self.0.send(Instant::now());
+    }
 }
 
-impl Stream for Probe {
+/// Never has an item. Tells that it is polled.
+struct Idle {
+    polled: Sender<()>,
+    _probe: Probe,
+}
+
+impl Stream for Idle {
     type Item = u64;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<u64>> {
@@ -36,34 +53,122 @@ impl Stream for Probe {
     }
 }
 
-impl Drop for Probe {
-    fn drop(&mut self) {
-        let _ = self.dropped.send(Instant::now());
+/// A producer that runs.
+struct Running {
+    stop: Box<dyn FnOnce()>,
+    /// What is to be kept until it is gone.
+    _kept: Box<dyn Any>,
+}
+
+type Start = fn(&Runtime, Sender<()>, Probe) -> Running;
+
+/// Who does what, and how it is stopped: by aborting its task, and by ours.
+const CASES: [(&str, Start, Start); 3] = [
+    ("adapter, pending", adapter::<Abort>, adapter::<Cancel>),
+    ("spawned, consumer draining", naive::<true>, ours::<true>),
+    ("spawned, channel full", naive::<false>, ours::<false>),
+];
+
+struct Cancel;
+struct Abort;
+
+trait Stop {
+    fn stop(token: CancellationToken, task: tokio::task::AbortHandle) -> Box<dyn FnOnce()>;
+}
+
+impl Stop for Cancel {
+    fn stop(token: CancellationToken, _: tokio::task::AbortHandle) -> Box<dyn FnOnce()> {
+        Box::new(move || token.cancel())
     }
 }
 
-/// What is done to the task.
-#[derive(Clone, Copy)]
-enum Stop {
-    Cancel,
-    Abort,
+impl Stop for Abort {
+    fn stop(_: CancellationToken, task: tokio::task::AbortHandle) -> Box<dyn FnOnce()> {
+        Box::new(move || task.abort())
+    }
 }
 
-fn sample(runtime: &Runtime, stop: Stop) -> f64 {
-    let (polled, begun): (_, Receiver<()>) = channel();
-    let (dropped, ended) = channel();
+fn adapter<S: Stop>(runtime: &Runtime, polled: Sender<()>, probe: Probe) -> Running {
     let token = CancellationToken::new();
-    let mut items = Probe { polled, dropped }.take_until_cancelled(&token);
+    let source = Idle {
+        polled,
+        _probe: probe,
+    };
+    let mut items = source.take_until_cancelled(&token);
     let task = runtime.spawn(async move { while items.next().await.is_some() {} });
-    begun.recv().expect("a poll");
-    sleep(PARKING);
-    let start = Instant::now();
-    match stop {
-        Stop::Cancel => token.cancel(),
-        Stop::Abort => task.abort(),
+    Running {
+        stop: S::stop(token, task.abort_handle()),
+        _kept: Box::new(()),
     }
+}
+
+fn ours<const DRAINS: bool>(runtime: &Runtime, begun: Sender<()>, probe: Probe) -> Running {
+    let token = CancellationToken::new();
+    let _context = runtime.enter();
+    let mut items = spawn_generator(&token, CAPACITY, |tx| async move {
+        let _probe = probe;
+        let _ = begun.send(());
+        for n in 0_u64.. {
+            tx.send(n).await?;
+        }
+        Ok(())
+    });
+    let consumer = runtime.spawn(async move {
+        match DRAINS {
+            true => while items.next().await.is_some() {},
+            false => pending().await,
+        }
+    });
+    Running {
+        stop: Box::new(move || token.cancel()),
+        _kept: Box::new(AbortOnDrop(consumer)),
+    }
+}
+
+/// A task that feeds a channel.
+fn naive<const DRAINS: bool>(runtime: &Runtime, begun: Sender<()>, probe: Probe) -> Running {
+    let (tx, mut items) = mpsc::channel(CAPACITY);
+    let producer = runtime.spawn(async move {
+        let _probe = probe;
+        let _ = begun.send(());
+        for n in 0_u64.. {
+            if tx.send(n).await.is_err() {
+                break;
+            }
+        }
+    });
+    let consumer = runtime.spawn(async move {
+        match DRAINS {
+            true => while items.recv().await.is_some() {},
+            false => pending().await,
+        }
+    });
+    Running {
+        stop: Box::new(move || producer.abort()),
+        _kept: Box::new(AbortOnDrop(consumer)),
+    }
+}
+
+/// The consumer, which is no part of what is measured.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// In microseconds.
+fn sample(runtime: &Runtime, start: Start) -> f64 {
+    let (begun, has_begun): (_, Receiver<()>) = channel();
+    let (dropped, ended) = channel();
+    let running = start(runtime, begun, Probe(dropped));
+    has_begun.recv().expect("a poll");
+    sleep(PARKING);
+    let stopped_at = Instant::now();
+    (running.stop)();
     let end = ended.recv().expect("a drop");
-    (end - start).as_nanos() as f64 / 1000.0
+    (end - stopped_at).as_nanos() as f64 / 1000.0
 }
 
 /// The 50th and the 99th percentile.
@@ -81,31 +186,31 @@ pub(crate) fn lines() -> Vec<String> {
         .worker_threads(2)
         .build()
         .expect("a runtime");
+    let lines = CASES.map(|(name, abort, ours)| case(&runtime, name, abort, ours));
+    lines.into_iter().flatten().collect()
+}
+
+fn case(runtime: &Runtime, name: &str, abort: Start, ours: Start) -> Vec<String> {
     let runs: Vec<_> = (0..RUNS)
         .map(|_| {
-            let (abort, cancel) = (0..SAMPLES)
-                .map(|_| {
-                    (
-                        sample(&runtime, Stop::Abort),
-                        sample(&runtime, Stop::Cancel),
-                    )
-                })
-                .unzip();
-            (percentiles(abort), percentiles(cancel))
+            let samples = (0..SAMPLES).map(|_| (sample(runtime, abort), sample(runtime, ours)));
+            let (abort, ours) = samples.unzip();
+            (percentiles(abort), percentiles(ours))
         })
         .collect();
 
     let mut lines = Vec::new();
-    for (index, name, limit) in [(0, "p50", 1.3), (1, "p99", 2.0)] {
+    for (index, percentile, limit) in [(0, "p50", 1.3), (1, "p99", 2.0)] {
         let abort = median(runs.iter().map(|run| run.0[index]));
-        let cancel = median(runs.iter().map(|run| run.1[index]));
+        let ours = median(runs.iter().map(|run| run.1[index]));
         let ratio = median(runs.iter().map(|run| run.1[index] / run.0[index]));
         let bar = bar(&format!("{limit} ×"), limit, Some(ratio));
+        let work = format!("{WORK}, {name}, {percentile}");
         lines.push(format!(
-            "| {WORK}, {name} | `JoinHandle::abort` | | 1.00 × ({abort:.1} µs) | | | |"
+            "| {work} | `JoinHandle::abort` | | 1.00 × ({abort:.1} µs) | | | |"
         ));
         lines.push(format!(
-            "| {WORK}, {name} | **ours** | | {ratio:.2} × ({cancel:.1} µs) | | | {bar} |"
+            "| {work} | **ours** | | {ratio:.2} × ({ours:.1} µs) | | | {bar} |"
         ));
     }
     lines

@@ -6,9 +6,9 @@ use crate::{
 };
 use async_fn_stream::fn_stream;
 use async_stream::stream;
-use futures::Stream;
-use std::{future::poll_fn, hint::black_box};
-use stopcock::{CancellationToken, generator};
+use futures::{Stream, StreamExt};
+use std::{future::poll_fn, hint::black_box, thread};
+use stopcock::{CancellationToken, blocking_iter, generator, spawn_generator};
 use tokio::sync::mpsc;
 
 trait Numbers: Default {
@@ -47,6 +47,40 @@ pub(crate) fn rows() -> Vec<Row> {
                 Case::new("**ours**, with a token", made_and_dropped::<Generator>).bars(MADE),
                 Case::new("async-fn-stream", made_and_dropped::<AsyncFnStream>),
                 Case::new("tokio `mpsc`, spawned", channel_made),
+            ],
+        },
+        Row {
+            work: "spawned generator, 16 ahead, per `u64`".to_owned(),
+            has_bare: false,
+            counted: Some([10_240, 30_720]),
+            timed: 100_000,
+            cases: vec![
+                Case::new("tokio `mpsc`, spawned", channel_each),
+                Case::new("**ours**, with a token", spawned_each),
+                Case::new(
+                    "async-stream (does nothing ahead)",
+                    each_item::<AsyncStream>,
+                ),
+            ],
+        },
+        Row {
+            work: "spawned generator made, one item, dropped".to_owned(),
+            has_bare: false,
+            counted: Some([5_000, 15_000]),
+            timed: 30_000,
+            cases: vec![
+                Case::new("tokio `mpsc`, spawned", channel_made),
+                Case::new("**ours**, with a token", spawned_made),
+            ],
+        },
+        Row {
+            work: "blocking generator, 16 ahead, per `u64`".to_owned(),
+            has_bare: false,
+            counted: None,
+            timed: 100_000,
+            cases: vec![
+                Case::new("tokio `mpsc`, a thread", thread_each),
+                Case::new("**ours**, with a token", blocking_each),
             ],
         },
     ]
@@ -149,4 +183,51 @@ fn channel_made(n: u64) {
             receive(channel(), 1).await;
         }
     });
+}
+
+fn spawned(token: &CancellationToken) -> impl Stream<Item = u64> + Unpin + use<> {
+    spawn_generator(token, 16, |tx| async move {
+        for n in 0.. {
+            tx.send(n).await?;
+        }
+        Ok(())
+    })
+}
+
+async fn take(mut numbers: impl Stream<Item = u64> + Unpin, n: u64) {
+    for _ in 0..n {
+        black_box(black_box(&mut numbers).next().await);
+    }
+}
+
+#[inline(never)]
+fn spawned_each(n: u64) {
+    runtime().block_on(async { take(spawned(&CancellationToken::new()), n).await });
+}
+
+#[inline(never)]
+fn spawned_made(n: u64) {
+    let token = CancellationToken::new();
+    runtime().block_on(async {
+        for _ in 0..n {
+            take(spawned(&token), 1).await;
+        }
+    });
+}
+
+#[inline(never)]
+fn blocking_each(n: u64) {
+    runtime().block_on(async { take(blocking_iter(CancellationToken::new(), 16, 0..), n).await });
+}
+
+#[inline(never)]
+fn thread_each(n: u64) {
+    let (sender, receiver) = mpsc::channel(16);
+    thread::spawn(move || {
+        let mut next = 0;
+        while sender.blocking_send(next).is_ok() {
+            next += 1;
+        }
+    });
+    runtime().block_on(async { receive(receiver, n).await });
 }
