@@ -27,7 +27,7 @@ use {
         SpawnedGenerator, spawn_generator,
         testing::{
             Letter, Source,
-            laws::{Law, check, honest, one_outcome},
+            laws::{Law, check, honest},
         },
         try_spawn_generator,
     },
@@ -257,7 +257,6 @@ where
         Law::OnTime,
     ];
     check(&LAWS, &wrap);
-    one_outcome(&wrap);
     honest(&wrap);
 }
 
