@@ -22,9 +22,15 @@ use tokio_util::sync::CancellationToken as TokioToken;
 
 #[cfg(feature = "tokio")]
 use {
-    std::time::Duration,
+    futures::{executor::block_on, stream::FusedStream},
+    std::{
+        mem,
+        sync::{Condvar, Mutex},
+        task::Wake,
+        time::Duration,
+    },
     stopcock::{
-        SpawnedGenerator, spawn_generator,
+        BlockingGenerator, SpawnedGenerator, blocking_generator, spawn_generator,
         testing::{
             Letter, Source,
             laws::{Law, check, honest},
@@ -150,6 +156,9 @@ table! {
     a_spawned_body_of_a_token_with_a_deadline: check_producer, |source, stop| spawned(source, timed(&stop), 1);
     a_spawned_body_with_a_grace: check_producer, |source, stop| spawned(source, stop.token(), 1).with_grace(DAY);
     a_spawned_body_that_may_fail: check_producer, |source, stop| try_spawned(source, stop.token());
+    a_blocking_body: check_blocking, |source, stop| blocking(source, stop.token(), 1);
+    a_blocking_body_with_room: check_blocking, |source, stop| blocking(source, great_grandchild(&stop), 3);
+    a_blocking_body_of_a_token_with_a_deadline: check_blocking, |source, stop| blocking(source, timed(&stop), 1);
     an_adapter_over_a_spawned_one: check_producer, |source, stop| {
         spawned(source, CancellationToken::new(), 1).take_until_cancelled(stop.token())
     };
@@ -282,6 +291,107 @@ fn try_spawned(mut source: Source, token: CancellationToken) -> SpawnedGenerator
         }
         Ok(())
     })
+}
+
+/// The same of a body on a thread, whose wake-ups and yields [`Lockstep`] keeps to itself.
+#[cfg(feature = "tokio")]
+fn check_blocking(wrap: impl Fn(Source, Stop) -> Lockstep) {
+    check(
+        &[Law::Fused, Law::Prefix, Law::NothingLate, Law::Ends],
+        &wrap,
+    );
+    honest(&wrap);
+}
+
+/// A blocking generator whose polls wait until its thread has done what it can, so that each run is the same.
+#[cfg(feature = "tokio")]
+struct Lockstep {
+    stream: BlockingGenerator<char>,
+    thread: Arc<ThreadState>,
+}
+
+/// What the polls wait for.
+#[cfg(feature = "tokio")]
+#[derive(Default)]
+struct ThreadState {
+    /// Whether the source is pending, and whether the stream was woken.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+#[cfg(feature = "tokio")]
+impl ThreadState {
+    fn set_pending(&self, is_pending: bool) {
+        self.state.lock().unwrap().0 = is_pending;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Wake for ThreadState {
+    fn wake(self: Arc<Self>) {
+        self.state.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Stream for Lockstep {
+    type Item = char;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<char>> {
+        let waker = Arc::clone(&self.thread).into();
+        loop {
+            let polled = self
+                .stream
+                .poll_next_unpin(&mut Context::from_waker(&waker));
+            if polled.is_ready() {
+                return polled;
+            }
+            let waits = |(is_pending, is_woken): &mut (bool, bool)| !*is_pending && !*is_woken;
+            let state = self.thread.state.lock().unwrap();
+            let mut state = self.thread.changed.wait_while(state, waits).unwrap();
+            if !mem::take(&mut state.1) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl FusedStream for Lockstep {
+    fn is_terminated(&self) -> bool {
+        self.stream.is_terminated()
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Stoppable for Lockstep {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stream.stop_reason()
+    }
+}
+
+#[cfg(feature = "tokio")]
+fn blocking(mut source: Source, token: CancellationToken, capacity: usize) -> Lockstep {
+    let thread = Arc::new(ThreadState::default());
+    let state = Arc::clone(&thread);
+    let stream = blocking_generator(token, capacity, move |tx| {
+        let token = tx.token();
+        let mut next = || {
+            let next = poll_fn(|cx| {
+                let next = source.poll_next_unpin(cx);
+                state.set_pending(next.is_pending());
+                next
+            });
+            block_on(token.run_until_cancelled(next)).flatten()
+        };
+        while let Some(item) = next() {
+            tx.send(item)?;
+        }
+        tx.check()
+    });
+    Lockstep { stream, thread }
 }
 
 /// A generator whose body hands on the items of a source.
