@@ -6,6 +6,7 @@ use crate::{
 use pin_project::pin_project;
 use std::{
     fmt::{self, Debug, Formatter},
+    mem,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -99,7 +100,9 @@ impl<G: Signal> Signal for Draining<G> {
                 this.signal.look(items)
             }
             Some(grace) => {
-                grace.is_known = true;
+                // Each question was a look until now: the items came before the last one, and say nothing of the pace.
+                let was_known = mem::replace(&mut grace.is_known, true);
+                let items = if was_known { items } else { 0 };
                 Pin::new(&mut grace.deadline).look(items)
             }
         }

@@ -78,6 +78,7 @@ fn columns(events: &[Event]) -> Vec<Column> {
             | Event::Stopped
             | Event::StopPanicked
             | Event::SourcePanickedInDrop
+            | Event::Passed(_)
             | Event::Seen(_) => {}
         }
     }

@@ -15,10 +15,11 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 #[cfg(feature = "tokio")]
-use {std::time::Duration, tokio::time::Instant};
+use tokio::time::Instant;
 
 /// Drives a stream by hand: no executor, no sleep, no wall clock.
 ///
@@ -270,7 +271,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         let clock = self.clock.clone();
         let _context = clock.enter();
         clock.settle();
-        clock.pass(Instant::now() + by, |_| Poll::Pending);
+        self.pass(Instant::now() + by, false);
         self.stop.look();
         self.see();
     }
@@ -293,9 +294,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         while !self.is_over() {
             let is_past = {
                 let _context = clock.enter();
-                let hand = Arc::clone(&self.in_use().hand);
-                let wakes = self.wakes_before;
-                clock.pass(until, |cx| hand.poll_woken(wakes, cx))
+                self.pass(until, true)
             };
             items.extend(self.run());
             if is_past {
@@ -414,6 +413,46 @@ impl<S: Stream + ?Sized> Harness<S> {
         let happened = self.stop_if_due()? || (!self.is_woken() && self.record.wake());
         clock.turn();
         Ok(happened || self.is_woken())
+    }
+
+    /// As [`wait`](Self::wait), for so long: after an item the consumer takes its time, else the source does. Unless the
+    /// executor is slow, that is over as soon as the stream is woken.
+    #[cfg(feature = "tokio")]
+    pub(super) fn wait_for(&mut self, time: Duration, is_slow: bool) -> Result<(), Panic> {
+        let clock = self.clock.clone();
+        let _context = clock.enter();
+        self.stop_if_due()?;
+        clock.turn();
+        let is_pending = self.last == Some(Output::Pending);
+        let heeds_wakes = is_pending && !is_slow;
+        let is_over = time.is_zero() || (heeds_wakes && self.is_woken());
+        if !is_over {
+            self.pass(Instant::now() + time, heeds_wakes);
+        }
+        if is_pending && !self.is_woken() {
+            self.record.wake();
+        }
+        clock.turn();
+        Ok(())
+    }
+
+    #[cfg(not(feature = "tokio"))]
+    pub(super) fn wait_for(&mut self, _: Duration, _: bool) -> Result<(), Panic> {
+        self.wait().map(drop)
+    }
+
+    /// Lets time go on until then, or until the stream is woken, if that is heeded. Whether it has come to then.
+    #[cfg(feature = "tokio")]
+    fn pass(&self, until: Instant, heeds_wakes: bool) -> bool {
+        let hand = Arc::clone(&self.in_use().hand);
+        let wakes = self.wakes_before;
+        let start = Instant::now();
+        let is_past = self.clock.pass(until, |cx| match heeds_wakes {
+            true => hand.poll_woken(wakes, cx),
+            false => Poll::Pending,
+        });
+        self.record.add(Event::Passed(start.elapsed()));
+        is_past
     }
 
     fn settle(&self) {

@@ -11,6 +11,22 @@
 //! | one that can be stopped | [`prefix`], [`identity`], [`nothing_early`], [`nothing_late`], [`nothing_lost`], [`ends`], [`left_alone`], [`dropped_first`], [`released`], [`fair`], [`on_time`] | [`check_stop`], with those above |
 //! | one that can say why: [`Stoppable`] | [`one_outcome`], [`honest`] | [`check_all`], with those above |
 //!
+//! Some streams promise more, or something else, and each of these laws is asked for by itself:
+//!
+//! | laws of one that | functions |
+//! |---|---|
+//! | is dropped by the canceller | [`eager`] |
+#![cfg_attr(
+    feature = "tokio",
+    doc = "| is stopped after a grace | [`drains`]; [`drains_and_says_why`] of a [`Stoppable`] one |"
+)]
+#![cfg_attr(
+    feature = "tokio",
+    doc = "| ends when its source gives nothing | [`ends_when_idle`] |"
+)]
+//!
+//! A grace has nothing of a stop until it is over: of the laws above such a stream is held against those of any stream.
+//!
 //! A function for any stream takes no stop, so that none is fired: what its law says of stops is seen by [`check`] and
 //! [`check_stop`], and what it says of `is_terminated()` by [`check_all`]. [`fair`] and [`panics`] are promises of this
 //! crate more than of streams: an adapter may well do without, and [`check`] asks for some laws only.
@@ -30,6 +46,7 @@ use futures_core::Stream;
 use std::{
     error::Error,
     fmt::{self, Display, Formatter},
+    time::Duration,
 };
 use verdict::{Story, Tier};
 
@@ -75,16 +92,26 @@ pub enum Law {
     OneOutcome,
     /// [`honest`].
     Honest,
+    /// [`eager`].
+    Eager,
+    /// `drains`.
+    Drains,
+    /// `ends_when_idle`.
+    EndsWhenIdle,
 }
 
 /// The length up to which all scripts are tried. Miri is slow.
 const STEPS: usize = if cfg!(miri) { 2 } else { 4 };
 
+/// The same, where time goes by in all ways.
+const STEPS_IN_TIME: usize = if cfg!(miri) { 1 } else { 3 };
+
 /// How many longer ones are tried.
 const LONGER: u64 = if cfg!(miri) { 4 } else { 256 };
 
 impl Law {
-    /// All of them: those of any stream first, those of one that can say why it was stopped last.
+    /// All that [`check_all`] asks for: those of any stream first, those of one that can say why it was stopped last.
+    /// Those of one that is eager, drains or ends when idle are not among them.
     pub const ALL: [Self; 19] = [
         Self::Fused,
         Self::SizeHint,
@@ -129,6 +156,9 @@ impl Law {
             Self::OnTime => "on_time",
             Self::OneOutcome => "one_outcome",
             Self::Honest => "honest",
+            Self::Eager => "eager",
+            Self::Drains => "drains",
+            Self::EndsWhenIdle => "ends_when_idle",
         }
     }
 
@@ -156,12 +186,20 @@ impl Law {
                 "there is a reason if it was stopped, none if it ended, and it stays"
             }
             Self::Honest => "the reason is the one it was stopped for",
+            Self::Eager => "the source is dropped by the firing of the stop, though nobody polls",
+            Self::Drains => "after the stop it goes on, until its grace is over",
+            Self::EndsWhenIdle => "it ends once its source was pending for so long, and no sooner",
         }
     }
 
     /// Whether it is about points in time only.
     pub fn is_of_time(self) -> bool {
         self == Self::OnTime
+    }
+
+    /// Whether it is about a length of time, which its function is told.
+    fn takes_a_time(self) -> bool {
+        matches!(self, Self::Drains | Self::EndsWhenIdle)
     }
 
     fn tier(self) -> Tier {
@@ -171,7 +209,8 @@ impl Law {
             | Self::Wakes
             | Self::Dropping
             | Self::Lazy
-            | Self::Panics => Tier::Stream,
+            | Self::Panics
+            | Self::EndsWhenIdle => Tier::Stream,
             Self::OneOutcome | Self::Honest => Tier::Stoppable,
             _ => Tier::Stopped,
         }
@@ -270,28 +309,72 @@ impl Report {
 }
 
 /// Holds a stream against some laws.
+#[track_caller]
 fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
     let clock = Clock::new();
     let first = Plan::new(Script::default(), StopPoint::Never).play(&clock, wrap);
     let is_timed = first.is_timed;
-    let mut held: Vec<Law> = laws
+    assert!(
+        !is_timed || !laws.contains(&Law::Eager),
+        "the law `eager` is about a token, which somebody cancels: take that from the stop, and no point in time"
+    );
+    let held = laws
         .iter()
         .copied()
         .filter(|law| is_timed || !law.is_of_time())
         .collect();
-    let mut broken = Vec::new();
     let paced = Plan::paced().filter(|_| is_timed);
     let long = Plan::always_ready().chain(paced).filter(|_| !cfg!(miri));
     // The long ones last, as what they break is not made any smaller.
     let plans = Plan::all(STEPS)
         .chain((0..LONGER).map(Plan::random))
-        .chain(long)
-        .filter(|plan| tier != Tier::Stream || plan.stop == StopPoint::Never);
-    for plan in plans {
+        .chain(long);
+    let (held, broken) = hold(held, plans, tier, &clock, wrap);
+    Report {
+        held,
+        broken,
+        misuse: first.misuse.filter(|_| tier != Tier::Stream),
+    }
+}
+
+/// Holds a stream against a law that is about so much time.
+#[track_caller]
+#[cfg_attr(
+    not(feature = "tokio"),
+    allow(dead_code, reason = "there is no clock for it")
+)]
+fn examine_in_time(law: Law, time: Duration, tier: Tier, wrap: Wrap<'_>) -> Report {
+    let clock = Clock::new();
+    let first = Plan::new(Script::default(), StopPoint::Never).play(&clock, wrap);
+    assert!(
+        !first.is_timed,
+        "the law `{law}` is about a token, after which time goes by: take that from the stop, and no point in time"
+    );
+    let random = (0..LONGER).map(|seed| Plan::random_in_time(time, seed));
+    let long = Plan::always_ready_in_time(time).filter(|_| !cfg!(miri));
+    let plans = Plan::in_time(time, STEPS_IN_TIME).chain(random).chain(long);
+    let (held, broken) = hold(vec![law], plans, tier, &clock, wrap);
+    Report {
+        held,
+        broken,
+        misuse: first.misuse.filter(|_| tier != Tier::Stream),
+    }
+}
+
+/// Which of the laws hold, and which are broken by one of the plans.
+fn hold(
+    mut held: Vec<Law>,
+    plans: impl Iterator<Item = Plan>,
+    tier: Tier,
+    clock: &Clock,
+    wrap: Wrap<'_>,
+) -> (Vec<Law>, Vec<Broken>) {
+    let mut broken = Vec::new();
+    for plan in plans.filter(|plan| tier != Tier::Stream || plan.stop == StopPoint::Never) {
         if held.is_empty() {
             break;
         }
-        let run = plan.play(&clock, wrap);
+        let run = plan.play(clock, wrap);
         let story = Story::new(&plan, tier, &run);
         held.retain(|law| match story.check(*law) {
             Ok(()) => true,
@@ -302,17 +385,12 @@ fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
                     record: run.record.clone(),
                     expected,
                 };
-                broken.push(smallest(found, tier, &clock, wrap));
+                broken.push(smallest(found, tier, clock, wrap));
                 false
             }
         });
     }
-    let misuse = first.misuse.filter(|_| tier != Tier::Stream);
-    Report {
-        held,
-        broken,
-        misuse,
-    }
+    (held, broken)
 }
 
 /// Makes the plan that breaks a law simpler, for as long as it does.
@@ -447,6 +525,10 @@ where
     S::Item: Letter,
 {
     for law in laws {
+        assert!(
+            !law.takes_a_time(),
+            "the law `{law}` is about a length of time: ask it by its function, which takes one"
+        );
         assert!(
             law.tier() <= Tier::Stopped,
             "the law `{law}` is about the reason of a stop, which a stream need not tell: ask it by its function, or all \
@@ -778,4 +860,120 @@ where
     S::Item: Letter,
 {
     report_of_stoppable(&[Law::Honest], wrap).assert();
+}
+
+/// Whoever fires the stop has dropped the source by the time that this returns, though nobody polls. Fired during a poll
+/// of the stream, the source is dropped before that poll returns; fired before the stream is made, before its first poll.
+///
+/// It is about a token. [`check`] asks for it as well, beside others.
+///
+/// # Panics
+///
+/// If that is not so, or if the stream takes a point in time for its stop.
+///
+/// # Examples
+///
+/// ```
+/// use stopcock::{CancelStreamExt, testing::laws};
+///
+/// laws::eager(|source, stop| source.take_until_cancelled(stop.token()).eager());
+/// ```
+#[track_caller]
+pub fn eager<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::Eager], Tier::Stopped, wrap).assert();
+}
+
+/// After its token was cancelled the stream goes on for `time`, from the first poll that saw it on, as if nothing had
+/// happened: a source that ends meanwhile has ended by itself. When the time is over, a pending stream is woken, and a
+/// poll ends it, gives no item, and leaves the source alone, which is dropped first. Nothing is lost.
+///
+/// The source is pending for a while, and the consumer is busy for a while, for just as long as `time` or a nanosecond
+/// less, by the paused clock. A pending stream may be woken at the whole millisecond after the end, as tokio's timers
+/// are, and in a row of ready items it is as with a deadline: see [`on_time`].
+///
+/// # Panics
+///
+/// If that is not so, or if the stream takes a point in time for its stop.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use stopcock::{CancelStreamExt, testing::laws};
+///
+/// const GRACE: Duration = Duration::from_secs(5);
+///
+/// laws::drains(GRACE, |source, stop| source.take_until_cancelled(stop.token()).drain_for(GRACE));
+/// ```
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+#[track_caller]
+pub fn drains<S>(time: Duration, wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    examine_in_time(Law::Drains, time, Tier::Stopped, &|source, stop| {
+        Box::pin(Lettered::new(wrap(source, stop)))
+    })
+    .assert();
+}
+
+/// As [`drains`], and `stop_reason()` is `None` while the stream drains and after an end of its own, `Some` once the
+/// grace was over.
+///
+/// # Panics
+///
+/// As [`drains`].
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+#[track_caller]
+pub fn drains_and_says_why<S>(time: Duration, wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stoppable,
+    S::Item: Letter,
+{
+    examine_in_time(Law::Drains, time, Tier::Stoppable, &|source, stop| {
+        Box::pin(Lettered::stoppable(wrap(source, stop)))
+    })
+    .assert();
+}
+
+/// The stream ends, with an error or without, once its source gave nothing for `time`, and changes nothing before that.
+/// The time runs from the first `Pending` after an item or the start, so that a consumer which is busy does not count.
+/// When it is over a pending stream is woken, and a poll asks the source once more: an item wins. Else the source is
+/// dropped, and then the end is told.
+///
+/// Time goes by as for [`drains`]. A pending stream may be woken at the whole millisecond after the end.
+///
+/// # Panics
+///
+/// If that is not so.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use stopcock::{CancelStreamExt, testing::laws};
+///
+/// const IDLE: Duration = Duration::from_secs(30);
+///
+/// laws::ends_when_idle(IDLE, |source| source.with_idle_timeout(IDLE));
+/// ```
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+#[track_caller]
+pub fn ends_when_idle<S>(time: Duration, wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    examine_in_time(Law::EndsWhenIdle, time, Tier::Stream, &|source, _| {
+        Box::pin(Lettered::new(wrap(source)))
+    })
+    .assert();
 }

@@ -7,10 +7,11 @@ use std::{
     panic::resume_unwind,
     pin::Pin,
     task::Poll,
+    time::Duration,
 };
 
 #[cfg(feature = "tokio")]
-use {super::clock::tick, std::time::Duration, tokio::time::Instant};
+use {super::clock::tick, tokio::time::Instant};
 
 /// One run of a stream under test: what its source does, when it is stopped, and how it is treated.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Plan {
     pub panics_in_drop: bool,
     /// How long the source takes for its items, where the stop is a point in time.
     pub(super) pace: Option<Pace>,
+    /// How much time goes by between two polls, where the law is about a length of time.
+    pub(super) waits: Option<Waits>,
 }
 
 /// How long each poll of the source takes, in nanoseconds.
@@ -42,6 +45,18 @@ pub(super) struct Pace {
     pub(super) deadline_nanos: u64,
 }
 
+/// How long it is from one poll to the next: the consumer is busy after an item, the source after a `Pending`. Before
+/// the first one it is `time`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Waits {
+    /// After the first poll, after the second.
+    pub(super) after: Vec<Duration>,
+    /// From then on. It is the time that the law is about.
+    pub(super) time: Duration,
+    /// Whether a pending stream that is woken is polled only when the wait is over.
+    pub(super) is_slow: bool,
+}
+
 /// How a plan went.
 pub(super) struct Run {
     pub(super) record: Record,
@@ -53,6 +68,8 @@ pub(super) struct Run {
 
 /// How long the scripts of random plans are at most.
 const LONGEST: usize = 40;
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// How often a stream that is over is polled on.
 const POLLS_AFTER_END: usize = 3;
@@ -70,6 +87,7 @@ impl Plan {
             drop_after: None,
             panics_in_drop: false,
             pace: None,
+            waits: None,
         }
     }
 
@@ -90,6 +108,10 @@ impl Plan {
             |letter, _| *letter,
             |subject| subject.outcome(),
         );
+        if let Some(waits) = &self.waits {
+            // Its panic is on the record.
+            let _ = harness.wait_for(waits.time, waits.is_slow);
+        }
         // How many polls it has been over for, the one that said so included.
         let mut over = 0;
         for polls in 0..self.budget() {
@@ -106,6 +128,11 @@ impl Plan {
             let polled = harness.try_poll();
             let ends = matches!(polled, Ok(Poll::Ready(None)) | Err(_));
             over += usize::from(ends || over > 0);
+            if let (Some(waits), 0) = (&self.waits, over) {
+                // Its panic is on the record.
+                let _ = harness.wait_for(waits.after(polls), waits.is_slow);
+                continue;
+            }
             let waits = over == 0 && matches!(polled, Ok(Poll::Pending));
             if waits && matches!(harness.wait(), Ok(false)) {
                 break;
@@ -162,7 +189,12 @@ impl Plan {
 
     /// More polls than any stream needs that does not spin.
     fn budget(&self) -> usize {
-        2 * self.script.steps().len() + 16
+        let steps = self.script.steps().len();
+        match self.waits {
+            // A stop behind the last step, what it leads to in time, and the polls after that.
+            Some(_) => steps + POLLS_AFTER_END + 5,
+            None => 2 * steps + 16,
+        }
     }
 
     /// All plans with scripts over `a`, `-`, `|`, `!` and `~` of up to so many steps: shorter scripts first, and
@@ -289,6 +321,98 @@ impl Plan {
         }
     }
 
+    /// Plans in which time goes by, much of it about as long as `time`: all over `a`, `-` and `|` of up to so many steps.
+    pub(super) fn in_time(time: Duration, longest: usize) -> impl Iterator<Item = Self> {
+        let lengths = [
+            Duration::ZERO,
+            time / 2,
+            time.saturating_sub(NANOSECOND),
+            time,
+        ];
+        Script::all("a-|", longest).flat_map(move |script| {
+            let script = script.relabelled();
+            let steps = script.steps().len();
+            let mut stops = vec![StopPoint::Never, StopPoint::AtBirth];
+            for n in 0..=steps + 1 {
+                stops.extend([StopPoint::Before(n), StopPoint::During(n)]);
+            }
+            // Where most of the plans are, these come with shorter scripts only.
+            let flags: &[(bool, bool)] = match steps < longest {
+                true => &[(false, false), (true, false), (false, true)],
+                false => &[(false, false)],
+            };
+            // After the end nobody waits.
+            let is_open = |step: &&Step| **step != Step::End;
+            let open = script.steps().iter().filter(is_open).count();
+            let all = (0..lengths.len().pow(open as u32)).map(move |mut n| {
+                let digits = (0..open).map(|_| {
+                    let digit = n % lengths.len();
+                    n /= lengths.len();
+                    lengths[digit]
+                });
+                digits.collect::<Vec<_>>()
+            });
+            all.flat_map(move |after| {
+                let mut plans = Vec::new();
+                for stop in &stops {
+                    plans.extend(flags.iter().map(|(changes_wakers, is_slow)| Self {
+                        changes_wakers: *changes_wakers,
+                        waits: Some(Waits {
+                            after: after.clone(),
+                            time,
+                            is_slow: *is_slow,
+                        }),
+                        ..Self::new(script.clone(), *stop)
+                    }));
+                }
+                plans
+            })
+        })
+    }
+
+    /// A source that is always ready, at a steady pace from shortly before its first yield on; and is stopped around
+    /// that.
+    pub(super) fn always_ready_in_time(time: Duration) -> impl Iterator<Item = Self> {
+        let fast = [Duration::ZERO; 1018];
+        let steady = [time / 8; 42];
+        [1020, 1024, 1025].into_iter().map(move |stop| Self {
+            waits: Some(Waits {
+                after: [&fast[..], &steady].concat(),
+                time,
+                is_slow: false,
+            }),
+            ..Self::new(Script::items(1060), StopPoint::Before(stop))
+        })
+    }
+
+    /// A longer one, the same for the same seed.
+    pub(super) fn random_in_time(time: Duration, seed: u64) -> Self {
+        let mut random = SplitMix(!seed);
+        // Shorter than the time at first, so that many rows of waits go on for long.
+        let lengths = [
+            time.saturating_sub(NANOSECOND),
+            time / 2,
+            Duration::ZERO,
+            NANOSECOND,
+            time,
+            time + NANOSECOND,
+            time * 2,
+        ];
+        let lengths = &lengths[..=random.below(lengths.len())];
+        let plan = Self::random(seed);
+        let waits = Waits {
+            after: (0..plan.script.steps().len())
+                .map(|_| lengths[random.below(lengths.len())])
+                .collect(),
+            time,
+            is_slow: random.below(4) == 0,
+        };
+        Self {
+            waits: Some(waits),
+            ..plan
+        }
+    }
+
     /// The plans that are a step shorter or a poll earlier; none for a very long one, whose length is the point.
     pub(super) fn simpler(&self) -> impl Iterator<Item = Self> {
         let steps = self.script.steps().len();
@@ -307,6 +431,7 @@ impl Plan {
                 Self {
                     script: Script::from_steps(steps).relabelled(),
                     stop,
+                    waits: self.waits.as_ref().map(|waits| waits.without(gone)),
                     ..self.clone()
                 }
             })
@@ -323,8 +448,60 @@ impl Plan {
             stop: StopPoint::Never,
             ..self.clone()
         });
-        let simpler = shorter.chain(never).chain(earlier).chain(same_waker);
+        let waits = self.waits.iter().flat_map(Waits::simpler);
+        let waits = waits.map(|waits| Self {
+            waits: Some(waits),
+            ..self.clone()
+        });
+        let simpler = shorter.chain(never).chain(earlier);
+        let simpler = simpler.chain(same_waker).chain(waits);
         simpler.filter(move |_| steps <= LONGEST)
+    }
+}
+
+impl Waits {
+    fn after(&self, poll: usize) -> Duration {
+        self.after.get(poll).copied().unwrap_or(self.time)
+    }
+
+    fn without(&self, poll: usize) -> Self {
+        let mut waits = self.clone();
+        if poll < waits.after.len() {
+            waits.after.remove(poll);
+        }
+        waits
+    }
+
+    /// Those with a wait less, or a faster executor.
+    fn simpler(&self) -> impl Iterator<Item = Self> {
+        let waiting = (0..self.after.len()).filter(|poll| !self.after[*poll].is_zero());
+        let shorter = waiting.map(|poll| {
+            let mut waits = self.clone();
+            waits.after[poll] = Duration::ZERO;
+            waits
+        });
+        let faster = self.is_slow.then(|| Self {
+            is_slow: false,
+            ..self.clone()
+        });
+        faster.into_iter().chain(shorter)
+    }
+}
+
+impl Display for Waits {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "before its polls pass {:?}, ", self.time)?;
+        for waits in self.after.chunk_by(Duration::eq) {
+            match waits {
+                [wait] => write!(f, "{wait:?}, ")?,
+                waits => write!(f, "{} times {:?}, ", waits.len(), waits[0])?,
+            }
+        }
+        write!(f, "then {:?} each", self.time)?;
+        if self.is_slow {
+            f.write_str(", even if it is woken before")?;
+        }
+        Ok(())
     }
 }
 
@@ -392,6 +569,9 @@ impl Display for Plan {
                 write!(f, "{polls} polls of the source take {nanos} ns each, then ")?;
             }
             write!(f, "each poll of the source takes {then_nanos} ns")?;
+        }
+        if let Some(waits) = &self.waits {
+            write!(f, "; {waits}")?;
         }
         Ok(())
     }

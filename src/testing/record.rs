@@ -4,6 +4,7 @@ use std::{
     fmt::{self, Debug, Formatter},
     sync::{Arc, Mutex, MutexGuard},
     task::Waker,
+    time::Duration,
 };
 
 /// What happened, in order, to a [`Source`](super::Source) or a [`Probe`](super::Probe), and to the stream around it
@@ -69,6 +70,8 @@ pub enum Event {
     },
     /// The poll of the stream is done, and gave this.
     Gave(Output),
+    /// So much time went by between two polls.
+    Passed(Duration),
     /// What the stream says of itself: after it was made, after each poll, and after a stop that was fired between
     /// two polls.
     Seen(View),

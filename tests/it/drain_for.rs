@@ -147,17 +147,32 @@ fn a_time_that_no_clock_can_count_to_is_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_is_always_ready_is_stopped_when_the_time_is_over() {
     for pace in [Duration::from_micros(100), 100 * Duration::from_millis(1)] {
-        let token = CancellationToken::new();
-        let source = stream::repeat_with(|| crate::with_deadline::tick(pace));
-        let mut stream = pin!(source.take_until_cancelled(&token).drain_for(SECOND));
-        for _ in 0..1000 {
-            stream.next().await;
-        }
-        token.cancel();
-        let start = Instant::now();
-        while stream.next().await.is_some() {}
-        let late = start.elapsed() - SECOND;
+        let late = late_after(1000, pace).await;
         assert!(late <= pace + Duration::from_millis(1), "{late:?} late");
+    }
+}
+
+/// By how much more than a second the end comes, after so many items at a steady pace.
+async fn late_after(items: usize, pace: Duration) -> Duration {
+    let token = CancellationToken::new();
+    let source = stream::repeat_with(|| crate::with_deadline::tick(pace));
+    let mut stream = pin!(source.take_until_cancelled(&token).drain_for(SECOND));
+    for _ in 0..items {
+        stream.next().await;
+    }
+    token.cancel();
+    let start = Instant::now();
+    while stream.next().await.is_some() {}
+    start.elapsed() - SECOND
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_before_the_grace_say_nothing_of_the_pace_after_a_yield() {
+    let pace = Duration::from_millis(100);
+    for items in 1015..=1025 {
+        let late = late_after(items, pace).await;
+        let most = pace + Duration::from_millis(1);
+        assert!(late <= most, "stopped after {items} items, {late:?} late");
     }
 }
 

@@ -489,6 +489,12 @@ fn some_laws_can_be_asked_for_with_the_stop_fired() {
     assert!(told.starts_with("the law `wakes` is broken"), "{told}");
     let told = panic_of(|| laws::check(&[laws::Law::Honest], deaf));
     assert!(told.contains("ask it by its function"), "{told}");
+    for law in [laws::Law::Drains, laws::Law::EndsWhenIdle] {
+        let told = panic_of(|| laws::check(&[law], deaf));
+        assert!(told.contains("its function, which takes one"), "{told}");
+    }
+    let told = panic_of(|| laws::check(&[laws::Law::Ends, laws::Law::Eager], deaf));
+    assert!(told.starts_with("the law `eager` is broken"), "{told}");
 }
 
 #[test]
@@ -523,7 +529,7 @@ fn a_stop_that_nobody_took_is_told_first() {
 mod timed {
     use super::{Harness, Poll, StreamExt, assert_no_leak, laws, panic_of, stream};
     use std::time::Duration;
-    use stopcock::CancelStreamExt;
+    use stopcock::{CancelStreamExt, testing::Event};
     use tokio::time::{interval, sleep};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -716,6 +722,34 @@ dropped  .....D"
             told.contains("ask for its deadline before the stream is made"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_law_that_is_about_a_token_says_so() {
+        let told = panic_of(|| laws::eager(|source, stop| source.with_timeout(stop.timeout())));
+        assert!(told.contains("take that from the stop"), "{told}");
+        let told = panic_of(|| {
+            laws::drains(SECOND, |source, stop| source.with_timeout(stop.timeout()));
+        });
+        assert!(told.contains("take that from the stop"), "{told}");
+    }
+
+    #[test]
+    fn the_time_that_went_by_is_written_down() {
+        let mut harness = Harness::scripted("a~", |source, _| source);
+        harness.advance(SECOND);
+        assert_eq!(harness.run_for(SECOND / 2), ['a']);
+        let passed = |event: &Event| match event {
+            Event::Passed(time) => Some(*time),
+            _ => None,
+        };
+        let passed: Vec<_> = harness
+            .record()
+            .events()
+            .iter()
+            .filter_map(passed)
+            .collect();
+        assert_eq!(passed, [SECOND, SECOND / 2]);
     }
 
     #[tokio::test]

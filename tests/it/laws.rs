@@ -14,7 +14,7 @@ use stopcock::{
     signal::{any, never, when},
     testing::{
         Stop, Stoppable,
-        laws::{check_all, check_stop, check_stream, fair, identity},
+        laws::{check_all, check_stop, check_stream, eager, fair, identity},
     },
 };
 
@@ -33,18 +33,19 @@ use {
         BlockingGenerator, SpawnedGenerator, blocking_generator, spawn_generator,
         testing::{
             Letter, Source,
-            laws::{Law, check, honest},
+            laws::{Law, check, drains, drains_and_says_why, ends_when_idle, honest},
         },
         try_spawn_generator,
     },
     tokio::time::Instant,
 };
 
+/// A line may have what its law is told beside the stream: `name: law(time), stream;`.
 macro_rules! table {
-    ($($name:ident: $check:path, $wrap:expr;)*) => {
+    ($($name:ident: $check:ident $(($time:expr))?, $wrap:expr;)*) => {
         $(#[test]
         fn $name() {
-            $check($wrap);
+            $check($($time,)? $wrap);
         })*
     };
 }
@@ -95,6 +96,17 @@ table! {
     a_loud_eager_token: check_all, |source, stop| source.with_cancellation(stop.token()).eager();
     an_eager_token_with_yields: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).eager().yield_every(7)
+    };
+    whoever_cancels_a_token_drops_the_source: eager, |source, stop| source.take_until_cancelled(stop.token()).eager();
+    whoever_cancels_a_great_grandparent_does: eager, |source, stop| {
+        source.take_until_cancelled(great_grandchild(&stop)).eager()
+    };
+    whoever_cancels_a_linked_token_does: eager, |source, stop| {
+        source.take_until_cancelled(linked(stop.token())).eager()
+    };
+    whoever_cancels_a_loud_token_does: eager, |source, stop| source.with_cancellation(stop.token()).eager();
+    whoever_cancels_a_token_with_yields_does: eager, |source, stop| {
+        source.with_cancellation(stop.token()).eager().yield_every(1)
     };
     no_signal: check_stream, |source| source.take_until_cancelled(never());
     no_signal_is_fair: fair, |source, _| source.take_until_cancelled(never());
@@ -161,6 +173,39 @@ table! {
     a_blocking_body_of_a_token_with_a_deadline: check_blocking, |source, stop| blocking(source, timed(&stop), 1);
     an_adapter_over_a_spawned_one: check_producer, |source, stop| {
         spawned(source, CancellationToken::new(), 1).take_until_cancelled(stop.token())
+    };
+    a_grace: drains_and_says_why(SECOND), |source, stop| {
+        source.take_until_cancelled(stop.token()).drain_for(SECOND)
+    };
+    a_loud_grace: drains_and_says_why(SECOND), |source, stop| {
+        source.with_cancellation(stop.token()).drain_for(SECOND)
+    };
+    a_grace_of_a_future: drains(SECOND), |source, stop| {
+        source.take_until_cancelled(when(cancelled(stop))).drain_for(SECOND)
+    };
+    a_grace_of_two: drains(SECOND), |source, stop| {
+        source.with_cancellation(any(never(), stop.token())).drain_for(SECOND)
+    };
+    a_grace_with_yields_in_it: drains(SECOND), |source, stop| {
+        source.take_until_cancelled(stop.token()).drain_for(SECOND).yield_every(2)
+    };
+    a_grace_that_is_no_time: drains_and_says_why(Duration::ZERO), |source, stop| {
+        source.with_cancellation(stop.token()).drain_for(Duration::ZERO)
+    };
+    a_grace_shorter_than_any_timer: drains(NANOSECONDS), |source, stop| {
+        source.take_until_cancelled(stop.token()).drain_for(NANOSECONDS)
+    };
+    a_grace_within_a_grace: drains(SECOND), |source, stop| {
+        source.take_until_cancelled(CancellationToken::new()).drain_for(SECOND)
+            .take_until_cancelled(stop.token()).drain_for(SECOND)
+    };
+    idle: ends_when_idle(SECOND), |source| source.with_idle_timeout(SECOND);
+    idle_among_errors: ends_when_idle(SECOND), |source| source.map(io::Result::Ok).try_with_idle_timeout(SECOND);
+    idle_with_yields: ends_when_idle(SECOND), |source| source.with_idle_timeout(SECOND).yield_every(1);
+    idle_at_once: ends_when_idle(Duration::ZERO), |source| source.with_idle_timeout(Duration::ZERO);
+    idle_before_any_timer: ends_when_idle(NANOSECONDS), |source| source.with_idle_timeout(NANOSECONDS);
+    idle_within_a_deadline: ends_when_idle(SECOND), |source| {
+        source.take_until_timeout(DAY).with_idle_timeout(SECOND)
     };
     never_idle: check_stream, |source| source.with_idle_timeout(DAY);
     never_idle_among_errors: check_stream, |source| source.map(io::Result::Ok).try_with_idle_timeout(DAY);
@@ -455,6 +500,12 @@ impl Signal for Foreign {
 
 #[cfg(feature = "tokio")]
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(feature = "tokio")]
+const SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(feature = "tokio")]
+const NANOSECONDS: Duration = Duration::from_nanos(7);
 
 #[cfg(feature = "tokio")]
 fn timed(stop: &Stop) -> CancellationToken {

@@ -1,11 +1,13 @@
 //! What each law says of a run.
 
+mod in_time;
+
 use super::Law;
 use crate::{
     StopReason,
     testing::{Event, Output, Plan, Step, StopPoint, View, harness::LONG_ROW, plan::Run},
 };
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 /// How many items may come in a row without a `Pending`: S11.
 const ITEMS_IN_A_ROW: usize = 1024;
@@ -81,6 +83,12 @@ impl Firsts {
 struct Turn {
     waker: usize,
     output: Output,
+    /// How much time had gone by when it began, and until the next one.
+    at: Duration,
+    passed: Duration,
+    /// Whether it is one of the yields that S11 asks for: the source is not polled. That the stream wakes itself then is
+    /// for the law of wake-ups.
+    is_yield: bool,
     /// Its events while it is polled, and after.
     inside: Range<usize>,
     outside: Range<usize>,
@@ -100,6 +108,16 @@ impl<'a> Story<'a> {
             .position(|event| matches!(event, Event::Dropping));
         let mut turns: Vec<Turn> = Vec::new();
         let mut row = 0;
+        let passed = |events: &[Event]| {
+            let passed = events.iter().map(|event| match event {
+                Event::Passed(time) => *time,
+                _ => Duration::ZERO,
+            });
+            passed.sum()
+        };
+        let mut at: Duration = passed(&events[..begins.first().copied().unwrap_or_default()]);
+        // How many yields may come now.
+        let mut may_yield = 0;
         for (n, &begin) in begins.iter().enumerate() {
             let end = begins
                 .get(n + 1)
@@ -131,13 +149,29 @@ impl<'a> Story<'a> {
             } else {
                 0
             };
+            let inside = begin + 1..gave;
+            let outside = gave + 1..end;
+            let is_polled = |event: &Event| matches!(event, Event::SourcePolled { .. });
+            let is_yield = output == Output::Pending
+                && may_yield > 0
+                && !events[inside.clone()].iter().any(is_polled);
+            may_yield = match output {
+                Output::Item(_) => YIELDS_IN_A_ROW,
+                _ if is_yield => may_yield - 1,
+                _ => 0,
+            };
+            let passed = passed(&events[outside.clone()]);
             turns.push(Turn {
                 waker,
                 output,
-                inside: begin + 1..gave,
-                outside: gave + 1..end,
+                at,
+                passed,
+                is_yield,
+                inside,
+                outside,
                 is_stopped: firsts.stopped < begin && is_exact,
             });
+            at += passed;
         }
         let last = |turn: &Turn| matches!(turn.output, Output::End | Output::Panic(_));
         let lively = match turns.iter().position(last) {
@@ -177,6 +211,9 @@ impl<'a> Story<'a> {
             Law::OneOutcome => self.one_outcome(),
             Law::Honest => self.honest(),
             Law::OnTime => self.on_time(),
+            Law::Eager => self.eager(),
+            Law::Drains => self.drains(),
+            Law::EndsWhenIdle => self.ends_when_idle(),
         }
     }
 
@@ -460,48 +497,13 @@ impl<'a> Story<'a> {
         if self.plan.stop != StopPoint::Never {
             return Ok(());
         }
-        let mut steps = self.plan.script.steps().iter();
-        // How many yields may come now.
-        let mut may_yield = 0;
-        for (n, turn) in self.lively() {
-            let inside = self.inside(turn);
-            // Polls after the end of the source are for `left_alone`.
-            let polls = inside
-                .iter()
-                .take_while(|event| !matches!(event, Event::SourceGave(Step::End)))
-                .filter(|event| matches!(event, Event::SourcePolled { .. }))
-                .count();
+        for (n, turn) in self.lively().filter(|(_, turn)| !turn.is_yield) {
+            self.handed_on(n, turn)?;
             let woken = |events: &[Event]| {
                 let is_woken = |event: &&Event| matches!(event, Event::Woken { .. });
                 events.iter().filter(is_woken).count()
             };
-            // Those that S11 asks for. That it wakes itself is for the law of wake-ups.
-            if polls == 0 && turn.output == Output::Pending && may_yield > 0 {
-                may_yield -= 1;
-                continue;
-            }
-            may_yield = match turn.output {
-                Output::Item(_) => YIELDS_IN_A_ROW,
-                _ => 0,
-            };
-            expect(polls == 1, || {
-                format!("poll {n} to poll the source once, and not {polls} times")
-            })?;
-            let step = steps.next().copied().unwrap_or(Step::Never);
-            let is_same = match (step, &turn.output) {
-                // What else comes out is for the law of prefixes.
-                (Step::Item(_), Output::Item(_))
-                | (Step::Pending | Step::Never, Output::Pending)
-                | (Step::End, Output::End)
-                // That it comes through is for the law of panics.
-                | (Step::Panic, _) => true,
-                (_, Output::Panic(_)) => true,
-                _ => false,
-            };
-            expect(is_same, || {
-                format!("poll {n} to give what the source gave, '{}'", step.letter())
-            })?;
-            let wakes = woken(inside) + woken(self.outside(turn));
+            let wakes = woken(self.inside(turn)) + woken(self.outside(turn));
             let of_the_source = self
                 .outside(turn)
                 .iter()
@@ -512,6 +514,49 @@ impl<'a> Story<'a> {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether a poll has polled the source.
+    fn polled_once(&self, n: usize, turn: &Turn) -> Result<(), String> {
+        // Polls after the end of the source are for `left_alone`.
+        let polls = self
+            .inside(turn)
+            .iter()
+            .take_while(|event| !matches!(event, Event::SourceGave(Step::End)))
+            .filter(|event| matches!(event, Event::SourcePolled { .. }))
+            .count();
+        expect(polls == 1, || {
+            format!("poll {n} to poll the source once, and not {polls} times")
+        })
+    }
+
+    /// What the source gave in a poll.
+    fn given(&self, turn: &Turn) -> Option<Step> {
+        self.inside(turn).iter().find_map(|event| match event {
+            Event::SourceGave(step) => Some(*step),
+            _ => None,
+        })
+    }
+
+    /// Whether a poll has polled the source, and given what that gave.
+    fn handed_on(&self, n: usize, turn: &Turn) -> Result<(), String> {
+        self.polled_once(n, turn)?;
+        let Some(step) = self.given(turn) else {
+            return Ok(());
+        };
+        let is_same = match (step, &turn.output) {
+            // What else comes out is for the law of prefixes.
+            (Step::Item(_), Output::Item(_))
+            | (Step::Pending | Step::Never, Output::Pending)
+            | (Step::End, Output::End)
+            // That it comes through is for the law of panics.
+            | (Step::Panic, _) => true,
+            (_, Output::Panic(_)) => true,
+            _ => false,
+        };
+        expect(is_same, || {
+            format!("poll {n} to give what the source gave, '{}'", step.letter())
+        })
     }
 
     fn nothing_early(&self) -> Result<(), String> {
@@ -698,6 +743,38 @@ impl<'a> Story<'a> {
             })?;
         }
         Ok(())
+    }
+
+    fn eager(&self) -> Result<(), String> {
+        let Firsts {
+            stopped,
+            source_dropped,
+            ..
+        } = self.firsts;
+        // In the drop of the source there is nothing left to be dropped.
+        if stopped == self.events.len() || self.plan.stop == StopPoint::InDrop {
+            return Ok(());
+        }
+        let mut turns = self.turns.iter().enumerate();
+        if let Some((n, turn)) = turns.find(|(_, turn)| turn.inside.contains(&stopped)) {
+            // By a panic it does not return.
+            let panics = matches!(turn.output, Output::Panic(_));
+            return expect(panics || source_dropped < turn.inside.end, || {
+                format!(
+                    "the source to be dropped before poll {n} returns, in which the stop was fired"
+                )
+            });
+        }
+        if self.plan.stop == StopPoint::AtBirth {
+            let is_dropped = |first: &Turn| source_dropped < first.inside.start;
+            return expect(self.turns.first().is_none_or(is_dropped), || {
+                "the source to be dropped before poll 0, as the stop was fired before it was made"
+                    .to_owned()
+            });
+        }
+        expect(source_dropped < stopped, || {
+            "the source to be dropped before the firing of the stop returns".to_owned()
+        })
     }
 
     /// Whether the pace is the same all the way.

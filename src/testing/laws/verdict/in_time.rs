@@ -1,0 +1,179 @@
+//! What the laws say that are about a length of time.
+
+use super::{LATE_ITEMS, LATE_NANOS, Story, Turn, expect};
+use crate::testing::{Event, Output, Step};
+use std::time::Duration;
+
+/// When a grace is over, at the earliest and at the latest: it begins with the first poll that saw the stop, and one
+/// during which the stop was fired may have seen it.
+struct Grace {
+    earliest: Duration,
+    latest: Duration,
+}
+
+impl Story<'_> {
+    pub(super) fn drains(&self) -> Result<(), String> {
+        let Some(waits) = &self.plan.waits else {
+            return Ok(());
+        };
+        let stopped = self.firsts.stopped;
+        let grace = self.grace(waits.time);
+        // How long it was after each item of the grace, whether the last poll gave one, and how many came late.
+        let mut pace = Vec::new();
+        let mut in_row = false;
+        let mut late = 0;
+        for (n, turn) in self.until_told() {
+            let is_over = grace
+                .as_ref()
+                .is_some_and(|grace| stopped < turn.inside.start && grace.latest <= turn.at);
+            let goes_on = grace
+                .as_ref()
+                .is_none_or(|grace| turn.inside.end <= stopped || turn.at < grace.earliest);
+            if let Some(grace) = grace.as_ref().filter(|_| is_over) {
+                let is_item = matches!(turn.output, Output::Item(_));
+                late += usize::from(is_item);
+                // In a row of ready items the clock need not have been read.
+                let is_lenient = in_row && !pace.is_empty();
+                expect(!is_item || (is_lenient && may_be_late(late, &pace)), || {
+                    format!("poll {n} to give no item, as the grace was over")
+                })?;
+                let is_close = turn.at < whole_milliseconds(grace.latest);
+                let may_wait = is_lenient && is_close;
+                expect(may_wait || turn.output != Output::Pending, || {
+                    format!("poll {n} to end it, as the grace was over")
+                })?;
+                expect(is_lenient || self.given(turn).is_none(), || {
+                    format!("poll {n} not to poll the source, as the grace was over")
+                })?;
+            }
+            if goes_on && !turn.is_yield {
+                self.handed_on(n, turn)?;
+            }
+            in_row = matches!(turn.output, Output::Item(_));
+            if in_row && stopped < turn.inside.end {
+                pace.push(turn.passed);
+            }
+            if turn.output == Output::Pending {
+                self.woken_by_the_stop(n, turn)?;
+                if let Some(grace) = grace.as_ref().filter(|_| stopped < turn.inside.end) {
+                    let was_stopped = stopped < turn.inside.start;
+                    let over_at = match was_stopped {
+                        true => grace.latest,
+                        false => grace.earliest,
+                    };
+                    self.woken_at(n, turn, over_at)?;
+                }
+            }
+        }
+        self.nothing_lost()?;
+        self.dropped_first()?;
+        self.one_outcome()
+    }
+
+    pub(super) fn ends_when_idle(&self) -> Result<(), String> {
+        let Some(waits) = &self.plan.waits else {
+            return Ok(());
+        };
+        let mut idle_since = None;
+        for (n, turn) in self.until_told().filter(|(_, turn)| !turn.is_yield) {
+            match self.given(turn) {
+                Some(Step::Item(_)) => idle_since = None,
+                Some(Step::Pending | Step::Never) => {
+                    idle_since.get_or_insert(turn.at);
+                }
+                _ => {}
+            }
+            let over_at = idle_since.map(|since| since + waits.time);
+            if over_at.is_some_and(|over_at| over_at <= turn.at) {
+                // The source is asked once more, and an item wins.
+                self.polled_once(n, turn)?;
+                let ends = matches!(turn.output, Output::Stopped | Output::End);
+                expect(ends, || {
+                    format!("poll {n} to end it, as it was idle for {:?}", waits.time)
+                })?;
+                continue;
+            }
+            self.handed_on(n, turn)?;
+            if let Some(over_at) = over_at {
+                self.woken_at(n, turn, over_at)?;
+            }
+        }
+        self.nothing_lost()?;
+        self.dropped_first()?;
+        self.one_outcome()
+    }
+
+    /// The polls until it ended, or said that it was stopped.
+    fn until_told(&self) -> impl Iterator<Item = (usize, &Turn)> {
+        let told = self.firsts.told;
+        self.lively()
+            .take_while(move |(_, turn)| turn.inside.end <= told)
+    }
+
+    fn grace(&self, time: Duration) -> Option<Grace> {
+        let stopped = self.firsts.stopped;
+        let during = self
+            .turns
+            .iter()
+            .find(|turn| turn.inside.contains(&stopped));
+        let next = self.turns.iter().find(|turn| stopped < turn.inside.start);
+        let (earliest, latest) = match (during, next) {
+            // What nobody tells the stream of it must have seen.
+            (Some(during), _) if during.output == Output::Pending && !self.is_told(during) => {
+                (during, during)
+            }
+            (Some(during), next) => (during, next.unwrap_or(during)),
+            (None, next) => (next?, next?),
+        };
+        Some(Grace {
+            earliest: earliest.at + time,
+            latest: latest.at + time,
+        })
+    }
+
+    /// Whether the stream is woken after a poll, before its source wakes it.
+    fn is_told(&self, turn: &Turn) -> bool {
+        self.is_woken_before_its_source_is(turn, turn.inside.start)
+    }
+
+    /// The same, but for a source that is woken before `from`.
+    fn is_woken_before_its_source_is(&self, turn: &Turn, from: usize) -> bool {
+        let is_it = |event: &Event| matches!(event, Event::Woken { waker } if *waker == turn.waker);
+        let is_source = |at: usize| at >= from && matches!(self.events[at], Event::SourceWoken);
+        (turn.inside.start..turn.outside.end)
+            .take_while(|at| !is_source(*at))
+            .any(|at| is_it(&self.events[at]))
+    }
+
+    fn woken_by_the_stop(&self, n: usize, turn: &Turn) -> Result<(), String> {
+        let stopped = self.firsts.stopped;
+        let is_stopped = turn.outside.contains(&stopped);
+        // It may be fired from inside of a wake-up.
+        let is_woken = self.is_woken_before_its_source_is(turn, stopped);
+        expect(!is_stopped || is_woken, || {
+            format!("the latest waker of poll {n}, which was pending, to be woken by the stop")
+        })
+    }
+
+    /// Whether a pending stream is woken then, or at the whole millisecond after it: timers keep to these.
+    fn woken_at(&self, n: usize, turn: &Turn, then: Duration) -> Result<(), String> {
+        let is_due = whole_milliseconds(then) <= turn.at + turn.passed;
+        expect(!is_due || self.is_told(turn), || {
+            format!(
+                "the latest waker of poll {n}, which was pending, to be woken at {then:?}, as the time is over then"
+            )
+        })
+    }
+}
+
+/// Whether so many items may be late, if so much time went by after each item before: D6.
+fn may_be_late(items: usize, pace: &[Duration]) -> bool {
+    let is_steady = pace.windows(2).all(|pair| pair[0] == pair[1]);
+    let nanos: u128 = pace.iter().rev().take(items).map(Duration::as_nanos).sum();
+    items <= LATE_ITEMS && (!is_steady || nanos <= LATE_NANOS.into())
+}
+
+fn whole_milliseconds(time: Duration) -> Duration {
+    let whole = time.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(whole).unwrap_or(u64::MAX))
+}
