@@ -1,4 +1,5 @@
 mod coroutine;
+mod stream_token;
 
 use crate::{
     IntoSignal, Signal, StopReason,
@@ -9,6 +10,7 @@ use coroutine::Coroutine;
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
 use std::{
+    cell::Cell,
     fmt::{self, Debug, Formatter},
     pin::Pin,
     task::{Context, Poll},
@@ -193,8 +195,94 @@ where
     B: for<'a> AsyncFnOnce(Yielder<'a, T>) + for<'a> GeneratorBody<'a, T>,
 {
     Generator {
-        valve: Valve::new(Coroutine::new(body), signal.into_signal()),
+        valve: stopped_by(signal, body),
     }
+}
+
+/// As [`generator`], for a body that may fail: `?` works in it, and the error is the stream's last item.
+///
+/// ```text
+/// body     a---b---c---Err(e)
+/// signal   ------------------
+/// output   Ok(a)---Ok(b)---Ok(c)---Err(e)|
+/// ```
+///
+/// The items are `Result`s: `y.yield_item(x)` yields `Ok(x)`. A body that ends with `Ok(())` ends the stream without
+/// an item more. Since `?` converts errors, the body has to say which one it returns: an async fn does so anyway, and
+/// an async closure by its return type, `async |mut y| -> io::Result<()> { .. }`, or in its last line,
+/// `Ok::<_, io::Error>(())`.
+///
+/// # Termination
+///
+/// As [`generator`]: ends when the body returns, or in silence at the signal, which
+/// [`stop_reason`](TryGenerator::stop_reason) tells from an end of the body. The body is dropped before the last `Err`
+/// is told, and with that item the stream is over. An item that a dropped [`yield_item`](Yielder::yield_item) left
+/// behind comes out first and the error in the next poll, unless the signal has fired by then.
+///
+/// # Fairness
+///
+/// As [`generator`].
+///
+/// # Cancel safety
+///
+/// As [`generator`].
+///
+/// # Errors
+///
+/// The error of the body is an item, the last one. Of the stop none is made: for that there is
+/// [`try_with_cancellation`](crate::CancelTryStreamExt::try_with_cancellation), around a generator under
+/// [`signal::never`](fn@crate::signal::never).
+///
+/// # Examples
+///
+/// ```
+/// use futures::{StreamExt, TryStreamExt};
+/// use std::{num::ParseIntError, pin::pin};
+/// use stopcock::{CancellationToken, try_generator};
+///
+/// # futures::executor::block_on(async {
+/// let token = CancellationToken::new();
+/// let parsed = |text: &'static str| {
+///     try_generator(&token, async move |mut y| -> Result<(), ParseIntError> {
+///         for number in text.split(' ') {
+///             y.yield_item(number.parse::<u32>()?).await;
+///         }
+///         Ok(())
+///     })
+/// };
+/// assert_eq!(parsed("1 2 3").try_collect::<Vec<_>>().await, Ok(vec![1, 2, 3]));
+///
+/// let mut numbers = pin!(parsed("4 x 5"));
+/// assert_eq!(numbers.next().await, Some(Ok(4)));
+/// assert!(matches!(numbers.next().await, Some(Err(_))));
+/// assert_eq!(numbers.next().await, None);
+///
+/// let mut stopped = pin!(parsed("6 7"));
+/// assert_eq!(stopped.next().await, Some(Ok(6)));
+/// token.cancel();
+/// assert_eq!(stopped.next().await, None);
+/// assert!(stopped.stop_reason().is_some());
+/// # });
+/// ```
+pub fn try_generator<T, E, G, B>(signal: G, body: B) -> TryGenerator<T, E, B, G::Signal>
+where
+    G: IntoSignal,
+    B: for<'a> AsyncFnOnce(Yielder<'a, T>) -> Result<(), E>
+        + for<'a> GeneratorBody<'a, T, Result<(), E>>,
+{
+    TryGenerator {
+        valve: stopped_by(signal, body),
+    }
+}
+
+fn stopped_by<T, B, R, G>(signal: G, body: B) -> Valve<Coroutine<T, B, R>, G::Signal>
+where
+    G: IntoSignal,
+    B: for<'a> GeneratorBody<'a, T, R>,
+{
+    let signal = signal.into_signal();
+    let parent = signal.as_token().cloned();
+    Valve::new(Coroutine::new(body, parent), signal)
 }
 
 /// The stream of [`generator`].
@@ -205,7 +293,7 @@ where
     B: for<'a> GeneratorBody<'a, T>,
 {
     #[pin]
-    valve: Valve<Coroutine<T, B>, G>,
+    valve: Valve<Coroutine<T, B, ()>, G>,
 }
 
 impl<T, B, G> Generator<T, B, G>
@@ -228,7 +316,10 @@ where
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        match self.project().valve.poll_next(cx) {
+        let end = |body: Pin<&mut Coroutine<T, B, ()>>, reason: Option<&StopReason>| {
+            body.end(reason);
+        };
+        match self.project().valve.poll_next_with(cx, end) {
             Ok(item) => Poll::Ready(Some(item)),
             Err(Halt::Pending) => Poll::Pending,
             Err(Halt::Stopped | Halt::Ended) => Poll::Ready(None),
@@ -256,5 +347,75 @@ where
 {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.valve.debug("Generator", f)
+    }
+}
+
+/// The stream of [`try_generator`].
+#[pin_project]
+#[must_use = "streams do nothing unless polled"]
+pub struct TryGenerator<T, E, B, G = TokenSignal>
+where
+    B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+{
+    #[pin]
+    valve: Valve<Coroutine<T, B, Result<(), E>>, G>,
+}
+
+impl<T, E, B, G> TryGenerator<T, E, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+{
+    /// Why the signal stopped it: `Some` from the poll it was stopped on, `None` while it runs and after the body
+    /// returned.
+    pub fn stop_reason(&self) -> Option<&StopReason> {
+        self.valve.stop_reason()
+    }
+}
+
+impl<T, E, B, G> Stream for TryGenerator<T, E, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+    G: Signal,
+{
+    type Item = Result<T, E>;
+
+    #[inline]
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let returned = Cell::new(None);
+        let end = |body: Pin<&mut Coroutine<T, B, Result<(), E>>>, reason: Option<&StopReason>| {
+            returned.set(body.end(reason));
+        };
+        match self.project().valve.poll_next_with(cx, end) {
+            Ok(item) => Poll::Ready(Some(Ok(item))),
+            Err(Halt::Pending) => Poll::Pending,
+            Err(Halt::Stopped) => Poll::Ready(None),
+            Err(Halt::Ended) => Poll::Ready(match returned.into_inner() {
+                Some(Err(error)) => Some(Err(error)),
+                Some(Ok(())) | None => None,
+            }),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.valve.upper_bound())
+    }
+}
+
+impl<T, E, B, G> FusedStream for TryGenerator<T, E, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+    G: Signal,
+{
+    fn is_terminated(&self) -> bool {
+        self.valve.is_over()
+    }
+}
+
+impl<T, E, B, G> Debug for TryGenerator<T, E, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+{
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.valve.debug("TryGenerator", f)
     }
 }

@@ -35,7 +35,9 @@ mod waker_id;
 mod loom_tests;
 
 pub use future::{CancelFutureExt, RunUntilCancelled, WithCancellationFuture};
-pub use generator::{Generator, GeneratorBody, YieldItem, Yielder, generator};
+pub use generator::{
+    Generator, GeneratorBody, TryGenerator, YieldItem, Yielder, generator, try_generator,
+};
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
 pub use stream::{

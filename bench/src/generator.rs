@@ -7,8 +7,8 @@ use crate::{
 use async_fn_stream::fn_stream;
 use async_stream::stream;
 use futures::{Stream, StreamExt};
-use std::{future::poll_fn, hint::black_box, thread};
-use stopcock::{CancellationToken, blocking_iter, generator, spawn_generator};
+use std::{future::poll_fn, hint::black_box, num::TryFromIntError, thread};
+use stopcock::{CancellationToken, blocking_iter, generator, spawn_generator, try_generator};
 use tokio::sync::mpsc;
 
 trait Numbers: Default {
@@ -32,6 +32,7 @@ pub(crate) fn rows() -> Vec<Row> {
                 Case::new("async-stream", each_item::<AsyncStream>),
                 Case::new("hand-written (the limit)", each_item::<HandWritten>),
                 Case::new("**ours**, with a token", each_item::<Generator>).bars(EACH),
+                Case::new("**ours**, `try_generator`", each_item::<TryGenerator>),
                 Case::new("async-fn-stream", each_item::<AsyncFnStream>),
                 Case::new("tokio `mpsc`, spawned", channel_each),
             ],
@@ -45,6 +46,14 @@ pub(crate) fn rows() -> Vec<Row> {
                 Case::new("async-stream", made_and_dropped::<AsyncStream>),
                 Case::new("hand-written (the limit)", made_and_dropped::<HandWritten>),
                 Case::new("**ours**, with a token", made_and_dropped::<Generator>).bars(MADE),
+                Case::new(
+                    "**ours**, `try_generator`",
+                    made_and_dropped::<TryGenerator>,
+                ),
+                Case::new(
+                    "**ours**, and the body asks for its token",
+                    made_and_dropped::<AskingGenerator>,
+                ),
                 Case::new("async-fn-stream", made_and_dropped::<AsyncFnStream>),
                 Case::new("tokio `mpsc`, spawned", channel_made),
             ],
@@ -114,6 +123,37 @@ struct Generator(CancellationToken);
 impl Numbers for Generator {
     fn numbers(&self) -> impl Stream<Item: Number> {
         generator(&self.0, async |mut y| {
+            let mut next = 0;
+            loop {
+                y.yield_item(next).await;
+                next += 1;
+            }
+        })
+    }
+}
+
+#[derive(Default)]
+struct TryGenerator(CancellationToken);
+
+impl Numbers for TryGenerator {
+    fn numbers(&self) -> impl Stream<Item: Number> {
+        try_generator(&self.0, async |mut y| -> Result<(), TryFromIntError> {
+            let mut next = 0_u64;
+            loop {
+                y.yield_item(next).await;
+                next = u64::try_from(black_box(next as i64 + 1))?;
+            }
+        })
+    }
+}
+
+#[derive(Default)]
+struct AskingGenerator(CancellationToken);
+
+impl Numbers for AskingGenerator {
+    fn numbers(&self) -> impl Stream<Item: Number> {
+        generator(&self.0, async |mut y| {
+            let _token = y.token();
             let mut next = 0;
             loop {
                 y.yield_item(next).await;

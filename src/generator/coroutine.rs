@@ -13,8 +13,13 @@
 //!    poll, and before the drop. So no two accesses overlap.
 //! 4. `Slot` is `!Unpin`, and with it everything around it. The `&mut` that each poll makes of the whole does not
 //!    claim to be the only way to a slot which the yielder points to as well.
+//! 5. While the slot is borrowed nothing foreign runs: each borrow is over before what it took out is dropped, and
+//!    before the stream's token is cancelled. What that runs, callbacks and wakers, is `'static`. So it has no yielder
+//!    (2), and it has no stream either, which is lent to the poll or the drop that cancels.
 #![allow(unsafe_code, reason = "the body borrows a slot that lies beside it")]
 
+use super::stream_token::StreamToken;
+use crate::{CancellationToken, StopReason};
 use futures_core::Stream;
 use pin_project::{pin_project, pinned_drop};
 use std::{
@@ -29,39 +34,40 @@ use std::{
 };
 
 /// What [`generator`](crate::generator()) takes: every async closure and async fn of a [`Yielder`] that returns `()`.
+/// With another `R` what [`try_generator`](crate::try_generator()) takes: one that returns a `Result<(), E>`.
 ///
 /// It is implemented for all of them. It is there to name their future.
-pub trait GeneratorBody<'a, T>: FnOnce(Yielder<'a, T>) -> Self::Future {
+pub trait GeneratorBody<'a, T, R = ()>: FnOnce(Yielder<'a, T>) -> Self::Future {
     /// The future of the body.
-    type Future: Future<Output = ()>;
+    type Future: Future<Output = R>;
 }
 
-impl<'a, T, B, Fut> GeneratorBody<'a, T> for B
+impl<'a, T, R, B, Fut> GeneratorBody<'a, T, R> for B
 where
     B: FnOnce(Yielder<'a, T>) -> Fut,
-    Fut: Future<Output = ()>,
+    Fut: Future<Output = R>,
 {
     type Future = Fut;
 }
 
-/// The stream that a body is, with no signal to stop it.
+/// The stream that a body is, with no signal to stop it. What the body returns is left for [`end`](Self::end).
 #[pin_project(PinnedDrop)]
-pub(super) struct Coroutine<T, B>
+pub(super) struct Coroutine<T, B, R>
 where
-    B: for<'a> GeneratorBody<'a, T>,
+    B: for<'a> GeneratorBody<'a, T, R>,
 {
     // Dropped in this order.
     #[pin]
-    stage: Stage<B, <B as GeneratorBody<'static, T>>::Future>,
+    stage: Stage<B, <B as GeneratorBody<'static, T, R>>::Future, R>,
     #[pin]
     slot: Slot<T>,
 }
 
 #[pin_project(project = StageProjection, project_replace = StageReplaced)]
-enum Stage<B, Fut> {
+enum Stage<B, Fut, R> {
     Made(B),
     Running(#[pin] Body<Fut>),
-    Over,
+    Over(Option<R>),
 }
 
 /// The future of a body. It points into itself, and the stream around it is looked at through a `&`, by `size_hint`
@@ -80,32 +86,48 @@ impl<Fut: Future> Body<Fut> {
     }
 }
 
-impl<T, B> Coroutine<T, B>
+impl<T, B, R> Coroutine<T, B, R>
 where
-    B: for<'a> GeneratorBody<'a, T>,
+    B: for<'a> GeneratorBody<'a, T, R>,
 {
-    pub(super) fn new(body: B) -> Self {
+    /// Of `parent` the stream's token is made a child.
+    pub(super) fn new(body: B, parent: Option<CancellationToken>) -> Self {
         Self {
             stage: Stage::Made(body),
-            slot: Slot::new(),
+            slot: Slot::new(parent),
+        }
+    }
+
+    /// To be told before it is dropped why it was stopped, if it was. Gives what the body has returned.
+    pub(super) fn end(self: Pin<&mut Self>, stop_reason: Option<&StopReason>) -> Option<R> {
+        let this = self.project();
+        if let Some(reason) = stop_reason {
+            this.slot.end(reason);
+        }
+        match this.stage.project() {
+            StageProjection::Over(output) => output.take(),
+            StageProjection::Made(_) | StageProjection::Running(_) => None,
         }
     }
 }
 
-impl<T, B> Stream for Coroutine<T, B>
+impl<T, B, R> Stream for Coroutine<T, B, R>
 where
-    B: for<'a> GeneratorBody<'a, T>,
+    B: for<'a> GeneratorBody<'a, T, R>,
 {
     type Item = T;
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         let mut this = self.project();
+        let mut end = EndOfBody(this.slot.as_mut());
         if let StageProjection::Made(_) = this.stage.as_mut().project() {
-            if let StageReplaced::Made(body) = this.stage.as_mut().project_replace(Stage::Over) {
+            if let StageReplaced::Made(body) =
+                this.stage.as_mut().project_replace(Stage::Over(None))
+            {
                 // SAFETY: the yielder goes to the body of this very coroutine, whose future is dropped before the
                 // slot. `'static` is a stand-in for that lifetime: a body is written for every lifetime (2).
-                let yielder = unsafe { this.slot.as_mut().yielder() };
+                let yielder = unsafe { end.0.as_mut().yielder() };
                 let future = UnsafeCell::new(body(yielder));
                 this.stage.set(Stage::Running(Body(future)));
             }
@@ -113,12 +135,14 @@ where
         let StageProjection::Running(body) = this.stage.as_mut().project() else {
             return Poll::Ready(None);
         };
-        this.slot.as_mut().open(address(cx.waker()));
-        if body.poll(cx).is_ready() {
-            this.stage.set(Stage::Over);
+        end.0.as_mut().open(address(cx.waker()));
+        if let Poll::Ready(output) = body.poll(cx) {
+            drop(end);
+            this.stage.set(Stage::Over(Some(output)));
             // There may be one of a `yield_item` that the body dropped.
             return Poll::Ready(this.slot.take());
         }
+        mem::forget(end);
         match this.slot.take() {
             Some(item) => Poll::Ready(Some(item)),
             None => Poll::Pending,
@@ -126,14 +150,26 @@ where
     }
 }
 
+/// Cancels the stream's token where the body returns, or panics.
+struct EndOfBody<'a, T>(Pin<&'a mut Slot<T>>);
+
+impl<T> Drop for EndOfBody<'_, T> {
+    fn drop(&mut self) {
+        self.0.as_mut().end(&StopReason::Cancelled);
+    }
+}
+
 #[pinned_drop]
-impl<T, B> PinnedDrop for Coroutine<T, B>
+impl<T, B, R> PinnedDrop for Coroutine<T, B, R>
 where
-    B: for<'a> GeneratorBody<'a, T>,
+    B: for<'a> GeneratorBody<'a, T, R>,
 {
     fn drop(self: Pin<&mut Self>) {
+        let mut slot = self.project().slot;
         // Now the body's locals go. None of what they might poll a yield with is the stream's waker.
-        self.project().slot.open(NO_WAKER);
+        slot.as_mut().open(NO_WAKER);
+        // Whatever else it may have been has been told.
+        slot.end(&StopReason::ConsumerDropped);
     }
 }
 
@@ -156,15 +192,17 @@ struct Inner<T> {
     waker: usize,
     /// How often a yield has been polled with its way blocked, in this poll of the body.
     waits: u32,
+    token: StreamToken,
 }
 
 impl<T> Slot<T> {
-    fn new() -> Self {
+    fn new(parent: Option<CancellationToken>) -> Self {
         Self {
             inner: UnsafeCell::new(Inner {
                 item: None,
                 waker: NO_WAKER,
                 waits: 0,
+                token: StreamToken::Unasked(parent),
             }),
             _pinned: PhantomPinned,
         }
@@ -173,7 +211,7 @@ impl<T> Slot<T> {
     /// # Safety
     ///
     /// Called once for a slot, and the yielder is not used any more once the slot is dropped, nor while the
-    /// coroutine calls `open` or `take`.
+    /// coroutine calls `open`, `take` or `end`.
     unsafe fn yielder<'a>(self: Pin<&mut Self>) -> Yielder<'a, T> {
         Yielder {
             slot: NonNull::from(&*self),
@@ -192,9 +230,20 @@ impl<T> Slot<T> {
         // SAFETY: as in `open`.
         unsafe { (*self.inner.get()).item.take() }
     }
+
+    /// Cancels the stream's token, if that has not been told of an end before.
+    #[inline]
+    fn end(self: Pin<&mut Self>, reason: &StopReason) {
+        // SAFETY: as in `open`.
+        let ended = unsafe { (*self.inner.get()).token.end(reason) };
+        // The slot is not borrowed any more (5).
+        if let Some(StreamToken::Asked(token)) = ended {
+            token.cancel_with(reason.clone());
+        }
+    }
 }
 
-// SAFETY: a shared slot can do nothing: `open` and `take` want it `Pin<&mut>`.
+// SAFETY: a shared slot can do nothing: `open`, `take` and `end` want it `Pin<&mut>`.
 unsafe impl<T: Send> Sync for Slot<T> {}
 
 /// How often `yield_item` may be polled with its way blocked in one poll of the body, before it is taken for stuck.
@@ -206,7 +255,8 @@ const WAITS: u32 = 1 << 12;
 const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be taken before the body's poll returns: \
                      something inside of the body waits for it, such as a `block_on`. Await it in the body instead";
 
-/// Hands items from a [`generator`](crate::generator())'s body to the stream.
+/// Hands items from the body of a [`generator`](crate::generator()) or a
+/// [`try_generator`](crate::try_generator()) to the stream.
 ///
 /// The lifetime ties it to its body: what that rules out is shown at [`generator`](crate::generator()).
 pub struct Yielder<'a, T> {
@@ -239,6 +289,62 @@ impl<'a, T> Yielder<'a, T> {
             yielder: self,
             item: Some(item),
         }
+    }
+
+    /// A token that is cancelled when the stream ends, in whatever way: what the body starts can end with it.
+    ///
+    /// It is made at the first call, and the same at each: a stream whose body does not ask has none. Where the
+    /// stream's signal is a token it is a child of that: cancelled with it, at once, and it has its deadline. To
+    /// cancel it does not stop the stream.
+    ///
+    /// | the stream's end | the token's reason |
+    /// |---|---|
+    /// | the signal fires | that of the stop |
+    /// | the stream is dropped | [`ConsumerDropped`](StopReason::ConsumerDropped) |
+    /// | the body returns, an `Err` included | [`Cancelled`](StopReason::Cancelled) |
+    /// | the body panics | [`Cancelled`](StopReason::Cancelled) |
+    ///
+    /// At a stop, and when the stream is dropped, it is cancelled before the body is dropped, so that locals whose
+    /// `Drop` asks it are told the truth. A body that returns or panics has dropped its locals itself by then. A panic
+    /// of what the cancel runs comes out of the poll or the drop that ends the stream.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use std::pin::pin;
+    /// use stopcock::{CancelStreamExt, generator, signal};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (sender, mut heartbeats) = tokio::sync::mpsc::channel(1);
+    /// let mut answers = Box::pin(generator(signal::never(), async |mut y| {
+    ///     // A task of its own, which ends with the stream all the same.
+    ///     let ticks = futures::stream::repeat("tick").take_until_cancelled(y.token());
+    ///     tokio::spawn(async move {
+    ///         let mut ticks = pin!(ticks);
+    ///         while let Some(tick) = ticks.next().await {
+    ///             if sender.send(tick).await.is_err() {
+    ///                 break;
+    ///             }
+    ///         }
+    ///     });
+    ///     loop {
+    ///         y.yield_item(42).await;
+    ///     }
+    /// }));
+    /// assert_eq!(answers.next().await, Some(42));
+    /// assert_eq!(heartbeats.recv().await, Some("tick"));
+    ///
+    /// // The client hangs up.
+    /// drop(answers);
+    /// while heartbeats.recv().await.is_some() {}
+    /// # }
+    /// ```
+    pub fn token(&mut self) -> CancellationToken {
+        // SAFETY: as in `hand_over`. Nothing foreign runs (5).
+        let inner = unsafe { &mut *(*self.slot.as_ptr()).inner.get() };
+        inner.token.get()
     }
 
     /// Puts an item that is not yet there into the slot, if that is free; whether there is nothing more to wait for.

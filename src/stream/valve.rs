@@ -155,12 +155,20 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     /// Always inlined: a program has several adapters over the same source and signal, and their common function would
     /// be called for each item otherwise.
     #[inline(always)]
-    pub(crate) fn poll_next(
+    pub(crate) fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<S::Item, Halt> {
+        self.poll_next_with(cx, |_, _| {})
+    }
+
+    /// As `poll_next`, for a source that has to be told why it is stopped, or asked for what it has left, before it is
+    /// dropped. It is told `None` where it ended, or panicked.
+    #[inline(always)]
+    pub(crate) fn poll_next_with(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
+        at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
     ) -> Result<S::Item, Halt> {
         if self.as_mut().project().row.count_down() {
-            self.as_mut().begin_stretch(cx)?;
+            self.as_mut().begin_stretch(cx, at_end)?;
         }
         let this = self.as_mut().project();
         let StateProjection::Open(source, mut signal) = this.state.project() else {
@@ -171,7 +179,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         if signal.as_mut().is_fired() {
             if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
                 guard.defuse(());
-                return Err(self.end(Some(reason)));
+                return Err(self.end(Some(reason), at_end));
             }
         }
         match source.poll_next(cx) {
@@ -181,13 +189,13 @@ impl<S: Stream, G: Signal> Valve<S, G> {
             }
             Poll::Ready(None) => {
                 guard.defuse(());
-                Err(self.end(None))
+                Err(self.end(None, at_end))
             }
             Poll::Pending => {
                 guard.0.begin();
                 // A signal that fired during the poll is noticed here.
                 match guard.defuse(signal.poll_fired(cx)) {
-                    Poll::Ready(reason) => Err(self.end(Some(reason))),
+                    Poll::Ready(reason) => Err(self.end(Some(reason), at_end)),
                     Poll::Pending => Err(Halt::Pending),
                 }
             }
@@ -196,13 +204,17 @@ impl<S: Stream, G: Signal> Valve<S, G> {
 
     /// What is not needed for every item.
     #[inline(never)]
-    fn begin_stretch(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<(), Halt> {
+    fn begin_stretch(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
+    ) -> Result<(), Halt> {
         let this = self.as_mut().project();
         let mut signal = match this.state.project() {
             StateProjection::Open(_, signal) => signal,
             StateProjection::Closed(reason) => {
                 let reason = reason.clone();
-                return Err(self.end(Some(reason)));
+                return Err(self.end(Some(reason), at_end));
             }
             StateProjection::Over(_) => {
                 this.row.unwatched = 0;
@@ -210,7 +222,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
             }
         };
         if this.row.is_broken {
-            return Err(self.end(None));
+            return Err(self.end(None, at_end));
         }
         let guard = BreakOnPanic(this.row);
         let items = guard.0.end_stretch();
@@ -219,7 +231,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
             if signal.as_mut().is_fired() {
                 if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
                     guard.defuse(());
-                    return Err(self.end(Some(reason)));
+                    return Err(self.end(Some(reason), at_end));
                 }
             }
             guard.0.left = guard.0.longest;
@@ -234,13 +246,22 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     }
 
     #[cold]
-    fn end(self: Pin<&mut Self>, reason: Option<StopReason>) -> Halt {
+    fn end(
+        self: Pin<&mut Self>,
+        reason: Option<StopReason>,
+        at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
+    ) -> Halt {
         let mut this = self.project();
         let halt = match reason {
             Some(_) => Halt::Stopped,
             None => Halt::Ended,
         };
         this.row.unwatched = 0;
+        if let StateProjection::Open(source, _) = this.state.as_mut().project() {
+            let guard = BreakOnPanic(this.row);
+            at_end(source, reason.as_ref());
+            guard.defuse(());
+        }
         this.state.set(State::Over(reason));
         halt
     }

@@ -4,8 +4,8 @@ use super::harness::Outcome;
 #[cfg(feature = "tokio")]
 use crate::{BlockingGenerator, SpawnedGenerator};
 use crate::{
-    Eager, Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryWithCancellation,
-    WithCancellation,
+    Eager, Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryGenerator,
+    TryWithCancellation, WithCancellation,
 };
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -131,6 +131,16 @@ impl<T> Stoppable for SpawnedGenerator<T> {
 
 #[cfg(feature = "tokio")]
 impl<T> Stoppable for BlockingGenerator<T> {
+    fn stop_reason(&self) -> Option<&StopReason> {
+        self.stop_reason()
+    }
+}
+
+impl<T, E, B, G> Stoppable for TryGenerator<T, E, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+    G: Signal,
+{
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stop_reason()
     }

@@ -1,5 +1,8 @@
 //! The laws G1 to G4, and what a body may do with its yielder.
 
+mod token;
+mod try_generator;
+
 use crate::support::{Wakes, panic_of, poll};
 use futures::{
     FutureExt, StreamExt,

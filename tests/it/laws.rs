@@ -16,6 +16,7 @@ use stopcock::{
         Stop, Stoppable,
         laws::{check_all, check_stop, check_stream, eager, fair, identity},
     },
+    try_generator,
 };
 
 use tokio_util::sync::CancellationToken as TokioToken;
@@ -127,6 +128,20 @@ table! {
     generator_of_no_signal: check_stream, |source| forward(source, never());
     generator_of_no_signal_is_fair: fair, |source, _| forward(source, never());
     generator_of_no_signal_changes_nothing: identity, |source, _| forward(source, never());
+    generator_that_has_asked_for_its_token: check_all, |source, stop| forward_and_ask(source, stop.token());
+
+    try_generator_of_a_token: check_all, |source, stop| try_forward(source, stop.token());
+    try_generator_of_a_great_grandchild: check_all, |source, stop| try_forward(source, great_grandchild(&stop));
+    try_generator_of_a_future: check_all, |source, stop| try_forward(source, when(told(stop)));
+    try_generator_over_a_generator: check_all, |source, stop| {
+        try_forward(Box::pin(forward(source, CancellationToken::new())), stop.token())
+    };
+    adapter_over_a_try_generator: check_all, |source, stop| {
+        try_forward(source, never()).try_with_cancellation(stop.token())
+    };
+    try_generator_of_no_signal: check_stream, |source| try_forward(source, never());
+    try_generator_of_no_signal_is_fair: fair, |source, _| try_forward(source, never());
+    try_generator_of_no_signal_changes_nothing: identity, |source, _| try_forward(source, never());
 }
 
 #[cfg(feature = "tokio")]
@@ -448,6 +463,32 @@ fn forward<G: IntoSignal>(
         while let Some(item) = source.next().await {
             y.yield_item(item).await;
         }
+    })
+}
+
+/// As `forward`, of a body that asks for the stream's token, and listens to it.
+fn forward_and_ask<G: IntoSignal>(
+    mut source: impl Stream<Item = char> + Unpin,
+    signal: G,
+) -> impl Stoppable<Item = char> {
+    generator(signal, async move |mut y: Yielder<'_, char>| {
+        let _listening = y.token().on_cancel(|_| {});
+        while let Some(item) = source.next().await {
+            y.yield_item(item).await;
+        }
+    })
+}
+
+/// As `forward`, of a body that may fail, and does not.
+fn try_forward<G: IntoSignal>(
+    mut source: impl Stream<Item = char> + Unpin,
+    signal: G,
+) -> impl Stoppable<Item = io::Result<char>> {
+    try_generator(signal, async move |mut y| {
+        while let Some(item) = source.next().await {
+            y.yield_item(item).await;
+        }
+        Ok(())
     })
 }
 

@@ -15,7 +15,7 @@ use std::{
 use stopcock::{
     CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef,
     Generator, IntoSignal, Registration, RunUntilCancelled, Settled, Signal, StopReason,
-    TakeUntilCancelled, Yielder, generator, signal,
+    TakeUntilCancelled, TryGenerator, Yielder, generator, signal, try_generator,
 };
 
 fn is_send<T: Send>() {}
@@ -139,6 +139,14 @@ fn a_generator_is_send_and_sync_when_its_body_is() {
     });
     is_send(&items);
     is_sync(&items);
+    let items = try_generator(signal::never(), async |mut y| {
+        let local = String::from("a");
+        y.token();
+        y.yield_item(local.len()).await;
+        Err(local)
+    });
+    is_send(&items);
+    is_sync(&items);
     self::is_send::<Yielder<'_, u8>>();
     assert!(!has!(Yielder<'static, Rc<u8>>: Send));
     assert!(!has!(Yielder<'static, Rc<u8>>: Sync));
@@ -148,6 +156,17 @@ fn a_generator_is_send_and_sync_when_its_body_is() {
 fn a_generator_is_never_unpin() {
     type Body = fn(Yielder<'_, u8>) -> std::future::Ready<()>;
     assert!(!has!(Generator<u8, Body, signal::Never>: Unpin));
+    type TryBody = fn(Yielder<'_, u8>) -> std::future::Ready<Result<(), u8>>;
+    assert!(!has!(TryGenerator<u8, u8, TryBody, signal::Never>: Unpin));
+}
+
+#[test]
+fn a_try_generator_is_send_when_its_error_is() {
+    type Body<E> = fn(Yielder<'_, u8>) -> std::future::Ready<Result<(), E>>;
+    type Of<E> = TryGenerator<u8, E, Body<E>>;
+    is_send::<Of<String>>();
+    is_debug::<Of<Rc<PhantomPinned>>>();
+    assert!(!has!(Of<Rc<u8>>: Send));
 }
 
 #[test]
