@@ -8,9 +8,9 @@
 //!    none of its yielder's but that it is longer than the call; and the yielder is invariant in it, so that no two
 //!    yielders can be made to have the same one. It cannot be stored outside, returned, swapped, or given to a task
 //!    or a thread that outlives the poll.
-//! 3. There is one `Yielder` for a slot, and it is reached by `&mut`. What uses it runs inside of the body's poll or
-//!    drop, or on a scoped thread which these wait for. The coroutine touches the slot only before and after the
-//!    poll, and before the drop. So no two accesses overlap.
+//! 3. There is one `Yielder` for a slot, and it is reached by `&mut`; a [`YieldItem`] has a copy of it while it borrows
+//!    it. What uses it runs inside of the body's poll or drop, or on a scoped thread which these wait for. The
+//!    coroutine touches the slot only before and after the poll, and before the drop. So no two accesses overlap.
 //! 4. `Slot` is `!Unpin`, and with it everything around it. The `&mut` that each poll makes of the whole does not
 //!    claim to be the only way to a slot which the yielder points to as well.
 //! 5. While the slot is borrowed nothing foreign runs: each borrow is over before what it took out is dropped, and
@@ -98,11 +98,46 @@ where
         }
     }
 
+    /// Makes the future of a body that has none. Never inlined: what is known of a future that has just been made
+    /// would be carried along beside each of its polls.
+    #[cold]
+    #[inline(never)]
+    fn begin(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if !matches!(*this.stage, Stage::Made(_)) {
+            return;
+        }
+        let made = this.stage.as_mut().project_replace(Stage::Over(None));
+        if let StageReplaced::Made(body) = made {
+            // SAFETY: the yielder goes to the body of this very coroutine, whose future is dropped before the slot.
+            // `'static` is a stand-in for that lifetime: a body is written for every lifetime (2).
+            let yielder = unsafe { this.slot.as_mut().yielder() };
+            let future = UnsafeCell::new(body(yielder));
+            this.stage.set(Stage::Running(Body(future)));
+        }
+    }
+
+    /// Keeps what the body has returned, and gives an item that is left: of a `yield_item` that the body dropped.
+    #[cold]
+    fn finish(mut self: Pin<&mut Self>, output: R) -> Option<T> {
+        self.as_mut().end_of_body();
+        let mut this = self.project();
+        this.stage.set(Stage::Over(Some(output)));
+        this.slot.take()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_of_body(self: Pin<&mut Self>) {
+        self.project().slot.end(StopReason::Cancelled);
+    }
+
     /// To be told before it is dropped why it was stopped, if it was. Gives what the body has returned.
+    #[cold]
     pub(super) fn end(self: Pin<&mut Self>, stop_reason: Option<&StopReason>) -> Option<R> {
         let this = self.project();
         if let Some(reason) = stop_reason {
-            this.slot.end(reason);
+            this.slot.end(reason.clone());
         }
         match this.stage.project() {
             StageProjection::Over(output) => output.take(),
@@ -119,43 +154,41 @@ where
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let mut this = self.project();
-        let mut end = EndOfBody(this.slot.as_mut());
-        if let StageProjection::Made(_) = this.stage.as_mut().project() {
-            if let StageReplaced::Made(body) =
-                this.stage.as_mut().project_replace(Stage::Over(None))
-            {
-                // SAFETY: the yielder goes to the body of this very coroutine, whose future is dropped before the
-                // slot. `'static` is a stand-in for that lifetime: a body is written for every lifetime (2).
-                let yielder = unsafe { end.0.as_mut().yielder() };
-                let future = UnsafeCell::new(body(yielder));
-                this.stage.set(Stage::Running(Body(future)));
-            }
+        let mut guard = EndOnPanic(self);
+        if !matches!(guard.0.stage, Stage::Running(_)) {
+            guard.0.as_mut().begin();
         }
-        let StageProjection::Running(body) = this.stage.as_mut().project() else {
+        let mut this = guard.0.as_mut().project();
+        let StageProjection::Running(body) = this.stage.project() else {
             return Poll::Ready(None);
         };
-        end.0.as_mut().open(address(cx.waker()));
+        this.slot.as_mut().open(address(cx.waker()));
         if let Poll::Ready(output) = body.poll(cx) {
-            drop(end);
-            this.stage.set(Stage::Over(Some(output)));
-            // There may be one of a `yield_item` that the body dropped.
-            return Poll::Ready(this.slot.take());
+            let item = guard.0.as_mut().finish(output);
+            mem::forget(guard);
+            return Poll::Ready(item);
         }
-        mem::forget(end);
-        match this.slot.take() {
+        let item = this.slot.take();
+        mem::forget(guard);
+        match item {
             Some(item) => Poll::Ready(Some(item)),
             None => Poll::Pending,
         }
     }
 }
 
-/// Cancels the stream's token where the body returns, or panics.
-struct EndOfBody<'a, T>(Pin<&'a mut Slot<T>>);
+/// Cancels the stream's token where the body panics.
+struct EndOnPanic<'a, T, B, R>(Pin<&'a mut Coroutine<T, B, R>>)
+where
+    B: for<'b> GeneratorBody<'b, T, R>;
 
-impl<T> Drop for EndOfBody<'_, T> {
+impl<T, B, R> Drop for EndOnPanic<'_, T, B, R>
+where
+    B: for<'b> GeneratorBody<'b, T, R>,
+{
+    #[inline]
     fn drop(&mut self) {
-        self.0.as_mut().end(&StopReason::Cancelled);
+        self.0.as_mut().end_of_body();
     }
 }
 
@@ -169,7 +202,7 @@ where
         // Now the body's locals go. None of what they might poll a yield with is the stream's waker.
         slot.as_mut().open(NO_WAKER);
         // Whatever else it may have been has been told.
-        slot.end(&StopReason::ConsumerDropped);
+        slot.end(StopReason::ConsumerDropped);
     }
 }
 
@@ -202,7 +235,7 @@ impl<T> Slot<T> {
                 item: None,
                 waker: NO_WAKER,
                 waits: 0,
-                token: StreamToken::Unasked(parent),
+                token: StreamToken::new(parent),
             }),
             _pinned: PhantomPinned,
         }
@@ -231,14 +264,24 @@ impl<T> Slot<T> {
         unsafe { (*self.inner.get()).item.take() }
     }
 
-    /// Cancels the stream's token, if that has not been told of an end before.
-    #[inline]
-    fn end(self: Pin<&mut Self>, reason: &StopReason) {
+    /// Cancels the stream's token, unless it was told of an end before.
+    #[inline(always)]
+    fn end(self: Pin<&mut Self>, reason: StopReason) {
         // SAFETY: as in `open`.
-        let ended = unsafe { (*self.inner.get()).token.end(reason) };
+        let token = unsafe { &mut (*self.inner.get()).token };
+        if !token.end_unasked(reason.clone()) {
+            self.cancel_asked(reason);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn cancel_asked(self: Pin<&mut Self>, reason: StopReason) {
+        // SAFETY: as in `open`.
+        let asked = unsafe { (*self.inner.get()).token.asked() };
         // The slot is not borrowed any more (5).
-        if let Some(StreamToken::Asked(token)) = ended {
-            token.cancel_with(reason.clone());
+        if let Some(token) = asked {
+            token.cancel_with(reason);
         }
     }
 }
@@ -286,7 +329,11 @@ impl<'a, T> Yielder<'a, T> {
     /// of the body: nobody could take the item.
     pub fn yield_item(&mut self, item: T) -> YieldItem<'_, 'a, T> {
         YieldItem {
-            yielder: self,
+            yielder: Yielder {
+                slot: self.slot,
+                brand: PhantomData,
+            },
+            borrowed: PhantomData,
             item: Some(item),
         }
     }
@@ -342,9 +389,13 @@ impl<'a, T> Yielder<'a, T> {
     /// # }
     /// ```
     pub fn token(&mut self) -> CancellationToken {
-        // SAFETY: as in `hand_over`. Nothing foreign runs (5).
-        let inner = unsafe { &mut *(*self.slot.as_ptr()).inner.get() };
-        inner.token.get()
+        // SAFETY: as in `hand_over`.
+        let (token, ended) = unsafe { (*(*self.slot.as_ptr()).inner.get()).token.get() };
+        // The slot is not borrowed any more (5).
+        if let Some(reason) = ended {
+            token.cancel_with(reason);
+        }
+        token
     }
 
     /// Puts an item that is not yet there into the slot, if that is free; whether there is nothing more to wait for.
@@ -391,7 +442,9 @@ impl<T> Debug for Yielder<'_, T> {
 /// The future of [`Yielder::yield_item`].
 #[must_use = "an item is handed over when the future is awaited"]
 pub struct YieldItem<'y, 'a, T> {
-    yielder: &'y mut Yielder<'a, T>,
+    /// The one that is borrowed, by value: a pointer less to follow.
+    yielder: Yielder<'a, T>,
+    borrowed: PhantomData<&'y mut Yielder<'a, T>>,
     /// `None` once it is in the slot.
     item: Option<T>,
 }

@@ -2,39 +2,60 @@ use crate::{CancellationToken, StopReason};
 use std::mem;
 
 /// The token that is cancelled when its stream ends. Whoever does not ask for it has none.
-pub(super) enum StreamToken {
-    /// With the token of the signal, if it is that of one.
-    Unasked(Option<CancellationToken>),
-    Asked(CancellationToken),
+///
+/// It cancels nothing itself, and drops nothing but what somebody else keeps: either might run anything, and the token
+/// is borrowed.
+pub(super) struct StreamToken {
+    /// Until it is asked for, the token of the signal, if it is that of one.
+    token: Option<CancellationToken>,
+    state: State,
+}
+
+enum State {
+    Unasked,
+    Asked,
     /// For who asks as late as that: what the body drops.
     Ended(StopReason),
 }
 
 impl StreamToken {
-    /// Runs nothing foreign: what it lets go of is kept by the token that it makes.
-    pub(super) fn get(&mut self) -> CancellationToken {
-        let token = match self {
-            Self::Unasked(Some(parent)) => parent.child_token(),
-            Self::Unasked(None) => CancellationToken::new(),
-            Self::Asked(token) => return token.clone(),
-            Self::Ended(reason) => {
-                let token = CancellationToken::new();
-                token.cancel_with(reason.clone());
-                token
-            }
-        };
-        *self = Self::Asked(token.clone());
-        token
+    pub(super) fn new(parent: Option<CancellationToken>) -> Self {
+        Self {
+            token: parent,
+            state: State::Unasked,
+        }
     }
 
-    /// What to cancel, or else to drop: either may run anything.
-    pub(super) fn end(&mut self, reason: &StopReason) -> Option<Self> {
-        let ended = match self {
-            Self::Unasked(_) => Self::Ended(reason.clone()),
-            // For who asks again.
-            Self::Asked(token) => Self::Asked(token.clone()),
-            Self::Ended(_) => return None,
+    /// The token, and a reason to cancel it for if there is one.
+    pub(super) fn get(&mut self) -> (CancellationToken, Option<StopReason>) {
+        let token = match (&self.state, &self.token) {
+            (State::Asked, Some(token)) => return (token.clone(), None),
+            (_, Some(parent)) => parent.child_token(),
+            (_, None) => CancellationToken::new(),
         };
-        Some(mem::replace(self, ended))
+        // The parent is kept by its child.
+        self.token = Some(token.clone());
+        match mem::replace(&mut self.state, State::Asked) {
+            State::Ended(reason) => (token, Some(reason)),
+            State::Unasked | State::Asked => (token, None),
+        }
+    }
+
+    /// Whether that is all: it has not been asked for.
+    #[inline]
+    pub(super) fn end_unasked(&mut self, reason: StopReason) -> bool {
+        let is_unasked = matches!(self.state, State::Unasked);
+        if is_unasked {
+            self.state = State::Ended(reason);
+        }
+        is_unasked
+    }
+
+    /// What is to be cancelled, if it has been asked for.
+    pub(super) fn asked(&self) -> Option<CancellationToken> {
+        match self.state {
+            State::Asked => self.token.clone(),
+            State::Unasked | State::Ended(_) => None,
+        }
     }
 }

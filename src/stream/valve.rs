@@ -210,16 +210,8 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
     ) -> Result<(), Halt> {
         let this = self.as_mut().project();
-        let mut signal = match this.state.project() {
-            StateProjection::Open(_, signal) => signal,
-            StateProjection::Closed(reason) => {
-                let reason = reason.clone();
-                return Err(self.end(Some(reason), at_end));
-            }
-            StateProjection::Over(_) => {
-                this.row.unwatched = 0;
-                return Err(Halt::Ended);
-            }
+        let StateProjection::Open(_, mut signal) = this.state.project() else {
+            return Err(self.tell_end(at_end));
         };
         if this.row.is_broken {
             return Err(self.end(None, at_end));
@@ -243,6 +235,20 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         let next_look = signal.look(items.into());
         guard.0.begin_stretch(next_look);
         guard.defuse(Ok(()))
+    }
+
+    /// For one that is not open any more.
+    #[cold]
+    fn tell_end(
+        mut self: Pin<&mut Self>,
+        at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
+    ) -> Halt {
+        if let State::Closed(reason) = &self.state {
+            let reason = reason.clone();
+            return self.end(Some(reason), at_end);
+        }
+        self.as_mut().project().row.unwatched = 0;
+        Halt::Ended
     }
 
     #[cold]

@@ -1,7 +1,7 @@
 //! What is left of those who came and went (T8), and what they cost while they are there, in bytes of the heap.
 
 use crate::support::poll as poll_stream;
-use futures::stream;
+use futures::{Stream, stream};
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -9,7 +9,10 @@ use std::{
     task::{Context, Poll, Waker},
     thread,
 };
-use stopcock::{CancelStreamExt, CancellationToken, CancelledOwned};
+use stopcock::{
+    CancelStreamExt, CancellationToken, CancelledOwned, generator,
+    signal::{any, never},
+};
 
 #[cfg(feature = "tokio")]
 use std::time::Duration;
@@ -429,6 +432,39 @@ fn an_adapter_on_a_token_that_had_waiters_before_allocates_nothing() {
         assert_eq!(made_and_polled.allocations, 1);
         assert_eq!(made_and_polled.bytes, 0);
     }
+}
+
+#[test]
+fn a_generator_allocates_for_its_token_only_if_its_body_asks() {
+    let token = CancellationToken::new();
+    let run = |asks: bool, polls| {
+        cost(|| {
+            let mut items = pin!(generator(&token, async |mut y| {
+                let _asked = asks.then(|| y.token());
+                y.yield_item(1).await;
+            }));
+            for _ in 0..polls {
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(items.as_mut().poll_next(&mut cx).is_ready());
+            }
+        })
+    };
+    // Dropped on the way, and at its end.
+    assert_eq!(run(false, 1), NOTHING);
+    assert_eq!(run(false, 2), NOTHING);
+    assert!(run(true, 1).allocations > 0);
+    assert_eq!(run(true, 1).bytes, 0);
+    assert_eq!(run(true, 2).bytes, 0);
+
+    // Stopped by what is no token, for a reason that is none of the plain ones.
+    let mut items = pin!(generator(any(&token, never()), async |mut y| {
+        y.yield_item(1).await;
+    }));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(items.as_mut().poll_next(&mut cx).is_ready());
+    token.cancel_with("enough");
+    let stopped = cost(|| assert_eq!(items.as_mut().poll_next(&mut cx), Poll::Ready(None)));
+    assert_eq!(stopped.allocations, 0);
 }
 
 /// As the documentation of the token says.
