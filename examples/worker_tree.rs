@@ -1,0 +1,240 @@
+//! A tree of workers, stopped from one point: softly, and hard after a grace. No job is lost, and none is done twice.
+//!
+//! ```text
+//! cargo run --example worker_tree          # stops by itself after a second
+//! cargo run --example worker_tree -- 60    # leaves you a minute to send it a SIGTERM
+//! ```
+//!
+//! There are two tokens at the root. Each group of workers has a child of either, so that it can be stopped alone too:
+//!
+//! ```text
+//! hard ─┬─ soft ─┬─ mail     takes jobs until then
+//!       │        ├─ batch    the same, and has a deadline of its own
+//!       │        └─ ..
+//!       ├─ mail              works on a job until then
+//!       └─ ..
+//! ```
+//!
+//! Once `soft` is cancelled no worker takes another job, and each finishes the one that it has begun. It has settled
+//! when all of them are through. If that takes too long `hard` is cancelled: who is still at work drops it there and
+//! then, and hands the job back.
+//!
+//! The program fails if a job is neither done nor back in its queue, or is both, or if a worker is left.
+
+use std::{
+    env,
+    error::Error,
+    future::Future,
+    io,
+    ops::Range,
+    pin::pin,
+    process,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use stopcock::{CancelFutureExt, CancellationToken, generator};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_stream::StreamExt;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+const WORKERS_PER_GROUP: usize = 3;
+const GRACE: Duration = Duration::from_millis(300);
+const MOMENT: Duration = Duration::from_millis(5);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let seconds = env::args().nth(1).map_or(Ok(1), |arg| arg.parse())?;
+    let time = Duration::from_secs(seconds);
+
+    let workers = Arc::new(());
+    // A worker that does not stop must fail the program, not hang it.
+    let outcome = timeout(time + Duration::from_secs(10), run(time, &workers)).await;
+
+    let left = Arc::strong_count(&workers) - 1;
+    println!("workers left: {left}");
+    outcome.map_err(|_| "a worker has not been stopped")??;
+    assert_eq!(left, 0);
+    Ok(())
+}
+
+async fn run(time: Duration, workers: &Arc<()>) -> Result<()> {
+    let hard = CancellationToken::new();
+    let soft = hard.child_token();
+    let batch = soft.child_with_timeout(time / 2);
+    let groups = [
+        // Has done everything long before, and waits for more.
+        Group::new("mail", soft.child_token(), &hard, 50, MOMENT),
+        // Is stopped by its own deadline; the others do not notice.
+        Group::new("batch", batch, &hard, 100_000, MOMENT),
+        // Has a queue that is never empty, and is done with its jobs in no time.
+        Group::new("import", soft.child_token(), &hard, 100_000, MOMENT),
+        // Does not get done within any grace.
+        Group::new("video", soft.child_token(), &hard, 10, HOUR),
+    ];
+
+    let mut tasks = JoinSet::new();
+    let operator = operator()?;
+    for group in &groups {
+        for _ in 0..WORKERS_PER_GROUP {
+            tasks.spawn(worker(Arc::clone(group), Arc::clone(workers)));
+        }
+    }
+
+    println!("process {}, {} workers", process::id(), tasks.len());
+    let reason = tokio::select! {
+        reason = operator => reason,
+        () = sleep(time) => "time is up",
+    };
+    stop(&soft, &hard, reason).await;
+    // All that is left to them is to return.
+    tasks.join_all().await;
+
+    println!("\ngroup   stopped by            jobs   done  handed back  not begun");
+    for group in &groups {
+        group.account_for_all()?;
+    }
+    Ok(())
+}
+
+/// Softly, and hard if that takes too long.
+async fn stop(soft: &CancellationToken, hard: &CancellationToken, reason: &'static str) {
+    println!("soft stop: {reason}");
+    soft.cancel_with(reason);
+    if soft.settled().with_timeout(GRACE).await.is_err() {
+        println!("hard stop: the grace of {GRACE:?} is over");
+        hard.cancel_with("the grace is over");
+        hard.settled().await;
+    }
+}
+
+/// Takes jobs until the soft stop, and finishes what it has begun until the hard one.
+async fn worker(group: Arc<Group>, _counted: Arc<()>) {
+    let mut jobs = pin!(generator(&group.soft, async |mut y| {
+        while let Some(job) = group.next_job().await {
+            y.yield_item(job).await;
+        }
+    }));
+    // What has been taken from the queue comes out here, whatever is cancelled meanwhile.
+    while let Some(job) = jobs.next().await {
+        group.begun.fetch_add(1, Ordering::Relaxed);
+        let work = group.work_on(&job).with_cancellation(&group.hard);
+        if work.await.is_err() {
+            group.hand_back(job);
+        }
+    }
+}
+
+struct Job {
+    id: usize,
+    time: Duration,
+}
+
+/// Workers that share a queue.
+struct Group {
+    name: &'static str,
+    soft: CancellationToken,
+    hard: CancellationToken,
+    ids: Range<usize>,
+    queue: UnboundedSender<Job>,
+    queued: tokio::sync::Mutex<UnboundedReceiver<Job>>,
+    begun: AtomicUsize,
+    done: Mutex<Vec<usize>>,
+}
+
+impl Group {
+    fn new(
+        name: &'static str,
+        soft: CancellationToken,
+        hard: &CancellationToken,
+        jobs: usize,
+        time: Duration,
+    ) -> Arc<Self> {
+        let (queue, queued) = unbounded_channel();
+        let group = Self {
+            name,
+            soft,
+            hard: hard.child_token(),
+            ids: 0..jobs,
+            queue,
+            queued: tokio::sync::Mutex::new(queued),
+            begun: AtomicUsize::new(0),
+            done: Mutex::default(),
+        };
+        for id in group.ids.clone() {
+            group.hand_back(Job { id, time });
+        }
+        Arc::new(group)
+    }
+
+    /// Dropped while it waits, it has taken none.
+    async fn next_job(&self) -> Option<Job> {
+        self.queued.lock().await.recv().await
+    }
+
+    /// Dropped while it waits, it has done nothing.
+    async fn work_on(&self, job: &Job) {
+        sleep(job.time).await;
+        self.done.lock().unwrap().push(job.id);
+    }
+
+    fn hand_back(&self, job: Job) {
+        // The group has the other end as well.
+        let _ = self.queue.send(job);
+    }
+
+    /// Fails unless each job is either done, once, or in the queue.
+    fn account_for_all(&self) -> Result<()> {
+        let mut queued = self.queued.try_lock()?;
+        let mut ids = self.done.lock().unwrap().clone();
+        let done = ids.len();
+        while let Ok(job) = queued.try_recv() {
+            ids.push(job.id);
+        }
+        ids.sort_unstable();
+        assert!(self.ids.clone().eq(ids), "lost, or done twice");
+
+        let reason = self.soft.stop_reason().ok_or("it has not been stopped")?;
+        let begun = self.begun.load(Ordering::Relaxed);
+        println!(
+            "{:6}  {:18}  {:6}  {done:5}  {:11}  {:9}",
+            self.name,
+            reason.to_string(),
+            self.ids.len(),
+            begun - done,
+            self.ids.len() - begun,
+        );
+        Ok(())
+    }
+}
+
+/// Who stops a server: SIGTERM, from now on.
+#[cfg(unix)]
+fn operator() -> io::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut sigterm = signal(SignalKind::terminate())?;
+    Ok(async move {
+        sigterm.recv().await;
+        "SIGTERM"
+    })
+}
+
+/// Who stops a server: Ctrl-C.
+#[cfg(not(unix))]
+fn operator() -> io::Result<impl Future<Output = &'static str>> {
+    Ok(async {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "Ctrl-C",
+            Err(_) => "no one can press Ctrl-C",
+        }
+    })
+}
