@@ -140,17 +140,15 @@ impl<T> Channel<T> {
 
     /// The body is gone, and has left this behind.
     pub(crate) fn end(&self, ended: Result<(), StopReason>, last: Option<Last<T>>) {
-        let mut queue = self.lock();
-        let reason = reason_of(&ended);
-        queue.ended = Some(ended);
-        // A panic is told even to who did not wait for more items.
-        let unwanted = match last {
-            Some(Last::Item(item)) if queue.is_stopped => Some(item),
-            last => {
-                queue.last = last;
-                None
-            }
+        let (ended, last, unwanted) = match (last, self.stop.stop_reason()) {
+            // An error that nobody is going to see: as a rule what has become of the stop.
+            (Some(Last::Item(item)), Some(reason)) => (Err(reason), None, Some(item)),
+            (last, _) => (ended, last, None),
         };
+        let reason = reason_of(&ended);
+        let mut queue = self.lock();
+        queue.ended = Some(ended);
+        queue.last = last;
         let waiting = queue.take_line();
         let (consumer, joiner) = (queue.consumer.take(), queue.joiner.take());
         let token = queue.token.clone();

@@ -203,7 +203,10 @@ macro_rules! impl_stream {
             /// Drops the consumer, and waits until the body is gone: `Ok` if it ended by itself, else why it was
             /// stopped, or what it ended with.
             ///
-            /// If it still runs it is stopped, with [`StopReason::ConsumerDropped`].
+            /// If it still runs it is stopped, with [`StopReason::ConsumerDropped`]. The error of a body that may fail is an
+            /// item, and no reason.
+            ///
+            /// An adapter around the stream takes it: lend it, as in `(&mut numbers).take(5)`, to join it afterwards.
             ///
             /// # Panics
             ///

@@ -10,14 +10,14 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 /// Makes a call that blocks on the runtime's blocking pool, and waits for it until `signal` fires.
 ///
 /// The call begins now. Giving up on it, at the signal or by dropping the future, does not wait: the call goes on in the
 /// background to its end, and its late answer is dropped there. One that is still in the pool's queue never begins.
 ///
-/// It counts for [`CancellationToken::settled`] until the call is done, given up or not.
+/// It counts for [`CancellationToken::settled`] until the call is done, given up or not, and a late answer dropped.
 ///
 /// # Errors
 ///
@@ -61,11 +61,8 @@ where
     let is_stopped = token.is_some_and(CancellationToken::is_cancelled);
     let held = token.cloned().map(HeldToken::new);
     let call = (!is_stopped).then(|| {
-        spawn_blocking(move || {
-            let answer = call();
-            drop(held);
-            answer
-        })
+        // In this order they are dropped, if nobody wants the answer.
+        spawn_blocking(move || (call(), held))
     });
     RunBlocking {
         valve: FutureValve::Open(Call(call), signal),
@@ -96,7 +93,7 @@ impl<T, G> Debug for RunBlocking<T, G> {
 }
 
 /// A call on the blocking pool; none if it was stopped before it could begin.
-struct Call<T>(Option<JoinHandle<T>>);
+struct Call<T>(Option<JoinHandle<(T, Option<HeldToken>)>>);
 
 impl<T> Future for Call<T> {
     type Output = Result<T, StopReason>;
@@ -106,11 +103,12 @@ impl<T> Future for Call<T> {
             return Poll::Pending;
         };
         let answer = ready!(Pin::new(call).poll(cx));
-        Poll::Ready(answer.map_err(|error| match error.try_into_panic() {
-            Ok(payload) => resume_unwind(payload),
+        match answer.map_err(JoinError::try_into_panic) {
+            Ok((answer, _held)) => Poll::Ready(Ok(answer)),
+            Err(Ok(payload)) => resume_unwind(payload),
             // The runtime shuts down.
-            Err(_) => StopReason::Cancelled,
-        }))
+            Err(Err(_)) => Poll::Ready(Err(StopReason::Cancelled)),
+        }
     }
 }
 

@@ -64,6 +64,7 @@ async fn giving_up_does_not_wait_and_the_late_answer_is_dropped() {
     );
     at.go_on.send(()).unwrap();
     token.settled().await;
+    assert!(record.is_dropped());
 }
 
 #[tokio::test]

@@ -630,6 +630,7 @@ async fn an_error_that_comes_after_the_stop_is_not_delivered() {
     turn().await;
     assert!(stream.next().await.is_none());
     assert!(stream.stop_reason().is_some());
+    assert!(matches!(stream.join().await, Err(StopReason::Cancelled)));
 }
 
 #[test]
