@@ -120,9 +120,8 @@ impl<T> Channel<T> {
 
     /// Why nothing is taken in any more, if that is so.
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
-        let ended = self.lock().ended.as_ref().map(reason_of);
-        // A consumer that has come to the end goes as well.
-        ended.or_else(|| self.stop.stop_reason())
+        let stopped = self.stop.stop_reason();
+        stopped.or_else(|| self.lock().ended.as_ref().map(reason_of))
     }
 
     /// The token of the body and of what it starts.
@@ -391,7 +390,12 @@ impl<T> Stream for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.channel.stop.cancel_with(StopReason::ConsumerDropped);
+        // A consumer that has come to the end goes as well.
+        let reason = match self.channel.ended() {
+            Some(ended) => reason_of(&ended),
+            None => StopReason::ConsumerDropped,
+        };
+        self.channel.stop.cancel_with(reason);
     }
 }
 

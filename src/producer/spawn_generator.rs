@@ -44,7 +44,7 @@ use tokio::runtime::Handle;
 /// [`stop_reason`](SpawnedGenerator::stop_reason). A panic in the body comes out of the consumer's poll, after the items
 /// before it, and once. If the runtime shuts down the stream is over, with [`StopReason::Cancelled`].
 ///
-/// It counts for [`CancellationToken::settled`] until the body is gone, and not until somebody polls or drops the
+/// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body is gone, and not until somebody polls or drops the
 /// stream.
 ///
 /// # Task-locals and spans

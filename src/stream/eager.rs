@@ -65,38 +65,73 @@ pub(crate) trait HasValve: Stream {
 impl<A: HasValve> Hatch<A> {
     /// Lends the adapter out, and closes it afterwards if that was asked for meanwhile. `None` if somebody else has it.
     fn lend<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<Lent<R>> {
-        let mut adapter = self.lock().adapter.take()?;
-        let mut panic = FirstPanic::default();
-        let mut answer = None;
-        panic.catch(|| answer = Some(borrow(adapter.as_mut())));
-        let was_closed = self.give_back(adapter, &mut panic);
-        panic.resume();
-        answer.map(|answer| Lent { answer, was_closed })
-    }
-
-    /// Whether it has been closed before.
-    fn give_back(&self, mut adapter: Pin<Box<A>>, panic: &mut FirstPanic) -> bool {
-        let mut was_closed = false;
-        loop {
-            let mut inside = self.lock();
-            if let Some(reason) = inside.stop.take() {
-                drop(inside);
-                panic.catch(|| adapter.as_mut().valve_mut().close(reason));
-                was_closed = true;
-            } else {
-                inside.adapter = Some(adapter);
-                let waiting = inside.waiting.take();
-                drop(inside);
-                panic.catch(|| waiting.into_iter().for_each(Waker::wake));
-                return was_closed;
-            }
-        }
+        let adapter = self.lock().adapter.take()?;
+        let mut loan = Loan {
+            hatch: self,
+            adapter: Some(adapter),
+        };
+        let answer = borrow(loan.adapter.as_mut()?.as_mut());
+        let was_closed = loan.end();
+        Some(Lent { answer, was_closed })
     }
 
     /// Closes the adapter, or has whoever has it at the moment do so.
     fn close(&self, reason: StopReason) {
         self.lock().stop = Some(reason);
         self.lend(|_| {});
+    }
+}
+
+/// The adapter in the hands of somebody, who gives it back even if the source panics.
+struct Loan<'a, A: HasValve> {
+    hatch: &'a Hatch<A>,
+    /// `None` once it is back.
+    adapter: Option<Pin<Box<A>>>,
+}
+
+impl<A: HasValve> Loan<'_, A> {
+    /// Whether the adapter has been closed before.
+    #[inline]
+    fn end(&mut self) -> bool {
+        let mut inside = self.hatch.lock();
+        if inside.stop.is_some() || inside.waiting.is_some() {
+            drop(inside);
+            return self.end_with_more();
+        }
+        inside.adapter = self.adapter.take();
+        false
+    }
+
+    #[cold]
+    fn end_with_more(&mut self) -> bool {
+        let mut panic = FirstPanic::default();
+        let mut was_closed = false;
+        let waiting = loop {
+            let mut inside = self.hatch.lock();
+            match (inside.stop.take(), &mut self.adapter) {
+                (Some(reason), Some(adapter)) => {
+                    drop(inside);
+                    panic.catch(|| adapter.as_mut().valve_mut().close(reason));
+                    was_closed = true;
+                }
+                _ => {
+                    inside.adapter = self.adapter.take();
+                    break inside.waiting.take();
+                }
+            }
+        };
+        panic.catch(|| waiting.into_iter().for_each(Waker::wake));
+        panic.resume();
+        was_closed
+    }
+}
+
+impl<A: HasValve> Drop for Loan<'_, A> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.adapter.is_some() {
+            self.end();
+        }
     }
 }
 

@@ -57,13 +57,18 @@ impl Waiter {
     #[inline]
     pub(super) fn leave(&mut self, node: &Node) {
         if self.key != NO_KEY {
-            let key = mem::take(&mut self.key);
-            self.registered = WakerId::default();
-            let listener = node.remove(key);
-            // What it is as a rule, without the question which of all it is.
-            if let Some(Listener::Waker(waker)) = listener {
-                drop(waker);
-            }
+            self.leave_list(node);
+        }
+    }
+
+    #[inline(never)]
+    fn leave_list(&mut self, node: &Node) {
+        let key = mem::take(&mut self.key);
+        self.registered = WakerId::default();
+        let listener = node.remove(key);
+        // What it is as a rule, without the question which of all it is.
+        if let Some(Listener::Waker(waker)) = listener {
+            drop(waker);
         }
     }
 }
