@@ -76,7 +76,7 @@ impl<T: Send + 'static> Channel<T> {
             "a producer with a capacity of 0 could never send anything: give it 1 for one item ahead of the consumer, \
              or use a `generator`, which does nothing ahead"
         );
-        let channel = Arc::new(Self {
+        Arc::new(Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::with_capacity(capacity.min(ROOM)),
                 line: VecDeque::new(),
@@ -92,11 +92,14 @@ impl<T: Send + 'static> Channel<T> {
             }),
             capacity,
             stop,
-        });
-        let stopped = Arc::clone(&channel);
+        })
+    }
+
+    /// Has whoever cancels close it, for those whom nobody else would tell.
+    pub(crate) fn close_at_stop(self: &Arc<Self>) {
+        let closed = Arc::clone(self);
         // It is called at the latest when the consumer goes.
-        channel.stop.on_cancel(move |_| stopped.stopped()).detach();
-        channel
+        self.stop.on_cancel(move |_| closed.close()).detach();
     }
 }
 
@@ -162,11 +165,14 @@ impl<T> Channel<T> {
         for waker in waiting.into_iter().chain(consumer).chain(joiner) {
             panic.catch(|| waker.wake());
         }
+        if self.stop.is_cancelled() {
+            panic.catch(|| self.close());
+        }
         panic.resume();
     }
 
-    /// What is in the channel is not going to be delivered, so that it is dropped here.
-    fn stopped(&self) {
+    /// At the stop: who waits is told, and what is in the channel is dropped, as it is not going to be delivered.
+    pub(crate) fn close(&self) {
         let mut queue = self.lock();
         queue.is_stopped = true;
         let items = mem::take(&mut queue.items);
@@ -395,7 +401,12 @@ impl<T> Drop for Receiver<T> {
             Some(ended) => reason_of(&ended),
             None => StopReason::ConsumerDropped,
         };
-        self.channel.stop.cancel_with(reason);
+        let mut panic = FirstPanic::default();
+        panic.catch(|| {
+            self.channel.stop.cancel_with(reason);
+        });
+        panic.catch(|| self.channel.close());
+        panic.resume();
     }
 }
 

@@ -38,6 +38,7 @@ impl Setting {
     fn new() -> Self {
         let token = CancellationToken::new();
         let channel = Channel::new(1, token.clone());
+        channel.close_at_stop();
         let consumer = Valve::new(
             Receiver::new(Arc::clone(&channel)),
             Watch::new(token.clone()),

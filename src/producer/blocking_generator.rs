@@ -177,6 +177,7 @@ where
 {
     let stop = token_of(signal.into_signal(), None);
     let channel = Channel::new(capacity, stop);
+    channel.close_at_stop();
     let consumer = Consumer::new(Arc::clone(&channel));
     // A body that is stopped beforehand never begins.
     match channel.stop_reason() {

@@ -287,7 +287,13 @@ impl<T, Fut: Future> Future for Work<T, Fut> {
         let mut polled = None;
         panic.catch(|| polled = Some(this.body.as_mut().poll(cx)));
         let ended = match polled {
-            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Pending) => {
+                // The stop has woken this task. In the grace there may be others who wait for room.
+                if this.channel.stop().is_cancelled() {
+                    this.channel.close();
+                }
+                return Poll::Pending;
+            }
             Some(Poll::Ready(ended)) => Some(ended),
             None => {
                 panic.catch(|| this.body.set(FutureValve::Over));

@@ -160,7 +160,7 @@ async fn a_body_that_is_stopped_beforehand_never_begins() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_channel_at_the_stop_is_not_delivered_and_is_dropped_at_once() {
+async fn what_is_in_the_channel_at_the_stop_is_not_delivered_and_is_dropped_though_nobody_polls() {
     let token = CancellationToken::new();
     let probe = Arc::new(());
     let item = Arc::clone(&probe);
@@ -175,10 +175,9 @@ async fn what_is_in_the_channel_at_the_stop_is_not_delivered_and_is_dropped_at_o
     // In the channel three, one that waits, the body's and this.
     assert_eq!(Arc::strong_count(&probe), 6);
     token.cancel();
-    assert_eq!(Arc::strong_count(&probe), 3);
-    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
     turn().await;
     assert_eq!(Arc::strong_count(&probe), 1);
+    assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
 }
 
 #[tokio::test]
@@ -197,6 +196,27 @@ async fn a_send_that_waits_for_room_fails_at_the_stop() {
     token.cancel_with("enough");
     assert_eq!(reason.await.unwrap().to_string(), "enough");
     assert_eq!(stream.join().await.unwrap_err().to_string(), "enough");
+}
+
+#[tokio::test]
+async fn a_clone_that_waits_elsewhere_is_told_of_the_stop_in_the_grace_as_well() {
+    for grace in [Duration::ZERO, SECOND] {
+        let token = CancellationToken::new();
+        let (hand_out, handed_out) = oneshot::channel();
+        let stream = spawn_generator(&token, 1, |tx| async move {
+            tx.send(1).await?;
+            hand_out.send(tx.clone()).unwrap();
+            pending().await
+        })
+        .with_grace(grace);
+        let tx = handed_out.await.unwrap();
+        let sending = tokio::spawn(async move { tx.send(2).await });
+        turn().await;
+        token.cancel();
+        turn().await;
+        assert!(sending.now_or_never().unwrap().unwrap().is_err());
+        drop(stream);
+    }
 }
 
 #[tokio::test]
