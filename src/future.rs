@@ -39,6 +39,12 @@ use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
 pub trait CancelFutureExt: Future {
     /// The answer of the future, unless `signal` fires before: then its reason.
     ///
+    /// ```text
+    /// future   ------------a
+    /// signal   -------!
+    /// output   -------E
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// That of the future: it is dropped where it is.
@@ -69,6 +75,12 @@ pub trait CancelFutureExt: Future {
 
     /// The answer of the future, unless it is `at` or later before: then
     /// [`StopReason::DeadlineExceeded`](crate::StopReason::DeadlineExceeded).
+    ///
+    /// ```text
+    /// future   ------------a
+    /// deadline -------|
+    /// output   -------E
+    /// ```
     ///
     /// A deadline in the past: the future is never polled.
     ///
@@ -102,6 +114,12 @@ pub trait CancelFutureExt: Future {
     }
 
     /// As [`with_deadline`](Self::with_deadline), `timeout` from this call.
+    ///
+    /// ```text
+    /// future   ------------a
+    /// timeout  |------|
+    /// output   -------E
+    /// ```
     ///
     /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
     ///

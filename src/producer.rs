@@ -26,7 +26,7 @@ use std::{
     any::Any,
     fmt::{self, Debug, Formatter},
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -63,10 +63,13 @@ where
         Poll::Pending => {
             let watched = token.clone();
             handle.spawn(async move {
-                let fired = pin!(poll_fn(|cx| poll_signal(signal.as_mut(), cx)));
+                let fired = poll_fn(|cx| poll_signal(signal.as_mut(), cx));
                 if let Some(reason) = watched.run_until_cancelled(fired).await {
                     watched.cancel_with(reason);
                 }
+                // A token that is a part of the signal has not settled before the body is gone.
+                watched.settled().await;
+                drop(signal);
             });
         }
     }

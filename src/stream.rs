@@ -207,6 +207,12 @@ pub trait CancelStreamExt: Stream {
 
     /// As [`take_until_deadline`](Self::take_until_deadline), `timeout` from this call.
     ///
+    /// ```text
+    /// source   a---b---c---d--
+    /// timeout  |-------|
+    /// output   a---b---|
+    /// ```
+    ///
     /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
     ///
     /// # Panics
@@ -295,6 +301,12 @@ pub trait CancelStreamExt: Stream {
     }
 
     /// As [`with_deadline`](Self::with_deadline), `timeout` from this call. For the whole stream, not for each item.
+    ///
+    /// ```text
+    /// source   a---b---c---d--
+    /// timeout  |-------|
+    /// output   a---b---(E|)
+    /// ```
     ///
     /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
     ///
@@ -388,6 +400,12 @@ pub trait CancelStreamExt: Stream {
     /// Cancels `token` with [`StopReason::ConsumerDropped`](crate::StopReason::ConsumerDropped) if it is dropped before
     /// it has ended.
     ///
+    /// ```text
+    /// source   a---b---c---d--
+    /// output   a---b--/        dropped
+    /// token    -------X
+    /// ```
+    ///
     /// For the body of a response whose client hangs up: the server drops the body, and with it stops whatever else
     /// works for it under the token.
     ///
@@ -435,6 +453,12 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
 
     /// As [`with_cancellation`](CancelStreamExt::with_cancellation), with the reason turned into the stream's error.
     ///
+    /// ```text
+    /// source   a---b---Err---c--
+    /// signal   -------------!
+    /// output   a---b---Err--(E|)
+    /// ```
+    ///
     /// # Examples
     ///
     /// ```
@@ -460,6 +484,12 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     }
 
     /// As [`with_deadline`](CancelStreamExt::with_deadline), with the reason turned into the stream's error.
+    ///
+    /// ```text
+    /// source   a---b---Err---c--
+    /// deadline -------------|
+    /// output   a---b---Err--(E|)
+    /// ```
     ///
     /// # Panics
     ///
@@ -492,6 +522,12 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
 
     /// As [`with_timeout`](CancelStreamExt::with_timeout), with the reason turned into the stream's error.
     ///
+    /// ```text
+    /// source   a---b---Err---c--
+    /// timeout  |------------|
+    /// output   a---b---Err--(E|)
+    /// ```
+    ///
     /// # Panics
     ///
     /// As [`with_deadline`](CancelStreamExt::with_deadline).
@@ -519,6 +555,12 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     }
 
     /// As [`with_idle_timeout`](CancelStreamExt::with_idle_timeout), with the reason turned into the stream's error.
+    ///
+    /// ```text
+    /// source   a---b------------
+    /// timeout      |-------|
+    /// output   a---b-------(E|)
+    /// ```
     ///
     /// # Panics
     ///

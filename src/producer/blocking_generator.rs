@@ -15,6 +15,12 @@ const NAME: &str = "stopcock";
 /// Makes a stream of a body that blocks, on a thread of its own, at most `capacity` items ahead of its consumer, until it
 /// returns or `signal` fires.
 ///
+/// ```text
+/// body     abc-----d--e--      capacity 2, one more blocks for room
+/// signal   ---------------!
+/// output   ------a--b--c--|
+/// ```
+///
 /// For what is not `async`: iterators, files, callbacks, libraries. For a plain iterator there is [`blocking_iter`], and
 /// for a single call [`run_blocking`](crate::run_blocking()). The thread is not one of the runtime's blocking pool, which
 /// producers that wait for their consumers would use up. Its name is `stopcock`.
@@ -87,6 +93,11 @@ where
 }
 
 /// As [`blocking_generator`], of a body that may fail: its error is the last item.
+///
+/// ```text
+/// body     a--b--Err
+/// output   -a--b--(Err|)
+/// ```
 ///
 /// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both. What
 /// the body returns after a stop is not delivered: the stream ends in silence then, with a

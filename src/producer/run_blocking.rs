@@ -14,6 +14,12 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 /// Makes a call that blocks on the runtime's blocking pool, and waits for it until `signal` fires.
 ///
+/// ```text
+/// call     ------------a      dropped
+/// signal   -------!
+/// output   -------E
+/// ```
+///
 /// The call begins now. Giving up on it, at the signal or by dropping the future, does not wait: the call goes on in the
 /// background to its end, and its late answer is dropped there. One that is still in the pool's queue never begins.
 ///

@@ -21,6 +21,12 @@ use tokio::runtime::Handle;
 /// Makes a stream of a body that runs on a task of its own, at most `capacity` items ahead of its consumer, until it
 /// returns or `signal` fires.
 ///
+/// ```text
+/// body     abc-----d--e--      capacity 2, one more waits for room
+/// signal   ---------------!
+/// output   ------a--b--c--|
+/// ```
+///
 /// For a body that is to get on while its consumer is busy: prefetching, polling, listening. It replaces the task and
 /// channel that go on when the consumer has gone. Where nothing has to run ahead, a
 /// [`generator`](crate::generator()) needs neither.
@@ -121,6 +127,11 @@ where
 }
 
 /// As [`spawn_generator`], of a body that may fail: its error is the last item.
+///
+/// ```text
+/// body     a--b--Err
+/// output   -a--b--(Err|)
+/// ```
 ///
 /// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both. What
 /// the body returns after a stop is not delivered: the stream ends in silence then, with a

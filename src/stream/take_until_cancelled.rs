@@ -37,6 +37,11 @@ impl<S, G> TakeUntilCancelled<S, G> {
 
     /// Yields after so many items in a row, in place of 1024; never for 0.
     ///
+    /// ```text
+    /// source   abcdefgh
+    /// output   abc-def-gh      yield_every(3)
+    /// ```
+    ///
     /// A source that is always ready is stopped by a sibling task or a timer of the same thread at a yield, and no
     /// sooner. Fewer items are for dear ones, 0 is for a stream whose consumer awaits something else anyway.
     ///
@@ -59,6 +64,13 @@ impl<S, G> TakeUntilCancelled<S, G> {
     }
 
     /// Stops gracefully, then hard: once it sees the signal it goes on for `time`, and only then counts as stopped.
+    ///
+    /// ```text
+    /// source   a--b--c--d--e--f
+    /// signal   ----!
+    /// time           |------|
+    /// output   a--b--c--d--e|
+    /// ```
     ///
     /// A source that ends within that time has ended by itself, and nothing of it is lost. The time runs from the first
     /// poll that saw the signal. The reason is the signal's.
@@ -98,6 +110,13 @@ impl<S, G> TakeUntilCancelled<S, G> {
 
 impl<S: Stream> TakeUntilCancelled<S> {
     /// Has the source dropped by the cancelling thread, even if nobody polls.
+    ///
+    /// ```text
+    /// source   a---b---c---
+    /// signal   ------!
+    /// dropped  ------D
+    /// output   a---b------|     when it is polled next
+    /// ```
     ///
     /// For a stream whose consumer is busy elsewhere, or is parked: the body of a response that waits for its client to
     /// read keeps its database cursor until then. With this it is closed when `cancel()` returns.

@@ -618,6 +618,27 @@ async fn it_counts_until_the_body_is_gone_and_no_longer() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_a_part_of_the_signal_settles_when_the_body_is_gone() {
+    let token = CancellationToken::new();
+    let clean_up = Arc::new(Notify::new());
+    let cleans_up = Arc::clone(&clean_up);
+    let signal = signal::any(&token, signal::never());
+    let _stream = spawn_generator(signal, 1, |tx: Sender<u8>| async move {
+        let reason = tx.closed().await;
+        cleans_up.notified().await;
+        Err(reason)
+    })
+    .with_grace(SECOND);
+    turn().await;
+    token.cancel();
+    turn().await;
+    assert!(token.settled().now_or_never().is_none());
+    clean_up.notify_one();
+    turn().await;
+    assert!(token.settled().now_or_never().is_some());
+}
+
+#[tokio::test]
 async fn the_error_of_a_body_that_may_fail_is_the_last_item() {
     let mut stream = try_spawn_generator(signal::never(), 1, |tx| async move {
         tx.send(1).await?;

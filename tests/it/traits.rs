@@ -252,3 +252,42 @@ fn auto_traits_pass_through_the_forms_that_keep_time() {
     assert!(size_of::<TakeUntilDeadline<[u64; 4]>>() <= size_of::<[u64; 4]>() + 64);
     assert!(size_of::<WithIdleTimeout<[u64; 4]>>() <= size_of::<[u64; 4]>() + 64 + 16);
 }
+
+#[test]
+fn an_eager_adapter_may_be_moved_and_goes_wherever_its_source_may() {
+    use stopcock::{Eager, WithCancellation};
+
+    type All<S> = (Eager<TakeUntilCancelled<S>>, Eager<WithCancellation<S>>);
+    is_send::<All<BoxStream<'static, u8>>>();
+    // As only one thread at a time has the source.
+    is_sync::<All<BoxStream<'static, u8>>>();
+    is_unpin::<All<PhantomPinned>>();
+    is_debug::<All<Rc<PhantomPinned>>>();
+    assert!(!has!(Eager<TakeUntilCancelled<Rc<u8>>>: Send));
+    assert!(size_of::<Eager<TakeUntilCancelled<[u64; 4]>>>() <= 32);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn producers_and_their_senders_go_wherever_their_items_may() {
+    use stopcock::{
+        BlockingGenerator, BlockingSender, Join, RunBlocking, Sender, Sending, SpawnedGenerator,
+    };
+
+    type All<T> = (
+        (SpawnedGenerator<T>, BlockingGenerator<T>, Join<T>),
+        (Sender<T>, BlockingSender<T>, Sending<'static, T>),
+        RunBlocking<T>,
+    );
+    is_send::<All<Box<dyn Fn() + Send>>>();
+    is_sync::<(SpawnedGenerator<u8>, BlockingGenerator<u8>, Join<u8>)>();
+    is_sync::<(Sender<u8>, BlockingSender<u8>, RunBlocking<u8>)>();
+    is_unpin::<All<PhantomPinned>>();
+    is_debug::<All<Rc<PhantomPinned>>>();
+    assert!(!has!(SpawnedGenerator<Rc<u8>>: Send));
+    assert!(!has!(Sender<Rc<u8>>: Send));
+    fn is_clone<T: Clone>() {}
+    is_clone::<(Sender<Rc<PhantomPinned>>, BlockingSender<Rc<PhantomPinned>>)>();
+    assert!(size_of::<SpawnedGenerator<[u64; 4]>>() <= 128);
+    assert!(size_of::<RunBlocking<u8>>() <= 80);
+}
