@@ -14,6 +14,7 @@ use stopcock::{
         Source, Stop,
         laws::{self, Law, Report},
     },
+    try_generator,
 };
 use stream_cancel::{StreamExt as _, Tripwire, Valved};
 use tokio::{select, time::sleep_until};
@@ -37,7 +38,7 @@ const LOCK: &str = include_str!("../../Cargo.lock");
 
 type Row = (&'static str, fn() -> Report);
 
-const OURS: [Row; 12] = [
+const OURS: [Row; 15] = [
     ("**ours**, `take_until_cancelled(token)`", || {
         laws::report_all(|source, stop| source.take_until_cancelled(stop.token()))
     }),
@@ -96,6 +97,22 @@ const OURS: [Row; 12] = [
                 }
             }))
         })
+    }),
+    ("**ours**, `try_generator`", || {
+        laws::report_all(|mut source, stop| {
+            Box::pin(try_generator(stop.token(), async move |mut y| {
+                while let Some(item) = source.next().await {
+                    y.yield_item(item).await;
+                }
+                Ok::<_, io::Error>(())
+            }))
+        })
+    }),
+    ("**ours**, `take_until_cancelled(token).eager()`", || {
+        laws::report_all(|source, stop| source.take_until_cancelled(stop.token()).eager())
+    }),
+    ("**ours**, `with_cancellation(token).eager()`", || {
+        laws::report_all(|source, stop| source.with_cancellation(stop.token()).eager())
     }),
 ];
 
