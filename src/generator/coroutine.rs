@@ -269,7 +269,7 @@ impl<T> Slot<T> {
     fn end(self: Pin<&mut Self>, reason: StopReason) {
         // SAFETY: as in `open`.
         let token = unsafe { &mut (*self.inner.get()).token };
-        if !token.end_unasked(reason.clone()) {
+        if let Err(reason) = token.end_unasked(reason) {
             self.cancel_asked(reason);
         }
     }

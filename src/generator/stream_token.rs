@@ -41,14 +41,16 @@ impl StreamToken {
         }
     }
 
-    /// Whether that is all: it has not been asked for.
+    /// Keeps the reason for who asks later. Gives it back if somebody has asked, or it has ended before.
     #[inline]
-    pub(super) fn end_unasked(&mut self, reason: StopReason) -> bool {
-        let is_unasked = matches!(self.state, State::Unasked);
-        if is_unasked {
-            self.state = State::Ended(reason);
+    pub(super) fn end_unasked(&mut self, reason: StopReason) -> Result<(), StopReason> {
+        match self.state {
+            State::Unasked => {
+                self.state = State::Ended(reason);
+                Ok(())
+            }
+            State::Asked | State::Ended(_) => Err(reason),
         }
-        is_unasked
     }
 
     /// What is to be cancelled, if it has been asked for.
