@@ -185,7 +185,6 @@ table! {
     a_spawned_body_that_may_fail: check_producer, |source, stop| try_spawned(source, stop.token());
     a_blocking_body: check_blocking, |source, stop| blocking(source, stop.token(), 1);
     a_blocking_body_with_room: check_blocking, |source, stop| blocking(source, great_grandchild(&stop), 3);
-    a_blocking_body_of_a_token_with_a_deadline: check_blocking, |source, stop| blocking(source, timed(&stop), 1);
     an_adapter_over_a_spawned_one: check_producer, |source, stop| {
         spawned(source, CancellationToken::new(), 1).take_until_cancelled(stop.token())
     };
@@ -353,7 +352,8 @@ fn try_spawned(mut source: Source, token: CancellationToken) -> SpawnedGenerator
     })
 }
 
-/// The same of a body on a thread, whose wake-ups and yields [`Lockstep`] keeps to itself.
+/// The same of a body on a thread, whose wake-ups and yields [`Lockstep`] keeps to itself. Of tokens only: a paused clock
+/// is not to be moved by two threads.
 #[cfg(feature = "tokio")]
 fn check_blocking(wrap: impl Fn(Source, Stop) -> Lockstep) {
     check(
