@@ -129,7 +129,7 @@ impl Signal for Deadline {
     }
 
     #[inline]
-    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
+    fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
         let (at, is_set) = match &self.alarm {
             Alarm::Never => return u32::MAX,
             Alarm::Over => return 1,

@@ -258,7 +258,7 @@ impl<Fut: Future, G: Signal> FutureValve<Fut, G> {
             );
         };
         // The signal is asked first, so that a future which is always ready cannot outrun it.
-        signal.as_mut().look(0);
+        signal.as_mut().check_every(0);
         if signal.as_mut().is_fired() {
             if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
                 return Poll::Ready(Err(reason));

@@ -41,7 +41,7 @@ pub use generator::{
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
 pub use stream::{
-    CancelOnDrop, CancelStreamExt, CancelTryStreamExt, Eager, TakeUntilCancelled,
+    CancelOnDrop, CancelStreamExt, CancelTryStreamExt, DropOnCancel, TakeUntilCancelled,
     TryWithCancellation, WithCancellation,
 };
 pub use token::{

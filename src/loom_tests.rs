@@ -6,7 +6,7 @@
 
 mod callbacks;
 mod channel;
-mod eager;
+mod drop_on_cancel;
 mod links;
 mod settling;
 

@@ -78,7 +78,7 @@ where
 
 /// One that nobody asks for each item.
 fn poll_signal<G: Signal>(mut signal: Pin<&mut G>, cx: &mut Context<'_>) -> Poll<StopReason> {
-    signal.as_mut().look(0);
+    signal.as_mut().check_every(0);
     if signal.as_mut().is_fired() {
         if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
             return Poll::Ready(reason);

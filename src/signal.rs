@@ -92,13 +92,13 @@ pub trait Signal {
     /// The reason if it has fired; else `cx`'s waker, and no earlier one, is woken when it fires.
     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason>;
 
-    /// A look that is too dear for every item, such as one at the clock: after how many items at most to look again.
+    /// An expensive check, such as one that reads the clock: after how many items at most to make it again.
     ///
     /// Asked before the first item, and after the adapter has yielded for fairness. Whoever answers with a number
     /// below 1024 is asked as often as that, and after each `Pending` of the source. So many `items` have come in a
     /// row since the last look: none at first and after a `Pending`. `is_fired` is asked next, and answers with what
     /// was seen. A signal whose `is_fired` misses nothing has no need of it.
-    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let _ = items;
         u32::MAX
     }
@@ -253,7 +253,7 @@ impl<Fut: Future> Signal for When<Fut> {
         }
     }
 
-    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let this = self.project();
         *this.row = match items {
             0 => 0,
@@ -321,10 +321,10 @@ impl<A: Signal, B: Signal> Signal for Any<A, B> {
         }
     }
 
-    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let this = self.project();
-        let next_look = this.a.look(items);
-        next_look.min(this.b.look(items))
+        let next_look = this.a.check_every(items);
+        next_look.min(this.b.check_every(items))
     }
 
     #[inline]

@@ -1,12 +1,12 @@
 mod cancel_on_drop;
-mod eager;
+mod drop_on_cancel;
 mod take_until_cancelled;
 mod try_with_cancellation;
 mod valve;
 mod with_cancellation;
 
 pub use cancel_on_drop::CancelOnDrop;
-pub use eager::Eager;
+pub use drop_on_cancel::DropOnCancel;
 pub use take_until_cancelled::TakeUntilCancelled;
 pub use try_with_cancellation::TryWithCancellation;
 pub use with_cancellation::WithCancellation;

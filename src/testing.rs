@@ -165,7 +165,7 @@
 //! | D4 honest, D5 releases its timer, D6 on time, D7 deterministic | [`honest`](laws::honest), [`released`](laws::released), [`on_time`](laws::on_time), all of them |
 //! | G1 no run-ahead, G2 drops its body, G3 loses nothing | [`lazy`](laws::lazy), [`dropping`](laws::dropping) and [`dropped_first`](laws::dropped_first), [`prefix`](laws::prefix) and [`nothing_lost`](laws::nothing_lost) |
 //!
-//! What is special to one has a law of its own: `eager` has [`eager`](laws::eager),
+//! What is special to one has a law of its own: `drop_on_cancel` has [`drop_on_cancel`](laws::drop_on_cancel),
 #![cfg_attr(
     feature = "tokio",
     doc = "`drain_for` has [`drains`](laws::drains), `with_idle_timeout` has [`ends_when_idle`](laws::ends_when_idle)."

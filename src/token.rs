@@ -293,7 +293,7 @@ impl CancellationToken {
     /// [`cancelled`](Self::cancelled), do not count.
     ///
     /// Whoever awaits this while holding such an adapter, one that was never polled included, waits for ever: the
-    /// adapter drops its source when it is polled or dropped. An eager one, and the body of a producer with a task or a
+    /// adapter drops its source when it is polled or dropped. One with `drop_on_cancel`, and the body of a producer with a task or a
     /// thread of its own, go though nobody polls. What is made with the token after it has settled is
     /// waited for by those who ask then, and by no one who has waited already.
     ///

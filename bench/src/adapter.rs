@@ -58,7 +58,7 @@ pub(crate) fn rows() -> Vec<Row> {
             Case::new("**ours**, `with_cancellation`", each_item::<Loud, S>).bars(bars),
             Case::new("**ours**, `try_with_cancellation`", each_item::<Try, S>).bars(bars),
             Case::new("**ours**, `cancel_on_drop`", each_item::<OnDrop, S>).bars(bars),
-            Case::new("**ours**, `eager`", each_item::<Eager, S>),
+            Case::new("**ours**, `drop_on_cancel`", each_item::<DropOnCancel, S>),
             Case::new("`abortable`", each_item::<Abortable, S>),
             Case::new("`take_until(token)`", each_item::<TakeUntil, S>),
             Case::new("stream-cancel", each_item::<StreamCancel, S>),
@@ -95,7 +95,7 @@ pub(crate) fn rows() -> Vec<Row> {
                 made::<Bare>("bare"),
                 made::<Root>("**ours**, root token").bars(MADE),
                 made::<Child>("**ours**, child token").bars(MADE),
-                made::<Eager>("**ours**, `eager`"),
+                made::<DropOnCancel>("**ours**, `drop_on_cancel`"),
                 made::<Abortable>("`abortable`"),
                 made::<TakeUntil>("`take_until(token)`"),
                 made::<StreamCancel>("stream-cancel"),
@@ -184,11 +184,11 @@ impl Adapter for OnDrop {
 }
 
 #[derive(Default)]
-struct Eager(CancellationToken);
+struct DropOnCancel(CancellationToken);
 
-impl Adapter for Eager {
+impl Adapter for DropOnCancel {
     fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
-        source.take_until_cancelled(&self.0).eager()
+        source.take_until_cancelled(&self.0).drop_on_cancel()
     }
 }
 

@@ -108,12 +108,18 @@ const OURS: [Row; 15] = [
             }))
         })
     }),
-    ("**ours**, `take_until_cancelled(token).eager()`", || {
-        laws::report_all(|source, stop| source.take_until_cancelled(stop.token()).eager())
-    }),
-    ("**ours**, `with_cancellation(token).eager()`", || {
-        laws::report_all(|source, stop| source.with_cancellation(stop.token()).eager())
-    }),
+    (
+        "**ours**, `take_until_cancelled(token).drop_on_cancel()`",
+        || {
+            laws::report_all(|source, stop| {
+                source.take_until_cancelled(stop.token()).drop_on_cancel()
+            })
+        },
+    ),
+    (
+        "**ours**, `with_cancellation(token).drop_on_cancel()`",
+        || laws::report_all(|source, stop| source.with_cancellation(stop.token()).drop_on_cancel()),
+    ),
 ];
 
 const THEIRS: [Row; 15] = [

@@ -275,8 +275,8 @@ impl<T> Signal for HardStop<T> {
         this.stop.poll_fired(cx)
     }
 
-    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
-        self.project().stop.look(items)
+    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
+        self.project().stop.check_every(items)
     }
 }
 

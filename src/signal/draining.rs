@@ -48,7 +48,7 @@ impl Grace {
     fn is_over(&mut self) -> bool {
         let mut deadline = Pin::new(&mut self.deadline);
         if !self.is_known {
-            deadline.as_mut().look(0);
+            deadline.as_mut().check_every(0);
         }
         deadline.is_fired()
     }
@@ -86,7 +86,7 @@ impl<G: Signal> Signal for Draining<G> {
         deadline.poll_fired(cx).map(|_| grace.reason.clone())
     }
 
-    fn look(self: Pin<&mut Self>, items: u32) -> u32 {
+    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let this = self.project();
         match this.grace {
             None => {
@@ -97,13 +97,13 @@ impl<G: Signal> Signal for Draining<G> {
                          `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
                     );
                 }
-                this.signal.look(items)
+                this.signal.check_every(items)
             }
             Some(grace) => {
                 // Each question was a look until now: the items came before the last one, and say nothing of the pace.
                 let was_known = mem::replace(&mut grace.is_known, true);
                 let items = if was_known { items } else { 0 };
-                Pin::new(&mut grace.deadline).look(items)
+                Pin::new(&mut grace.deadline).check_every(items)
             }
         }
     }

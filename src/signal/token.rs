@@ -74,8 +74,8 @@ impl Signal for TokenSignal {
     }
 
     #[inline]
-    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
-        Pin::new(&mut self.0).look(items)
+    fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
+        Pin::new(&mut self.0).check_every(items)
     }
 
     fn as_token(&self) -> Option<&CancellationToken> {
@@ -102,7 +102,7 @@ impl<T: Borrow<CancellationToken> + Unpin> Signal for Watch<T> {
 
     #[cfg(feature = "tokio")]
     #[inline]
-    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
+    fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
         match self.token().deadline() {
             None => u32::MAX,
             Some(at) => self.look_at_clock(at, items),

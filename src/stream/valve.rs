@@ -232,7 +232,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
                 return guard.defuse(Err(Halt::Pending));
             }
         }
-        let next_look = signal.look(items.into());
+        let next_look = signal.check_every(items.into());
         guard.0.begin_stretch(next_look);
         guard.defuse(Ok(()))
     }

@@ -1,5 +1,5 @@
 use super::{
-    eager::{Eager, HasValve},
+    drop_on_cancel::{DropOnCancel, HasValve},
     valve::{Halt, Valve},
 };
 use crate::{Signal, StopReason, signal::TokenSignal};
@@ -148,7 +148,7 @@ impl<S: Stream> WithCancellation<S> {
     /// let rows = stream::repeat_with(move || held.len());
     ///
     /// let token = CancellationToken::new();
-    /// let mut answer = rows.with_cancellation(&token).eager();
+    /// let mut answer = rows.with_cancellation(&token).drop_on_cancel();
     /// assert!(answer.next().now_or_never().is_some());
     /// token.cancel();
     /// assert_eq!(Arc::strong_count(&cursor), 1, "nobody has polled since");
@@ -157,12 +157,12 @@ impl<S: Stream> WithCancellation<S> {
     /// assert!(told.is_err());
     /// ```
     ///
-    /// What cannot be eager does not compile. A signal that is no token:
+    /// What cannot be dropped by the canceller does not compile. A signal that is no token:
     ///
     /// ```compile_fail,E0599
     /// use stopcock::{CancelStreamExt, signal};
     ///
-    /// futures::stream::repeat(1).with_cancellation(signal::never()).eager();
+    /// futures::stream::repeat(1).with_cancellation(signal::never()).drop_on_cancel();
     /// ```
     ///
     /// One that is to drain:
@@ -172,7 +172,7 @@ impl<S: Stream> WithCancellation<S> {
     /// use stopcock::{CancelStreamExt, CancellationToken};
     ///
     /// let token = CancellationToken::new();
-    /// futures::stream::repeat(1).with_cancellation(&token).eager().drain_for(Duration::MAX);
+    /// futures::stream::repeat(1).with_cancellation(&token).drop_on_cancel().drain_for(Duration::MAX);
     /// ```
     ///
     /// A source that may not leave its thread:
@@ -182,13 +182,13 @@ impl<S: Stream> WithCancellation<S> {
     /// use stopcock::{CancelStreamExt, CancellationToken};
     ///
     /// let token = CancellationToken::new();
-    /// futures::stream::repeat(Rc::new(1)).with_cancellation(&token).eager();
+    /// futures::stream::repeat(Rc::new(1)).with_cancellation(&token).drop_on_cancel();
     /// ```
-    pub fn eager(self) -> Eager<Self>
+    pub fn drop_on_cancel(self) -> DropOnCancel<Self>
     where
         S: Send + 'static,
     {
-        Eager::new(self)
+        DropOnCancel::new(self)
     }
 }
 

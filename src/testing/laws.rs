@@ -15,7 +15,7 @@
 //!
 //! | laws of one that | functions |
 //! |---|---|
-//! | is dropped by the canceller | [`eager`] |
+//! | is dropped by the canceller | [`drop_on_cancel`] |
 #![cfg_attr(
     feature = "tokio",
     doc = "| is stopped after a grace | [`drains`]; [`drains_and_says_why`] of a [`Stoppable`] one |"
@@ -92,8 +92,8 @@ pub enum Law {
     OneOutcome,
     /// [`honest`].
     Honest,
-    /// [`eager`].
-    Eager,
+    /// [`drop_on_cancel`].
+    DropOnCancel,
     /// `drains`.
     Drains,
     /// `ends_when_idle`.
@@ -111,7 +111,7 @@ const LONGER: u64 = if cfg!(miri) { 4 } else { 256 };
 
 impl Law {
     /// All that [`check_all`] asks for: those of any stream first, those of one that can say why it was stopped last.
-    /// Those of one that is eager, drains or ends when idle are not among them.
+    /// Those of one that is dropped on cancel, drains or ends when idle are not among them.
     pub const ALL: [Self; 19] = [
         Self::Fused,
         Self::SizeHint,
@@ -156,7 +156,7 @@ impl Law {
             Self::OnTime => "on_time",
             Self::OneOutcome => "one_outcome",
             Self::Honest => "honest",
-            Self::Eager => "eager",
+            Self::DropOnCancel => "drop_on_cancel",
             Self::Drains => "drains",
             Self::EndsWhenIdle => "ends_when_idle",
         }
@@ -186,7 +186,9 @@ impl Law {
                 "there is a reason if it was stopped, none if it ended, and it stays"
             }
             Self::Honest => "the reason is the one it was stopped for",
-            Self::Eager => "the source is dropped by the firing of the stop, though nobody polls",
+            Self::DropOnCancel => {
+                "the source is dropped by the firing of the stop, though nobody polls"
+            }
             Self::Drains => "after the stop it goes on, until its grace is over",
             Self::EndsWhenIdle => "it ends once its source was pending for so long, and no sooner",
         }
@@ -315,8 +317,8 @@ fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
     let first = Plan::new(Script::default(), StopPoint::Never).play(&clock, wrap);
     let is_timed = first.is_timed;
     assert!(
-        !is_timed || !laws.contains(&Law::Eager),
-        "the law `eager` is about a token, which somebody cancels: take that from the stop, and no point in time"
+        !is_timed || !laws.contains(&Law::DropOnCancel),
+        "the law `drop_on_cancel` is about a token, which somebody cancels: take that from the stop, and no point in time"
     );
     let held = laws
         .iter()
@@ -876,15 +878,15 @@ where
 /// ```
 /// use stopcock::{CancelStreamExt, testing::laws};
 ///
-/// laws::eager(|source, stop| source.take_until_cancelled(stop.token()).eager());
+/// laws::drop_on_cancel(|source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel());
 /// ```
 #[track_caller]
-pub fn eager<S>(wrap: impl Fn(Source, Stop) -> S)
+pub fn drop_on_cancel<S>(wrap: impl Fn(Source, Stop) -> S)
 where
     S: Stream,
     S::Item: Letter,
 {
-    report_of(&[Law::Eager], Tier::Stopped, wrap).assert();
+    report_of(&[Law::DropOnCancel], Tier::Stopped, wrap).assert();
 }
 
 /// After its token was cancelled the stream goes on for `time`, from the first poll that saw it on, as if nothing had

@@ -4,7 +4,7 @@ use super::harness::Outcome;
 #[cfg(feature = "tokio")]
 use crate::{BlockingGenerator, SpawnedGenerator};
 use crate::{
-    Eager, Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryGenerator,
+    DropOnCancel, Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryGenerator,
     TryWithCancellation, WithCancellation,
 };
 use futures_core::{FusedStream, Stream};
@@ -92,7 +92,7 @@ impl<S: Stream, G: Signal> Stoppable for WithCancellation<S, G> {
     }
 }
 
-impl<A> Stoppable for Eager<A>
+impl<A> Stoppable for DropOnCancel<A>
 where
     Self: FusedStream,
 {

@@ -621,9 +621,9 @@ fn caught<F: fmt::Debug + Copy>(law: Law, faults: &[F], hold: impl Fn(F)) -> Vec
     faults.iter().enumerate().filter_map(wrong).collect()
 }
 
-/// What an eager adapter does wrong.
+/// What a `drop_on_cancel` adapter does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum EagerFault {
+enum DropOnCancelFault {
     None,
     WaitsForAPoll,
     WaitsForTheNextPollIfStoppedInOne,
@@ -632,24 +632,24 @@ enum EagerFault {
     DropsOnlyWhatIsPending,
 }
 
-/// The source of an eager adapter, where its canceller finds it.
+/// The source of a `drop_on_cancel` adapter, where its canceller finds it.
 struct Place {
-    fault: EagerFault,
+    fault: DropOnCancelFault,
     source: Option<Source>,
     is_stopped: bool,
     is_pending: bool,
 }
 
 /// An adapter that keeps the law, but for its fault, where nobody is on another thread.
-struct Eager {
-    fault: EagerFault,
+struct DropOnCancel {
+    fault: DropOnCancelFault,
     token: CancellationToken,
     place: Arc<Mutex<Place>>,
     closing: Option<Registration>,
 }
 
-impl Eager {
-    fn new(fault: EagerFault, source: Source, token: CancellationToken) -> Self {
+impl DropOnCancel {
+    fn new(fault: DropOnCancelFault, source: Source, token: CancellationToken) -> Self {
         let place = Place {
             fault,
             source: Some(source),
@@ -663,8 +663,8 @@ impl Eager {
             closing: None,
         };
         match fault {
-            EagerFault::WaitsForItsFirstPoll => {}
-            EagerFault::OverlooksAStopBeforeItWasMade if this.token.is_cancelled() => {}
+            DropOnCancelFault::WaitsForItsFirstPoll => {}
+            DropOnCancelFault::OverlooksAStopBeforeItWasMade if this.token.is_cancelled() => {}
             _ => this.register(),
         }
         this
@@ -676,8 +676,8 @@ impl Eager {
             let mut place = place.lock().unwrap();
             place.is_stopped = true;
             let source = match place.fault {
-                EagerFault::WaitsForAPoll => None,
-                EagerFault::DropsOnlyWhatIsPending if !place.is_pending => None,
+                DropOnCancelFault::WaitsForAPoll => None,
+                DropOnCancelFault::DropsOnlyWhatIsPending if !place.is_pending => None,
                 _ => place.source.take(),
             };
             drop(place);
@@ -687,7 +687,7 @@ impl Eager {
     }
 }
 
-impl Stream for Eager {
+impl Stream for DropOnCancel {
     type Item = char;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<char>> {
@@ -704,7 +704,7 @@ impl Stream for Eager {
         let polled = Pin::new(&mut source).poll_next(cx);
         let mut place = self.place.lock().unwrap();
         place.is_pending = polled.is_pending();
-        let waits = self.fault == EagerFault::WaitsForTheNextPollIfStoppedInOne;
+        let waits = self.fault == DropOnCancelFault::WaitsForTheNextPollIfStoppedInOne;
         if (place.is_stopped && !waits) || polled == Poll::Ready(None) {
             drop(place);
             drop(source);
@@ -721,15 +721,15 @@ impl Stream for Eager {
 #[test]
 fn each_fault_of_an_eager_adapter_is_caught() {
     let faults = [
-        EagerFault::None,
-        EagerFault::WaitsForAPoll,
-        EagerFault::WaitsForTheNextPollIfStoppedInOne,
-        EagerFault::WaitsForItsFirstPoll,
-        EagerFault::OverlooksAStopBeforeItWasMade,
-        EagerFault::DropsOnlyWhatIsPending,
+        DropOnCancelFault::None,
+        DropOnCancelFault::WaitsForAPoll,
+        DropOnCancelFault::WaitsForTheNextPollIfStoppedInOne,
+        DropOnCancelFault::WaitsForItsFirstPoll,
+        DropOnCancelFault::OverlooksAStopBeforeItWasMade,
+        DropOnCancelFault::DropsOnlyWhatIsPending,
     ];
-    let wrong = caught(Law::Eager, &faults, |fault| {
-        laws::eager(|source, stop| Eager::new(fault, source, stop.token()));
+    let wrong = caught(Law::DropOnCancel, &faults, |fault| {
+        laws::drop_on_cancel(|source, stop| DropOnCancel::new(fault, source, stop.token()));
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }

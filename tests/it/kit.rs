@@ -493,8 +493,11 @@ fn some_laws_can_be_asked_for_with_the_stop_fired() {
         let told = panic_of(|| laws::check(&[law], deaf));
         assert!(told.contains("its function, which takes one"), "{told}");
     }
-    let told = panic_of(|| laws::check(&[laws::Law::Ends, laws::Law::Eager], deaf));
-    assert!(told.starts_with("the law `eager` is broken"), "{told}");
+    let told = panic_of(|| laws::check(&[laws::Law::Ends, laws::Law::DropOnCancel], deaf));
+    assert!(
+        told.starts_with("the law `drop_on_cancel` is broken"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -726,7 +729,8 @@ dropped  .....D"
 
     #[test]
     fn a_law_that_is_about_a_token_says_so() {
-        let told = panic_of(|| laws::eager(|source, stop| source.with_timeout(stop.timeout())));
+        let told =
+            panic_of(|| laws::drop_on_cancel(|source, stop| source.with_timeout(stop.timeout())));
         assert!(told.contains("take that from the stop"), "{told}");
         let told = panic_of(|| {
             laws::drains(SECOND, |source, stop| source.with_timeout(stop.timeout()));

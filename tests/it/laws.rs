@@ -14,7 +14,7 @@ use stopcock::{
     signal::{any, never, when},
     testing::{
         Stop, Stoppable,
-        laws::{check_all, check_stop, check_stream, eager, fair, identity},
+        laws::{check_all, check_stop, check_stream, drop_on_cancel, fair, identity},
     },
     try_generator,
 };
@@ -92,22 +92,22 @@ table! {
     };
     a_yield_now_and_then: check_all, |source, stop| source.take_until_cancelled(stop.token()).yield_every(7);
     a_loud_yield_after_each_item: check_all, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
-    an_eager_token: check_all, |source, stop| source.take_until_cancelled(stop.token()).eager();
-    an_eager_child: check_all, |source, stop| source.take_until_cancelled(great_grandchild(&stop)).eager();
-    a_loud_eager_token: check_all, |source, stop| source.with_cancellation(stop.token()).eager();
+    an_eager_token: check_all, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
+    an_eager_child: check_all, |source, stop| source.take_until_cancelled(great_grandchild(&stop)).drop_on_cancel();
+    a_loud_eager_token: check_all, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
     an_eager_token_with_yields: check_all, |source, stop| {
-        source.take_until_cancelled(stop.token()).eager().yield_every(7)
+        source.take_until_cancelled(stop.token()).drop_on_cancel().yield_every(7)
     };
-    whoever_cancels_a_token_drops_the_source: eager, |source, stop| source.take_until_cancelled(stop.token()).eager();
-    whoever_cancels_a_great_grandparent_does: eager, |source, stop| {
-        source.take_until_cancelled(great_grandchild(&stop)).eager()
+    whoever_cancels_a_token_drops_the_source: drop_on_cancel, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
+    whoever_cancels_a_great_grandparent_does: drop_on_cancel, |source, stop| {
+        source.take_until_cancelled(great_grandchild(&stop)).drop_on_cancel()
     };
-    whoever_cancels_a_linked_token_does: eager, |source, stop| {
-        source.take_until_cancelled(linked(stop.token())).eager()
+    whoever_cancels_a_linked_token_does: drop_on_cancel, |source, stop| {
+        source.take_until_cancelled(linked(stop.token())).drop_on_cancel()
     };
-    whoever_cancels_a_loud_token_does: eager, |source, stop| source.with_cancellation(stop.token()).eager();
-    whoever_cancels_a_token_with_yields_does: eager, |source, stop| {
-        source.with_cancellation(stop.token()).eager().yield_every(1)
+    whoever_cancels_a_loud_token_does: drop_on_cancel, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
+    whoever_cancels_a_token_with_yields_does: drop_on_cancel, |source, stop| {
+        source.with_cancellation(stop.token()).drop_on_cancel().yield_every(1)
     };
     no_signal: check_stream, |source| source.take_until_cancelled(never());
     no_signal_is_fair: fair, |source, _| source.take_until_cancelled(never());
@@ -534,7 +534,7 @@ impl Signal for Foreign {
         }
     }
 
-    fn look(self: Pin<&mut Self>, _: u32) -> u32 {
+    fn check_every(self: Pin<&mut Self>, _: u32) -> u32 {
         self.look
     }
 }

@@ -8,7 +8,7 @@ mod cancel_on_drop;
 mod depth;
 #[cfg(feature = "tokio")]
 mod drain_for;
-mod eager;
+mod drop_on_cancel;
 mod exact;
 mod future;
 mod generator;

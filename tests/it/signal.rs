@@ -110,7 +110,7 @@ impl Signal for Fired {
         }
     }
 
-    fn look(mut self: Pin<&mut Self>, items: u32) -> u32 {
+    fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
         self.0 = items == 3;
         3
     }
@@ -183,7 +183,7 @@ impl Signal for Foreign {
         (self.poll_fired)()
     }
 
-    fn look(self: Pin<&mut Self>, _: u32) -> u32 {
+    fn check_every(self: Pin<&mut Self>, _: u32) -> u32 {
         self.looks.set(self.looks.get() + 1);
         (self.look)()
     }

@@ -255,16 +255,19 @@ fn auto_traits_pass_through_the_forms_that_keep_time() {
 
 #[test]
 fn an_eager_adapter_may_be_moved_and_goes_wherever_its_source_may() {
-    use stopcock::{Eager, WithCancellation};
+    use stopcock::{DropOnCancel, WithCancellation};
 
-    type All<S> = (Eager<TakeUntilCancelled<S>>, Eager<WithCancellation<S>>);
+    type All<S> = (
+        DropOnCancel<TakeUntilCancelled<S>>,
+        DropOnCancel<WithCancellation<S>>,
+    );
     is_send::<All<BoxStream<'static, u8>>>();
     // As only one thread at a time has the source.
     is_sync::<All<BoxStream<'static, u8>>>();
     is_unpin::<All<PhantomPinned>>();
     is_debug::<All<Rc<PhantomPinned>>>();
-    assert!(!has!(Eager<TakeUntilCancelled<Rc<u8>>>: Send));
-    assert!(size_of::<Eager<TakeUntilCancelled<[u64; 4]>>>() <= 32);
+    assert!(!has!(DropOnCancel<TakeUntilCancelled<Rc<u8>>>: Send));
+    assert!(size_of::<DropOnCancel<TakeUntilCancelled<[u64; 4]>>>() <= 32);
 }
 
 #[cfg(feature = "tokio")]

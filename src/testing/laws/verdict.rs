@@ -211,7 +211,7 @@ impl<'a> Story<'a> {
             Law::OneOutcome => self.one_outcome(),
             Law::Honest => self.honest(),
             Law::OnTime => self.on_time(),
-            Law::Eager => self.eager(),
+            Law::DropOnCancel => self.drop_on_cancel(),
             Law::Drains => self.drains(),
             Law::EndsWhenIdle => self.ends_when_idle(),
         }
@@ -745,7 +745,7 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    fn eager(&self) -> Result<(), String> {
+    fn drop_on_cancel(&self) -> Result<(), String> {
         let Firsts {
             stopped,
             source_dropped,

@@ -14,10 +14,10 @@ use std::{
 };
 
 /// An adapter whose source is dropped by the cancelling thread, even if nobody polls: what
-/// [`TakeUntilCancelled::eager`](crate::TakeUntilCancelled::eager) and
-/// [`WithCancellation::eager`](crate::WithCancellation::eager) make.
+/// [`TakeUntilCancelled::drop_on_cancel`](crate::TakeUntilCancelled::drop_on_cancel) and
+/// [`WithCancellation::drop_on_cancel`](crate::WithCancellation::drop_on_cancel) make.
 #[must_use = "streams do nothing unless polled"]
-pub struct Eager<A> {
+pub struct DropOnCancel<A> {
     state: State<A>,
 }
 
@@ -192,7 +192,7 @@ where
     }
 }
 
-impl<A> Eager<A> {
+impl<A> DropOnCancel<A> {
     /// Why it was stopped: `Some` from the poll that told so, `None` while it runs and after an end of its own.
     pub fn stop_reason(&self) -> Option<&StopReason> {
         match &self.state {
@@ -203,7 +203,7 @@ impl<A> Eager<A> {
 }
 
 #[allow(private_bounds, reason = "no stream but this crate's has a valve")]
-impl<A: HasValve> Eager<A> {
+impl<A: HasValve> DropOnCancel<A> {
     pub(crate) fn new(adapter: A) -> Self
     where
         A: Send + 'static,
@@ -232,7 +232,7 @@ impl<A: HasValve> Eager<A> {
     }
 }
 
-impl<A: HasValve> Stream for Eager<A> {
+impl<A: HasValve> Stream for DropOnCancel<A> {
     type Item = A::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<A::Item>> {
@@ -275,7 +275,7 @@ impl<A: HasValve> Stream for Eager<A> {
     }
 }
 
-impl<A: HasValve> FusedStream for Eager<A> {
+impl<A: HasValve> FusedStream for DropOnCancel<A> {
     fn is_terminated(&self) -> bool {
         match &self.state {
             State::Open(open) => {
@@ -288,9 +288,9 @@ impl<A: HasValve> FusedStream for Eager<A> {
     }
 }
 
-impl<A> Debug for Eager<A> {
+impl<A> Debug for DropOnCancel<A> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Eager")
+        f.debug_struct("DropOnCancel")
             .field("is_over", &matches!(self.state, State::Over(_)))
             .field("stop_reason", &self.stop_reason())
             .finish()

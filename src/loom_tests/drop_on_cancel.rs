@@ -1,7 +1,7 @@
-//! The source of an eager stream between its consumer and a canceller.
+//! The source of a `drop_on_cancel` stream between its consumer and a canceller.
 
 use super::{Bell, model};
-use crate::{CancelStreamExt, CancellationToken, Eager, TakeUntilCancelled};
+use crate::{CancelStreamExt, CancellationToken, DropOnCancel, TakeUntilCancelled};
 use futures_core::Stream;
 use loom::{
     cell::UnsafeCell,
@@ -23,18 +23,18 @@ struct Source {
 }
 
 impl Source {
-    fn eager(items: usize, token: &CancellationToken) -> (Consumed, Arc<AtomicUsize>) {
+    fn drop_on_cancel(items: usize, token: &CancellationToken) -> (Consumed, Arc<AtomicUsize>) {
         let drops = Arc::new(AtomicUsize::new(0));
         let source = Self {
             items,
             access: UnsafeCell::new(()),
             drops: Arc::clone(&drops),
         };
-        (source.take_until_cancelled(token).eager(), drops)
+        (source.take_until_cancelled(token).drop_on_cancel(), drops)
     }
 }
 
-type Consumed = Eager<TakeUntilCancelled<Source>>;
+type Consumed = DropOnCancel<TakeUntilCancelled<Source>>;
 
 impl Stream for Source {
     type Item = ();
@@ -77,7 +77,7 @@ fn check_consumer(last_poll: Poll<Option<()>>, mut stream: Consumed, bell: &Arc<
 fn a_pending_stream_is_woken_and_its_source_dropped_once() {
     model(|| {
         let token = CancellationToken::new();
-        let (mut stream, drops) = Source::eager(0, &token);
+        let (mut stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
         let bell = Bell::new();
         let last_poll = poll(&mut stream, &bell);
@@ -92,7 +92,7 @@ fn a_pending_stream_is_woken_and_its_source_dropped_once() {
 fn a_stream_that_is_moved_to_another_task_meanwhile_is_woken_there() {
     model(|| {
         let token = CancellationToken::new();
-        let (mut stream, drops) = Source::eager(0, &token);
+        let (mut stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
         let first_poll = poll(&mut stream, &Bell::new());
         let bell = Bell::new();
@@ -110,7 +110,7 @@ fn a_stream_that_is_moved_to_another_task_meanwhile_is_woken_there() {
 fn an_item_that_is_taken_meanwhile_is_handed_on_and_the_source_dropped_by_then() {
     model(|| {
         let token = CancellationToken::new();
-        let (mut stream, drops) = Source::eager(1, &token);
+        let (mut stream, drops) = Source::drop_on_cancel(1, &token);
         let canceller = thread::spawn({
             let token = token.clone();
             move || token.cancel()
@@ -132,7 +132,7 @@ fn drops_are(drops: &AtomicUsize, expected: usize) -> bool {
 fn a_stream_that_is_dropped_meanwhile_leaves_no_source_behind() {
     model(|| {
         let token = CancellationToken::new();
-        let (stream, drops) = Source::eager(0, &token);
+        let (stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
         drop(stream);
         canceller.join().unwrap();
@@ -144,7 +144,7 @@ fn a_stream_that_is_dropped_meanwhile_leaves_no_source_behind() {
 fn a_stream_that_is_polled_and_dropped_meanwhile_leaves_nothing_behind() {
     model(|| {
         let token = CancellationToken::new();
-        let (mut stream, drops) = Source::eager(0, &token);
+        let (mut stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
         let bell = Bell::new();
         let _ = poll(&mut stream, &bell);
@@ -159,7 +159,7 @@ fn a_stream_that_is_polled_and_dropped_meanwhile_leaves_nothing_behind() {
 fn a_look_at_the_stream_does_not_keep_its_source() {
     model(|| {
         let token = CancellationToken::new();
-        let (stream, drops) = Source::eager(0, &token);
+        let (stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
         let _ = stream.size_hint();
         canceller.join().unwrap();
@@ -173,7 +173,7 @@ fn of_two_cancellers_one_drops_the_source() {
     model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
-        let (mut stream, drops) = Source::eager(0, &child);
+        let (mut stream, drops) = Source::drop_on_cancel(0, &child);
         let of_root = thread::spawn(move || root.cancel());
         let of_child = thread::spawn(move || child.cancel());
         let bell = Bell::new();
@@ -193,7 +193,7 @@ fn what_it_is_made_for_may_be_cancelled_meanwhile() {
             let token = token.clone();
             move || token.cancel()
         });
-        let (stream, drops) = Source::eager(0, &token);
+        let (stream, drops) = Source::drop_on_cancel(0, &token);
         canceller.join().unwrap();
         assert!(drops_are(&drops, 1));
         check_consumer(Poll::Ready(None), stream, &Bell::new());

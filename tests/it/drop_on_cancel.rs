@@ -1,4 +1,4 @@
-//! `eager`: the canceller drops the source.
+//! `drop_on_cancel`: the canceller drops the source.
 
 use crate::support::{Wakes, panic_of, poll};
 use futures::{Stream, StreamExt, stream};
@@ -46,7 +46,7 @@ impl<F: FnMut()> Drop for AtDrop<F> {
 fn the_canceller_drops_the_source_though_nobody_polls() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
     token.cancel_with("enough");
     assert!(record.is_dropped());
@@ -61,7 +61,9 @@ fn the_canceller_drops_the_source_though_nobody_polls() {
 fn a_loud_one_tells_why_though_its_source_is_long_gone() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
-    let mut stream = source.with_cancellation(token.child_token()).eager();
+    let mut stream = source
+        .with_cancellation(token.child_token())
+        .drop_on_cancel();
     token.cancel_with("enough");
     assert!(record.is_dropped());
     assert_eq!(record.polls(), 0);
@@ -79,7 +81,7 @@ fn cancelled_beforehand_it_drops_its_source_as_it_is_made() {
     let token = CancellationToken::new();
     token.cancel();
     let (source, record) = source("ab|");
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     assert!(record.is_dropped());
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
     assert_eq!(record.polls(), 0);
@@ -98,7 +100,7 @@ fn a_poll_that_takes_an_item_hands_it_on_and_drops_the_source_as_it_returns() {
             assert!(!seen.is_dropped(), "not while it is polled");
         }
     });
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
     assert!(record.is_dropped());
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
@@ -114,7 +116,7 @@ fn a_poll_that_finds_nothing_ends_it_at_once() {
         }
     });
     let record = source.record();
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
     assert!(record.is_dropped());
 }
@@ -122,7 +124,9 @@ fn a_poll_that_finds_nothing_ends_it_at_once() {
 #[test]
 fn a_pending_stream_is_woken_once() {
     let token = CancellationToken::new();
-    let mut stream = stream::pending::<u8>().take_until_cancelled(&token).eager();
+    let mut stream = stream::pending::<u8>()
+        .take_until_cancelled(&token)
+        .drop_on_cancel();
     let wakes = Wakes::new();
     assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
     token.cancel();
@@ -147,7 +151,7 @@ fn while_another_thread_polls_the_canceller_does_not_wait() {
     let mut stream = source
         .chain(stream::pending())
         .take_until_cancelled(&token)
-        .eager();
+        .drop_on_cancel();
     let consumer = thread::spawn(move || {
         let polled = poll(Pin::new(&mut stream));
         (polled, stream)
@@ -181,7 +185,7 @@ fn slow_to_drop() -> (
 fn while_the_canceller_drops_the_source_polls_are_pending_and_woken_after() {
     let token = CancellationToken::new();
     let (source, has_entered, go_on) = slow_to_drop();
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     let canceller = thread::spawn(move || token.cancel());
     has_entered.recv().unwrap();
 
@@ -203,7 +207,7 @@ fn while_the_canceller_drops_the_source_polls_are_pending_and_woken_after() {
 fn while_the_canceller_drops_the_source_dropping_the_stream_does_not_wait() {
     let token = CancellationToken::new();
     let (source, has_entered, go_on) = slow_to_drop();
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     let canceller = thread::spawn(move || token.cancel());
     has_entered.recv().unwrap();
     let wakes = Wakes::new();
@@ -221,12 +225,12 @@ fn a_panic_in_the_drop_of_one_source_hurts_nobody_else() {
     let hurts = || {
         AtDrop(|| panic!("as it was dropped"))
             .take_until_cancelled(&token)
-            .eager()
+            .drop_on_cancel()
     };
     let (source, record) = source("ab|");
     let (mut first, between, mut last) = (
         hurts(),
-        source.take_until_cancelled(&token).eager(),
+        source.take_until_cancelled(&token).drop_on_cancel(),
         hurts(),
     );
     let wakes = Wakes::new();
@@ -250,7 +254,7 @@ fn a_panic_in_the_drop_of_a_polled_source_passes_through_the_poll() {
         Moment::Poll(_) => cancelled.cancel(),
         _ => panic!("as it was dropped"),
     });
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     assert_eq!(
         panic_of(|| poll(Pin::new(&mut stream))),
         "as it was dropped"
@@ -269,7 +273,7 @@ fn a_source_that_panics_while_it_is_cancelled_is_dropped_as_well() {
         }
     });
     let record = source.record();
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     assert!(catch_unwind(AssertUnwindSafe(|| poll(Pin::new(&mut stream)))).is_err());
     assert!(record.is_dropped());
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
@@ -280,7 +284,7 @@ fn a_source_that_panics_while_it_is_cancelled_is_dropped_as_well() {
 fn a_stream_whose_source_has_panicked_is_over_and_the_canceller_drops_what_is_left() {
     let token = CancellationToken::new();
     let (source, record) = source("!");
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     assert!(catch_unwind(AssertUnwindSafe(|| poll(Pin::new(&mut stream)))).is_err());
     assert!(futures::stream::FusedStream::is_terminated(&stream));
     assert!(!record.is_dropped());
@@ -294,7 +298,7 @@ fn a_stream_whose_source_has_panicked_is_over_and_the_canceller_drops_what_is_le
 fn a_guard_that_cancels_while_a_panic_unwinds_drops_the_source() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
-    let _stream = source.take_until_cancelled(&token).eager();
+    let _stream = source.take_until_cancelled(&token).drop_on_cancel();
     let guard = token.drop_guard();
     let unwound = catch_unwind(AssertUnwindSafe(move || {
         let _guard = guard;
@@ -310,8 +314,8 @@ fn refinements_come_in_any_order() {
     let one = || stream::repeat('a').take_until_cancelled(&token);
     let loud = || stream::repeat('a').with_cancellation(&token);
     let expected = [true, false, true, false];
-    let mut before = one().yield_every(1).eager();
-    let mut after = one().eager().yield_every(1);
+    let mut before = one().yield_every(1).drop_on_cancel();
+    let mut after = one().drop_on_cancel().yield_every(1);
     assert_eq!(
         [(); 4].map(|()| poll(Pin::new(&mut before)).is_ready()),
         expected
@@ -320,8 +324,8 @@ fn refinements_come_in_any_order() {
         [(); 4].map(|()| poll(Pin::new(&mut after)).is_ready()),
         expected
     );
-    let mut before = loud().yield_every(1).eager();
-    let mut after = loud().eager().yield_every(1);
+    let mut before = loud().yield_every(1).drop_on_cancel();
+    let mut after = loud().drop_on_cancel().yield_every(1);
     assert_eq!(
         [(); 4].map(|()| poll(Pin::new(&mut before)).is_ready()),
         expected
@@ -337,11 +341,11 @@ fn what_was_over_before_stays_what_it_was() {
     let token = CancellationToken::new();
     let mut ended = stream::empty::<u8>().take_until_cancelled(&token);
     assert_eq!(poll(Pin::new(&mut ended)), Poll::Ready(None));
-    let mut ended = ended.eager();
+    let mut ended = ended.drop_on_cancel();
     let mut stopped = stream::empty::<u8>().take_until_cancelled(&token);
     token.cancel();
     assert_eq!(poll(Pin::new(&mut stopped)), Poll::Ready(None));
-    let mut stopped = stopped.eager();
+    let mut stopped = stopped.drop_on_cancel();
     assert_eq!(poll(Pin::new(&mut ended)), Poll::Ready(None));
     assert_eq!(poll(Pin::new(&mut stopped)), Poll::Ready(None));
     assert!(ended.stop_reason().is_none());
@@ -354,7 +358,7 @@ fn a_stream_that_is_polled_already_becomes_eager() {
     let (source, record) = source("abc|");
     let mut stream = source.take_until_cancelled(&token);
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
-    let mut stream = stream.eager();
+    let mut stream = stream.drop_on_cancel();
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('b')));
     token.cancel();
     assert!(record.is_dropped());
@@ -365,7 +369,9 @@ fn a_stream_that_is_polled_already_becomes_eager() {
 fn after_its_end_it_is_on_no_list_any_more() {
     let token = CancellationToken::new();
     let wakes = Wakes::new();
-    let mut stream = stream::iter(['a']).take_until_cancelled(&token).eager();
+    let mut stream = stream::iter(['a'])
+        .take_until_cancelled(&token)
+        .drop_on_cancel();
     assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
     assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(None));
     token.cancel();
@@ -377,7 +383,9 @@ fn after_its_end_it_is_on_no_list_any_more() {
 fn it_has_settled_when_the_cancel_returns_though_nobody_polls() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
-    let _stream = source.take_until_cancelled(token.child_token()).eager();
+    let _stream = source
+        .take_until_cancelled(token.child_token())
+        .drop_on_cancel();
     let mut settled = token.cancel_and_settle();
     assert!(record.is_dropped());
     let polled = Future::poll(
@@ -399,11 +407,11 @@ fn its_source_may_do_with_the_token_what_it_likes_as_it_is_dropped() {
         assert!(inner.child_token().is_cancelled());
         let nested = stream::pending::<char>()
             .take_until_cancelled(&inner)
-            .eager();
+            .drop_on_cancel();
         drop(nested);
         has_run.store(true, SeqCst);
     });
-    let _stream = source.take_until_cancelled(&token).eager();
+    let _stream = source.take_until_cancelled(&token).drop_on_cancel();
     token.cancel();
     assert!(ran.load(SeqCst));
 }
@@ -419,7 +427,7 @@ fn a_generator_is_dropped_at_its_await_point() {
             y.yield_item(n).await;
         }
     });
-    let mut stream = numbers.take_until_cancelled(&token).eager();
+    let mut stream = numbers.take_until_cancelled(&token).drop_on_cancel();
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some(0)));
     token.cancel();
     assert!(record.is_dropped());
@@ -429,7 +437,7 @@ fn a_generator_is_dropped_at_its_await_point() {
 fn dropping_it_drops_the_source_there_and_then_and_leaves_the_token() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
-    let stream = source.take_until_cancelled(&token).eager();
+    let stream = source.take_until_cancelled(&token).drop_on_cancel();
     drop(stream);
     assert!(record.is_dropped());
     assert!(!token.is_cancelled());
@@ -445,7 +453,7 @@ fn of_two_threads_exactly_one_drops_the_source() {
         let source = stream::repeat('a').chain(AtDrop(move || {
             counted.fetch_add(1, SeqCst);
         }));
-        let mut stream = source.with_cancellation(&token).eager();
+        let mut stream = source.with_cancellation(&token).drop_on_cancel();
         let canceller = thread::spawn(move || token.cancel());
         let mut told = 0;
         for _ in 0..round % 40 {
@@ -478,7 +486,7 @@ async fn the_timer_of_a_token_drops_the_source_though_nobody_polls() {
 
     let token = CancellationToken::with_timeout(Duration::from_secs(1));
     let (source, record) = source("ab|");
-    let mut stream = source.take_until_cancelled(&token).eager();
+    let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
     tokio::time::sleep(Duration::from_millis(999)).await;
     assert!(!record.is_dropped());
     tokio::time::sleep(Duration::from_millis(2)).await;
