@@ -1,6 +1,8 @@
-//! Who keeps the laws of termination: ours and the peers, each written as its documentation does.
+//! Which streams break which laws: ours and the peers, each written as its documentation does.
 //!
-//! `stopcock-bench laws` runs it.
+//! `stopcock-bench laws` runs it, and prints the table of `LAWS.md`.
+
+mod versions;
 
 use async_fn_stream::fn_stream;
 use async_stream::stream;
@@ -21,7 +23,7 @@ use tokio::{select, time::sleep_until};
 use tokio_stream::Timeout;
 use tokio_util::sync::CancellationToken as TokioToken;
 
-/// The peers, as they are called where the lock file says which version is linked.
+/// The peers, by the names that their packages have in the lock file.
 const PEERS: [&str; 9] = [
     "futures",
     "futures-lite",
@@ -34,7 +36,29 @@ const PEERS: [&str; 9] = [
     "async-fn-stream",
 ];
 
-const LOCK: &str = include_str!("../../Cargo.lock");
+/// The numbers that `LAWS.md` gives to the laws of the kit, by the names of their functions, in its order.
+const NUMBERS: [(&str, &str); 20] = [
+    ("prefix", "S1"),
+    ("identity", "S2"),
+    ("nothing_late", "S3"),
+    ("ends", "S3"),
+    ("nothing_lost", "S4"),
+    ("left_alone", "S5"),
+    ("dropped_first", "S6"),
+    ("fused", "S7"),
+    ("wakes", "S8"),
+    ("dropping", "S9"),
+    ("size_hint", "S10"),
+    ("fair", "S11"),
+    ("one_outcome", "S12"),
+    ("panics", "S13"),
+    ("stop_is_reported", "S14"),
+    ("nothing_early", "D2"),
+    ("honest", "D4"),
+    ("released", "D5"),
+    ("on_time", "D6"),
+    ("lazy", "G1"),
+];
 
 type Row = (&'static str, fn() -> Report);
 
@@ -271,18 +295,45 @@ fn main() {
     }
 }
 
-/// A table of them all.
+/// The table of `LAWS.md`: a line for all of ours that break nothing, and one for each other stream.
 fn print() {
-    let names: Vec<_> = Law::ALL.iter().map(|law| format!("`{law}`")).collect();
-    println!("| | {} |", names.join(" | "));
-    println!("|---|{}", "---|".repeat(names.len()));
-    for (name, report) in OURS.iter().chain(&THEIRS) {
-        let report = quietly(*report);
-        let cells: Vec<_> = Law::ALL.iter().map(|law| cell(&report, *law)).collect();
-        println!("| {name} | {} |", cells.join(" | "));
+    for law in Law::ALL {
+        let is_numbered = NUMBERS.iter().any(|(name, _)| *name == law.name());
+        assert!(
+            is_numbered,
+            "`{law}` needs the number that LAWS.md gives it"
+        );
     }
-    let versions = PEERS.map(|peer| format!("{peer} {}", version(peer)));
-    println!("\nWith {}.", versions.join(", "));
+    let (kept, broken): (Vec<_>, Vec<_>) = OURS
+        .iter()
+        .map(|(name, report)| (*name, breaks(&quietly(*report))))
+        .partition(|(_, breaks)| breaks.is_empty());
+    let kept: Vec<_> = kept.iter().map(|(name, _)| without_ours(name)).collect();
+
+    println!("| stream | breaks |");
+    println!("|---|---|");
+    println!("| **stopcock**: {} | nothing |", kept.join(", "));
+    for (name, breaks) in broken {
+        println!("| **stopcock**: {} | {breaks} |", without_ours(name));
+    }
+    for (name, report) in &THEIRS {
+        println!("| {name} | {} |", breaks(&quietly(*report)));
+    }
+    println!("\nWith {}.", versions::of(&PEERS));
+}
+
+fn without_ours(name: &'static str) -> &'static str {
+    name.trim_start_matches("**ours**, ")
+}
+
+/// The laws that are broken, with their numbers.
+fn breaks(report: &Report) -> String {
+    let broken = |name: &str| report.broken().iter().any(|law| law.law().name() == name);
+    let told = NUMBERS
+        .iter()
+        .filter(|(name, _)| broken(name))
+        .map(|(name, number)| format!("{number} `{name}`"));
+    told.collect::<Vec<_>>().join(", ")
 }
 
 /// Without a word of the panics that the kit catches: some peers panic whenever they are polled after their end.
@@ -293,26 +344,6 @@ fn quietly(report: fn() -> Report) -> Report {
     panic::set_hook(hook);
     // A panic of the kit's own. It comes again, and this time it is told.
     quiet.unwrap_or_else(|_| report())
-}
-
-/// As it is linked.
-fn version(package: &str) -> &'static str {
-    let entry = format!("name = \"{package}\"\nversion = \"");
-    let found = LOCK.split_once(&entry);
-    let (version, _) = found
-        .and_then(|(_, rest)| rest.split_once('"'))
-        .expect("each peer is in the lock file");
-    version
-}
-
-fn cell(report: &Report, law: Law) -> &'static str {
-    if report.held().contains(&law) {
-        "✓"
-    } else if report.broken().iter().any(|broken| broken.law() == law) {
-        "✗"
-    } else {
-        "·"
-    }
 }
 
 /// How the laws are broken by those whose name contains `word`.

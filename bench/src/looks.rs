@@ -69,7 +69,7 @@ type Case = (&'static str, fn(usize) -> Looks);
 
 /// The lines of the table: the longest look of a cancel and the mean one, of several cancels the median.
 pub(crate) fn lines() -> Vec<String> {
-    let limit: Case = ("no look (the limit)", |n| {
+    let limit: Case = ("no check (the limit)", |n| {
         ours::looks_during(n, |_, _| false)
     });
     let token: [Case; 3] = [

@@ -1,10 +1,10 @@
 //! stopcock beside its peers, measured in the same run, and beside the bars it is held to.
 //!
 //! ```text
-//! cargo run --release -p stopcock-bench              # everything
+//! cargo run --release -p stopcock-bench              # everything: the tables of BENCHMARKS.md
 //! cargo run --release -p stopcock-bench -- deadline  # the work whose name contains that word
-//! cargo run --release -p stopcock-bench -- laws      # who keeps the laws of termination
-//! cargo run --release -p stopcock-bench -- laws NAME # how they are broken, by those whose name contains that
+//! cargo run --release -p stopcock-bench -- laws      # which streams break which laws: the table of LAWS.md
+//! cargo run --release -p stopcock-bench -- laws NAME # how, by the streams whose name contains that
 //! ```
 //!
 //! Instructions are counted by callgrind, where valgrind is installed.
@@ -23,6 +23,7 @@ mod report;
 mod stops;
 mod threads;
 mod token;
+mod versions;
 
 use case::Row;
 use std::{

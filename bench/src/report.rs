@@ -3,7 +3,7 @@
 use crate::{
     allocations, callgrind,
     case::{Case, Quantity, Row, bar, median},
-    drop_latency, looks, stops,
+    drop_latency, looks, stops, versions,
 };
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,8 @@ pub(crate) fn print(rows: &[Row], word: &str) {
     }
     .into_iter();
 
-    println!("| work | | instructions | time | allocations | size over the source | bar |");
+    println!("{}\n", versions::measured());
+    println!("| work | | instructions | time | allocations | size over the source | target |");
     println!("|---|---|---|---|---|---|---|");
     for (row, times) in rows.iter().zip(times) {
         let counts: Vec<_> = row
