@@ -1,8 +1,55 @@
-#![cfg_attr(feature = "tokio", doc = include_str!("../README.md"))]
-#![cfg_attr(feature = "tokio", doc = include_str!("from_select.md"))]
-#![cfg_attr(not(feature = "tokio"), doc = "A shut-off valve for async streams.")]
+//! A shut-off valve for async streams: producers stop as soon as their consumer drops or a token fires.
+//!
+//! ```
+//! use futures::{StreamExt, stream};
+//! use stopcock::{CancelStreamExt, CancellationToken};
+//!
+//! # futures::executor::block_on(async {
+//! let token = CancellationToken::new();
+//! let mut lines = stream::repeat("line").with_cancellation(&token);
+//! assert_eq!(lines.next().await.unwrap().unwrap(), "line");
+//!
+//! token.cancel_with("shutting down");
+//! // The source is always ready, but it has been dropped, and the stream says why it ends.
+//! assert_eq!(lines.next().await.unwrap().unwrap_err().to_string(), "shutting down");
+//! assert!(lines.next().await.is_none());
+//! # });
+//! ```
+//!
+//! - **Adapters** stop a stream that there is: [`CancelStreamExt`] for every stream, [`CancelTryStreamExt`] for streams
+//!   of results, [`CancelFutureExt`] for futures. `take_*` end without an error, `with_*` and `try_*` end with the reason
+//!   as an `Err`, so that a truncated response does not look complete.
+//! - **Tokens** say when: [`CancellationToken`] is a tree with reasons, deadlines and callbacks. A [`signal`] is
+//!   whatever else can stop a stream, such as any future by [`signal::when`]. [`StopReason`] says why.
+//! - **Producers** are streams made of code: [`generator()`] and [`try_generator`] of an async closure, inside the
+//!   consumer's poll;
+#![cfg_attr(
+    feature = "tokio",
+    doc = "  [`spawn_generator`] on a task, [`blocking_generator`] on a thread, [`run_blocking`] for one call."
+)]
+#![cfg_attr(
+    not(feature = "tokio"),
+    doc = "  others run on a task or a thread of their own."
+)]
+//!
+//! What all of them guarantee is in [the laws](guide::laws).
+#![cfg_attr(
+    feature = "tokio",
+    doc = "Ten `select!` loops and what replaces them are in [From `select!` to an adapter](guide::from_select)."
+)]
+//!
+//! # Features
+//!
+//! - `tokio` (default): deadlines, timeouts and producers on tasks, with tokio's clock. Without it the crate needs no
+//!   runtime.
+//! - `tokio-util`: its `CancellationToken` is a signal.
+//! - `testing`: the laws as functions that test any stream, for `[dev-dependencies]`.
+//! - `proptest`: strategies for property tests; implies `testing`.
 #![doc(test(attr(deny(warnings))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(any(doc, doctest))]
+pub mod guide;
 
 mod stop_reason;
 mod token;
@@ -33,6 +80,11 @@ mod waker_id;
 
 #[cfg(all(test, stopcock_loom))]
 mod loom_tests;
+
+/// Compiles and runs the programs of the README.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use future::{CancelFutureExt, RunUntilCancelled, WithCancellationFuture};
 pub use generator::{

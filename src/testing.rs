@@ -156,13 +156,16 @@
 //!
 //! # Which law is which
 //!
-//! | law of the crate | function |
+//! [The laws](crate::guide::laws) of the crate have numbers.
+//!
+//! | law | function |
 //! |---|---|
-//! | S1 prefix, S2 identity, S3 nothing late, S4 nothing lost, S5 left alone | [`prefix`](laws::prefix), [`identity`](laws::identity), [`nothing_late`](laws::nothing_late), [`nothing_lost`](laws::nothing_lost), [`left_alone`](laws::left_alone) |
-//! | S6 dropped first, S7 fused, S8 no lost wake-up, S9 dropping | [`dropped_first`](laws::dropped_first), [`fused`](laws::fused), [`wakes`](laws::wakes), [`dropping`](laws::dropping) |
+//! | S1 prefix, S2 identity, S3 nothing late | [`prefix`](laws::prefix), [`identity`](laws::identity), [`nothing_late`](laws::nothing_late) and [`ends`](laws::ends) |
+//! | S4 nothing lost, S5 left alone, S6 dropped first | [`nothing_lost`](laws::nothing_lost), [`left_alone`](laws::left_alone), [`dropped_first`](laws::dropped_first) |
+//! | S7 fused, S8 no lost wake-up, S9 dropping | [`fused`](laws::fused), [`wakes`](laws::wakes), [`dropping`](laws::dropping) |
 //! | S10 size hint, S11 fair, S12 one outcome, S13 panics | [`size_hint`](laws::size_hint), [`fair`](laws::fair), [`one_outcome`](laws::one_outcome), [`panics`](laws::panics) |
 //! | D2 exact, D3 in the past or never | [`nothing_early`](laws::nothing_early), and [`nothing_late`](laws::nothing_late), [`ends`](laws::ends), [`left_alone`](laws::left_alone), [`identity`](laws::identity) at a point in time |
-//! | D4 honest, D5 releases its timer, D6 on time, D7 deterministic | [`honest`](laws::honest), [`released`](laws::released), [`on_time`](laws::on_time), all of them |
+//! | D4 honest, D5 released, D6 on time, D7 deterministic | [`honest`](laws::honest), [`released`](laws::released), [`on_time`](laws::on_time), all of them |
 //! | G1 no run-ahead, G2 drops its body, G3 loses nothing | [`lazy`](laws::lazy), [`dropping`](laws::dropping) and [`dropped_first`](laws::dropped_first), [`prefix`](laws::prefix) and [`nothing_lost`](laws::nothing_lost) |
 //!
 //! What is special to one has a law of its own: `drop_on_cancel` has [`drop_on_cancel`](laws::drop_on_cancel),

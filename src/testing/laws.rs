@@ -11,6 +11,8 @@
 //! | one that can be stopped | [`prefix`], [`identity`], [`nothing_early`], [`nothing_late`], [`nothing_lost`], [`ends`], [`left_alone`], [`dropped_first`], [`released`], [`fair`], [`on_time`] | [`check_stop`], with those above |
 //! | one that can say why: [`Stoppable`] | [`one_outcome`], [`honest`] | [`check_all`], with those above |
 //!
+//! The numbers that [the laws](crate::guide::laws) of the crate give them are [listed](super#which-law-is-which).
+//!
 //! Some streams promise more, or something else, and each of these laws is asked for by itself:
 //!
 //! | laws of one that | functions |
