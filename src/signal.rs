@@ -27,8 +27,8 @@ pub use {
 
 /// Something that fires once, and stays fired.
 ///
-/// An adapter asks it two questions. Before every item: [`is_fired`](Self::is_fired). When its source is pending:
-/// [`poll_fired`](Self::poll_fired), so that it is woken.
+/// An adapter calls [`is_fired`](Self::is_fired) before every item, and [`poll_fired`](Self::poll_fired) when its source
+/// is pending, so that the signal wakes it.
 ///
 /// # Examples
 ///
@@ -60,7 +60,7 @@ pub use {
 ///     }
 ///
 ///     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-///         // First the waker, then the look: what fires in between is not lost.
+///         // Register before the check, so that no wake-up is lost in between.
 ///         self.0.waker.register(cx.waker());
 ///         match self.is_fired() {
 ///             true => Poll::Ready("shutting down".into()),
@@ -83,37 +83,54 @@ pub use {
 /// });
 /// assert_eq!(lines.stop_reason().unwrap().to_string(), "shutting down");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a signal",
+    label = "not a signal",
+    note = "if it is a future, wrap it: `stopcock::signal::when(future)`",
+    note = "if it is a token, turn it into a signal: `stopcock::IntoSignal::into_signal(token)`"
+)]
 pub trait Signal {
-    /// Whether it has fired. Asked before every item, so it should cost a load or two.
+    /// Whether the signal has fired. Called before every item, so it should cost no more than a load or two.
     ///
-    /// `true` is taken for true once `poll_fired` is ready.
+    /// After `true` the adapter calls `poll_fired` for the reason, and goes on if that is pending. It may always return
+    /// `false`: then the stop is noticed when the source is pending, and an item that is ready wins.
     fn is_fired(self: Pin<&mut Self>) -> bool;
 
-    /// The reason if it has fired; else `cx`'s waker, and no earlier one, is woken when it fires.
+    /// Returns the reason if the signal has fired. Otherwise it wakes `cx`'s waker, the latest one only, when it fires.
     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason>;
 
-    /// An expensive check, such as one that reads the clock: after how many items at most to make it again.
+    /// Makes an expensive check, such as one that reads the clock, and returns after how many items at most to make it
+    /// again.
     ///
-    /// Asked before the first item, and after the adapter has yielded for fairness. Whoever answers with a number
-    /// below 1024 is asked as often as that, and after each `Pending` of the source. So many `items` have come in a
-    /// row since the last look: none at first and after a `Pending`. `is_fired` is asked next, and answers with what
-    /// was seen. A signal whose `is_fired` misses nothing has no need of it.
+    /// Called before the first item and each time that the adapter has yielded for fairness. If it returns less than
+    /// 1024, it is also called after that many items, and after each `Pending` of the source. `items` counts the ready
+    /// items since the previous check: 0 at first and after a `Pending`. `is_fired` is called next, and returns what
+    /// this check has found. A signal whose `is_fired` is always up to date does not need this method.
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let _ = items;
         u32::MAX
     }
 
-    /// An item has come. For a signal that fires when none does for too long.
+    /// Called for each item of the source. For a signal that fires when no item comes for too long.
     #[inline]
     fn note_item(self: Pin<&mut Self>) {}
 
-    /// The token that it is the signal of, if it is: what ends with the stream is made a child of that.
+    /// The token behind this signal, if there is one. Tokens that are cancelled with the stream are children of it.
     fn as_token(&self) -> Option<&CancellationToken> {
         None
     }
 }
 
 /// What can be turned into a [`Signal`]: a token, a reference to one, or a signal itself.
+///
+/// A future is none by itself: wrap it in [`when`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a signal, so it cannot stop anything",
+    label = "not a signal",
+    note = "if it is a future, such as `ctrl_c()`, wrap it: `stopcock::signal::when(future)`",
+    note = "if it is tokio-util's `CancellationToken`, enable stopcock's feature `tokio-util`",
+    note = "`stopcock::CancellationToken` is a signal, by value and by reference"
+)]
 pub trait IntoSignal {
     /// The signal that it turns into.
     type Signal: Signal;
@@ -122,6 +139,8 @@ pub trait IntoSignal {
     fn into_signal(self) -> Self::Signal;
 }
 
+// Without it the compiler would ask for a `Signal`, and list those that there are.
+#[diagnostic::do_not_recommend]
 impl<G: Signal> IntoSignal for G {
     type Signal = G;
 
@@ -168,14 +187,35 @@ impl Signal for Never {
 
 /// A signal that fires when `future` is ready, whatever its output, with [`StopReason::Cancelled`].
 ///
-/// The future is polled before the first item. From then on it is polled only after its own waker ran, which costs
-/// the stream a flag per item, and each time that an adapter yields for fairness. It is dropped once it is ready.
+/// The future is polled before the first item, and from then on only after it has called its waker, and each time that
+/// an adapter yields for fairness. An item costs the check of a flag. So a future that calls no waker, such as one that
+/// only reads a flag, does not stop a stream that is pending.
+///
+/// The future is dropped once it is ready. It is a part of the stream: where it may not be moved, as that of an `async
+/// fn`, neither may the stream, until it is pinned.
 ///
 /// # Panics
 ///
-/// A panic of the future passes through the poll of the stream, and the stream is over.
+/// A panic of the future passes through the poll of the stream, and the stream has ended.
 ///
 /// # Examples
+///
+/// ```no_run
+/// use futures::{StreamExt, stream};
+/// use std::pin::pin;
+/// use stopcock::{CancelStreamExt, signal};
+/// use tokio::signal::ctrl_c;
+///
+/// # #[tokio::main]
+/// # async fn main() {
+/// let numbers = stream::repeat(1).take_until_cancelled(signal::when(ctrl_c()));
+/// // `ctrl_c` is an `async fn`.
+/// let mut numbers = pin!(numbers);
+/// while let Some(number) = numbers.next().await {
+///     println!("{number}");
+/// }
+/// # }
+/// ```
 ///
 /// ```
 /// use futures::{StreamExt, channel::oneshot, executor::block_on, stream};
