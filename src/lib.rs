@@ -90,6 +90,7 @@ pub use future::{CancelFutureExt, RunUntilCancelled, WithCancellationFuture};
 pub use generator::{
     Generator, GeneratorBody, TryGenerator, YieldItem, Yielder, generator, try_generator,
 };
+#[doc(inline)]
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
 pub use stream::{

@@ -312,13 +312,14 @@ fn print() {
 
     println!("| stream | breaks |");
     println!("|---|---|");
-    println!("| **stopcock**: {} | nothing |", kept.join(", "));
+    println!("| **stopcock**, {} streams | nothing |", kept.len());
     for (name, breaks) in broken {
-        println!("| **stopcock**: {} | {breaks} |", without_ours(name));
+        println!("| **stopcock**, {} | {breaks} |", without_ours(name));
     }
     for (name, report) in &THEIRS {
         println!("| {name} | {} |", breaks(&quietly(*report)));
     }
+    println!("\nThe streams of stopcock are {}.", kept.join(", "));
     println!("\nWith {}.", versions::of(&PEERS));
 }
 
