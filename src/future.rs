@@ -10,15 +10,15 @@ use std::{
 #[cfg(feature = "tokio")]
 use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
 
-/// Ways to stop a future, for every [`Future`]. Each says so: the answer is a `Result`, and `Err` is the reason.
+/// Ways to stop a future, for every [`Future`]. The output is a `Result`, and its `Err` is the reason.
 ///
-/// - The signal is asked first, at every poll: a future that is ready when the signal has fired is stopped. One whose
-///   signal has fired before the first poll is never polled.
-/// - The future is dropped before the answer is given: what it owned is gone.
-/// - A pending future is woken by the signal.
+/// - The signal is checked first, at every poll: once it has fired, a future that is ready is stopped as well. If it has
+///   fired before the first poll, the future is never polled.
+/// - The future, and all that it owns, is dropped before the output is returned.
+/// - The signal wakes a pending future.
 ///
-/// This is also the answer for a loop whose body awaits: an adapter stops the stream, and not what the body does with
-/// an item. Wrap the whole loop.
+/// Use it also for a loop whose body awaits: an adapter stops the stream, but not what the body does with an item. Wrap
+/// the whole loop.
 ///
 /// ```
 /// use futures::{StreamExt, executor::block_on, stream};
@@ -37,7 +37,7 @@ use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
 /// assert!(matches!(block_on(serve), Err(StopReason::Cancelled)));
 /// ```
 pub trait CancelFutureExt: Future {
-    /// The answer of the future, unless `signal` fires before: then its reason.
+    /// Runs the future until `signal` fires: then the output is the reason as an `Err`.
     ///
     /// ```text
     /// future   ------------a
@@ -47,7 +47,7 @@ pub trait CancelFutureExt: Future {
     ///
     /// # Cancel safety
     ///
-    /// That of the future: it is dropped where it is.
+    /// That of the future, which is dropped at the `await` where it stands.
     ///
     /// # Panics
     ///
@@ -73,8 +73,8 @@ pub trait CancelFutureExt: Future {
         WithCancellationFuture::new(self, signal.into_signal())
     }
 
-    /// The answer of the future, unless it is `at` or later before: then
-    /// [`StopReason::DeadlineExceeded`](crate::StopReason::DeadlineExceeded).
+    /// Runs the future until the point in time `at`: then the output is
+    /// [`Err(StopReason::DeadlineExceeded)`](crate::StopReason::DeadlineExceeded).
     ///
     /// ```text
     /// future   ------------a
@@ -82,12 +82,13 @@ pub trait CancelFutureExt: Future {
     /// output   -------E
     /// ```
     ///
-    /// A deadline in the past: the future is never polled.
+    /// If the deadline is in the past, the future is never polled.
     ///
     /// # Panics
     ///
     /// The first poll panics outside of a tokio runtime, or in one that was built without `enable_time`, unless the
-    /// deadline is over by then or never comes. And as [`with_cancellation`](Self::with_cancellation).
+    /// deadline has passed by then or never comes. Like [`with_cancellation`](Self::with_cancellation), it also panics
+    /// if it is polled after it was ready.
     ///
     /// # Examples
     ///
@@ -113,7 +114,7 @@ pub trait CancelFutureExt: Future {
         WithCancellationFuture::new(self, Deadline::at(at.into()))
     }
 
-    /// As [`with_deadline`](Self::with_deadline), `timeout` from this call.
+    /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call.
     ///
     /// ```text
     /// future   ------------a
@@ -121,11 +122,11 @@ pub trait CancelFutureExt: Future {
     /// output   -------E
     /// ```
     ///
-    /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+    /// A timeout that is too long for the clock, such as [`Duration::MAX`], never passes.
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](Self::with_deadline).
+    /// Like [`with_deadline`](Self::with_deadline).
     ///
     /// # Examples
     ///
@@ -217,9 +218,9 @@ impl<Fut> Debug for RunUntilCancelled<Fut> {
     }
 }
 
-/// The one mechanism under all futures: lets the answer of a future by, unless a signal fires before.
+/// The one mechanism under all futures: runs a future until a signal fires.
 ///
-/// Over means gone.
+/// Once it is over, the future has been dropped.
 #[pin_project(project = FutureValveProjection)]
 pub(crate) enum FutureValve<Fut, G> {
     /// In this order they are dropped.

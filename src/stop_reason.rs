@@ -7,8 +7,8 @@ use std::{
 
 /// Why a stream, a future or a token was stopped.
 ///
-/// One type everywhere: a [`CancellationToken`](crate::CancellationToken) hands it down to its whole subtree, an
-/// adapter answers it from `stop_reason()` or yields it as its last item.
+/// A [`CancellationToken`](crate::CancellationToken) passes it on to its whole subtree. An adapter returns it from
+/// `stop_reason()`, or yields it as its last item.
 ///
 /// # Examples
 ///
@@ -25,25 +25,25 @@ use std::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// Somebody cancelled, and gave no other reason.
+    /// It was cancelled without another reason.
     Cancelled,
     /// The deadline passed.
     DeadlineExceeded,
-    /// Nothing came for too long.
+    /// No item came for too long.
     IdleTimeout,
-    /// Nobody wants the items any more.
+    /// The consumer dropped the stream.
     ConsumerDropped,
-    /// A reason of the caller's own. It displays as the error, which is also its `source()`.
+    /// An error of the caller's own. It displays as that error, which is also its `source()`.
     Custom(Arc<dyn Error + Send + Sync>),
 }
 
 impl StopReason {
-    /// Makes a reason of an error, or of a text.
+    /// Makes a reason from an error or a text.
     pub fn custom(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Custom(Arc::from(error.into()))
     }
 
-    /// The error that the reason was made of, if it is an `E`.
+    /// The error that the reason was made from, if it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         match self {
             Self::Custom(error) => error.downcast_ref(),
@@ -91,8 +91,8 @@ impl From<Box<dyn Error + Send + Sync>> for StopReason {
     }
 }
 
-/// `TimedOut` for the two timeouts, else `Other`. Never `Interrupted`: std's readers try that again, and an answer
-/// that was cut short would look whole.
+/// `TimedOut` for the two timeouts, else `Other`. Never `Interrupted`: std's readers retry on that, and a truncated
+/// response would look complete.
 impl From<StopReason> for io::Error {
     fn from(reason: StopReason) -> Self {
         let kind = match reason {

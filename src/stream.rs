@@ -52,21 +52,22 @@ pub type TryWithIdleTimeout<S> = TryWithCancellation<S, Idle>;
 
 /// Ways to stop a stream, for every [`Stream`].
 ///
-/// `take_*` end in silence, `with_*` say so in a last item. Where the consumer would take what it got for the whole
-/// answer, as with the body of a response, choose the latter.
+/// `take_*` end without an error, `with_*` end with the reason as an `Err`. Where a truncated stream must not look
+/// complete, as with the body of a response, choose the latter.
 ///
-/// What they have in common:
+/// All of them guarantee [the laws](crate::guide::laws), in short:
 ///
 /// - What comes out is a prefix of the source, in order. An item that was taken from the source is handed on, even
-///   if the stop comes during that poll; after the stop the source is not polled again.
-/// - The source is dropped before the end is told: when `None`, or the last `Err`, comes out, what the source owned
-///   is gone. Dropping the adapter drops the source there and then.
-/// - They are fused, and `stop_reason()` never changes once there is one. Who was first stays first: a source that
-///   ended by itself has not been stopped, whatever fires later.
-/// - A panic of the source passes through once, then the stream is over.
+///   if the stop comes during that poll. After the stop the source is not polled again.
+/// - The source is dropped before the end: when `None`, or the last `Err`, comes out, what the source owned has been
+///   dropped. Dropping the adapter drops the source at once.
+/// - They are fused. `stop_reason()` is `None` after a natural end, and never changes once it is set.
+/// - A panic of the source passes through once, then the stream has ended.
 ///
-/// A stream may be lent, as in `(&mut stream).with_timeout(..)`, and read on afterwards. Adapters may be stacked; each
-/// knows its own stop only, and to the outer one a stop of the inner one is an end.
+/// A stream may be borrowed, as in `(&mut stream).with_timeout(..)`, and read further afterwards.
+///
+/// Adapters may be stacked: a `with_*` stream that has been stopped returns its `Err`, even if the stream below it has
+/// ended for the same stop. A stop of the stream below alone is an end like any other to the one above.
 pub trait CancelStreamExt: Stream {
     /// Takes items until `signal` fires, then ends.
     ///
@@ -78,20 +79,20 @@ pub trait CancelStreamExt: Stream {
     ///
     /// # Termination
     ///
-    /// Ends with the source, or at the signal: from then on not even an item that is ready comes out. If the signal
-    /// has fired before the first poll, the source is never polled. A pending stream is woken by the signal.
+    /// Ends with the source, or when the signal fires: from then on no item comes out, even if one is ready. If the
+    /// signal has fired before the first poll, the source is never polled. The signal wakes a pending stream.
     ///
-    /// The deadline of a token is kept as exactly as that of [`with_deadline`](Self::with_deadline): at the first poll
-    /// and after each `Pending`, and in a row of ready items after as many as fit into a millisecond.
+    /// A token's deadline is checked at the first poll and after each `Pending`, and about once a millisecond in a run
+    /// of ready items, as by `with_deadline`.
     ///
     /// # Fairness
     ///
-    /// The signal is asked before every item. After 1024 items in a row without a `Pending` the adapter wakes itself
-    /// and is pending once, so that a source which is always ready can be stopped from the same thread.
+    /// The signal is checked before every item. After 1024 items without a `Pending` the adapter wakes its task and
+    /// returns `Pending` once, so that a source which is always ready can be stopped from the same thread.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is held back between two polls: dropping a `next()` future loses no item.
+    /// The adapter buffers nothing: dropping a `next()` future loses no item.
     ///
     /// # Examples
     ///
@@ -125,21 +126,21 @@ pub trait CancelStreamExt: Stream {
     /// output   a---b----(E|)
     /// ```
     ///
-    /// For what must not look whole when it was cut short: the body of a response. hyper and tonic take an error in a
-    /// body for a reset, which is what tells the client. For a stream that has errors of its own there is
+    /// For the body of a response, and wherever else a truncated stream must not look complete: hyper and tonic turn an
+    /// error in a body into a reset, which the client sees. For a stream that has errors of its own there is
     /// [`try_with_cancellation`](CancelTryStreamExt::try_with_cancellation).
     ///
     /// # Termination
     ///
-    /// As [`take_until_cancelled`](Self::take_until_cancelled), with one `Err` more.
+    /// Like [`take_until_cancelled`](Self::take_until_cancelled), with one `Err` before the end.
     ///
     /// # Fairness
     ///
-    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    /// Like [`take_until_cancelled`](Self::take_until_cancelled).
     ///
     /// # Cancel safety
     ///
-    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    /// Like [`take_until_cancelled`](Self::take_until_cancelled).
     ///
     /// # Examples
     ///
@@ -174,12 +175,12 @@ pub trait CancelStreamExt: Stream {
     ///
     /// # Termination
     ///
-    /// As [`with_deadline`](Self::with_deadline), in silence: for a consumer to whom a part is as good as the whole,
-    /// such as a measurement that takes what comes in a second.
+    /// Like [`with_deadline`](Self::with_deadline), without the error: for a consumer that wants the items of a length of
+    /// time, such as the samples of one second.
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](Self::with_deadline).
+    /// Like [`with_deadline`](Self::with_deadline).
     ///
     /// # Examples
     ///
@@ -205,7 +206,7 @@ pub trait CancelStreamExt: Stream {
         TakeUntilCancelled::new(self, Deadline::at(at.into()))
     }
 
-    /// As [`take_until_deadline`](Self::take_until_deadline), `timeout` from this call.
+    /// Like [`take_until_deadline`](Self::take_until_deadline), with `timeout` counted from this call.
     ///
     /// ```text
     /// source   a---b---c---d--
@@ -213,11 +214,11 @@ pub trait CancelStreamExt: Stream {
     /// output   a---b---|
     /// ```
     ///
-    /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+    /// A timeout that is too long for the clock, such as [`Duration::MAX`], never passes.
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](Self::with_deadline).
+    /// Like [`with_deadline`](Self::with_deadline).
     ///
     /// # Examples
     ///
@@ -251,27 +252,27 @@ pub trait CancelStreamExt: Stream {
     ///
     /// # Termination
     ///
-    /// Ends with the source, or at the deadline with one `Err`. A deadline in the past: the source is never polled.
+    /// Ends with the source, or at the deadline with one `Err`. If the deadline is in the past, the source is never
+    /// polled.
     ///
-    /// The first poll, and each one after a `Pending`, is exact. In a row of ready items the clock is read after as
-    /// many of them as fit into a millisecond at the pace of the last ones, the consumer's time counted in, and
-    /// after 64 at the most. Where the pace drops all at once, those 64 items are as late as the stream can be; a
-    /// consumer that waits between two items is stopped at its next poll. No timer is made for a source that is
-    /// never pending and ends within 64 items.
+    /// The first poll, and each one after a `Pending`, is exact. In a run of ready items the clock is read about once a
+    /// millisecond, estimated from the pace of the last items and the consumer's time, and after at most 64 items. So a
+    /// stream that suddenly slows down is stopped at most 64 items late. A consumer that awaits something between two
+    /// items is stopped at its next poll. No timer is made for a source that is never pending and ends within 64 items.
     ///
     /// # Fairness
     ///
-    /// As [`take_until_cancelled`](Self::take_until_cancelled). The deadline holds even for a source that is always
-    /// ready, on a runtime of one thread, where no timer gets to run.
+    /// Like [`take_until_cancelled`](Self::take_until_cancelled). The deadline holds even for a source that is always
+    /// ready, on a runtime of one thread, where no timer can run.
     ///
     /// # Cancel safety
     ///
-    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    /// Like [`take_until_cancelled`](Self::take_until_cancelled).
     ///
     /// # Panics
     ///
     /// The first poll panics outside of a tokio runtime, or in one that was built without `enable_time`, unless the
-    /// deadline is over by then or never comes.
+    /// deadline has passed by then or never comes.
     ///
     /// # Examples
     ///
@@ -300,7 +301,8 @@ pub trait CancelStreamExt: Stream {
         WithDeadline::new(self, Deadline::at(at.into()))
     }
 
-    /// As [`with_deadline`](Self::with_deadline), `timeout` from this call. For the whole stream, not for each item.
+    /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call, for the whole
+    /// stream and not for each item.
     ///
     /// ```text
     /// source   a---b---c---d--
@@ -308,11 +310,11 @@ pub trait CancelStreamExt: Stream {
     /// output   a---b---(E|)
     /// ```
     ///
-    /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+    /// A timeout that is too long for the clock, such as [`Duration::MAX`], never passes.
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](Self::with_deadline).
+    /// Like [`with_deadline`](Self::with_deadline).
     ///
     /// # Examples
     ///
@@ -338,6 +340,7 @@ pub trait CancelStreamExt: Stream {
     {
         WithDeadline::new(self, Deadline::after(timeout))
     }
+
     /// Passes the items on as `Ok` until none comes for `timeout`, then ends with
     /// [`Err(StopReason::IdleTimeout)`](crate::StopReason::IdleTimeout).
     ///
@@ -347,22 +350,22 @@ pub trait CancelStreamExt: Stream {
     /// output   a--b----c------(E|)
     /// ```
     ///
-    /// The time runs from the first `Pending` after an item, or after the start: a consumer that is slow never trips
-    /// it, nor does a `Pending` that is only for a spent budget of the task. When it is over the source is polled once
-    /// more, and an item wins.
+    /// The time runs from the first `Pending` after an item, or after the start. A slow consumer does not count, nor does
+    /// a `Pending` that the source returns only because the task's cooperative budget is used up. When the time is over
+    /// the source is polled once more, and an item wins.
     ///
     /// # Termination
     ///
-    /// Ends with the source, or with one `Err` when it was idle for too long. The timer is set once, and again when it
-    /// goes off: an item costs none.
+    /// Ends with the source, or with one `Err` when no item came for `timeout`. The timer is set once, and again when it
+    /// fires, not for each item.
     ///
     /// # Fairness
     ///
-    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    /// Like [`take_until_cancelled`](Self::take_until_cancelled).
     ///
     /// # Cancel safety
     ///
-    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    /// Like [`take_until_cancelled`](Self::take_until_cancelled).
     ///
     /// # Panics
     ///
@@ -406,17 +409,17 @@ pub trait CancelStreamExt: Stream {
     /// token    -------X
     /// ```
     ///
-    /// For the body of a response whose client hangs up: the server drops the body, and with it stops whatever else
-    /// works for it under the token.
+    /// For the body of a response whose client hangs up: the server drops the body, and that stops whatever else works
+    /// for the response under the token.
     ///
     /// # Termination
     ///
-    /// Ends with the source. Dropped before it returned `None`, it drops the source, then cancels. A stream that
-    /// panicked and is polled on has ended.
+    /// Ends with the source. If it is dropped before it has returned `None`, it drops the source, then cancels. After a
+    /// panic of the source the next poll returns `None`.
     ///
     /// # Fairness
     ///
-    /// As [`take_until_cancelled`](Self::take_until_cancelled).
+    /// Like [`take_until_cancelled`](Self::take_until_cancelled).
     ///
     /// # Examples
     ///
@@ -441,17 +444,17 @@ pub trait CancelStreamExt: Stream {
 
 impl<S: Stream + ?Sized> CancelStreamExt for S {}
 
-/// The loud forms of [`CancelStreamExt`] for a stream of results: one level of `Result`, and the stop is an error
-/// among the others.
+/// The `with_*` methods of [`CancelStreamExt`] for a stream of results: with one level of `Result`, in which the stop is
+/// one more error.
 ///
-/// The error type has to be made of a [`StopReason`]; [`std::io::Error`] is.
+/// The error type has to implement `From<StopReason>`, as [`std::io::Error`] does.
 pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
-    /// What an item is if it is no error.
+    /// The `Ok` of an item.
     type Ok;
-    /// The error.
+    /// The `Err` of an item.
     type Error;
 
-    /// As [`with_cancellation`](CancelStreamExt::with_cancellation), with the reason turned into the stream's error.
+    /// Like [`with_cancellation`](CancelStreamExt::with_cancellation), with the reason converted into the stream's error.
     ///
     /// ```text
     /// source   a---b---Err---c--
@@ -483,7 +486,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
         TryWithCancellation::new(self, signal.into_signal())
     }
 
-    /// As [`with_deadline`](CancelStreamExt::with_deadline), with the reason turned into the stream's error.
+    /// Like [`with_deadline`](CancelStreamExt::with_deadline), with the reason converted into the stream's error.
     ///
     /// ```text
     /// source   a---b---Err---c--
@@ -493,7 +496,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](CancelStreamExt::with_deadline).
+    /// Like [`with_deadline`](CancelStreamExt::with_deadline).
     ///
     /// # Examples
     ///
@@ -520,7 +523,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
         TryWithCancellation::new(self, Deadline::at(at.into()))
     }
 
-    /// As [`with_timeout`](CancelStreamExt::with_timeout), with the reason turned into the stream's error.
+    /// Like [`with_timeout`](CancelStreamExt::with_timeout), with the reason converted into the stream's error.
     ///
     /// ```text
     /// source   a---b---Err---c--
@@ -530,7 +533,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](CancelStreamExt::with_deadline).
+    /// Like [`with_deadline`](CancelStreamExt::with_deadline).
     ///
     /// # Examples
     ///
@@ -554,7 +557,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
         TryWithCancellation::new(self, Deadline::after(timeout))
     }
 
-    /// As [`with_idle_timeout`](CancelStreamExt::with_idle_timeout), with the reason turned into the stream's error.
+    /// Like [`with_idle_timeout`](CancelStreamExt::with_idle_timeout), with the reason converted into the stream's error.
     ///
     /// ```text
     /// source   a---b------------
@@ -564,7 +567,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     ///
     /// # Panics
     ///
-    /// As [`with_idle_timeout`](CancelStreamExt::with_idle_timeout).
+    /// Like [`with_idle_timeout`](CancelStreamExt::with_idle_timeout).
     ///
     /// # Examples
     ///

@@ -31,29 +31,31 @@ pub use registration::Registration;
 pub(crate) use settling::HeldToken;
 pub use settling::Settled;
 
-/// Stops what was handed it, and all that was handed one of its children, for a reason.
+/// A tree of cancellation with reasons: stops the streams, futures and producers that were made with it or with one of
+/// its children.
 ///
-/// A drop-in for the token of tokio-util, with the same method names: changing the import compiles. Clones are the
-/// same token. A child is cancelled with its parent, never the other way.
+/// Its methods have the names of those of tokio-util's token, so that changing the import compiles. Clones are the same
+/// token. A child is cancelled with its parent, never the other way.
 ///
 /// What is different from tokio-util's: cancellation wins at every poll of
-/// [`run_until_cancelled`](Self::run_until_cancelled), the futures have other names, and a token keeps its ancestors.
+/// [`run_until_cancelled`](Self::run_until_cancelled), the types of the futures have other names, and a token keeps its
+/// ancestors alive.
 ///
-/// # What a look costs
+/// # Costs
 ///
 /// [`is_cancelled`](Self::is_cancelled) takes no lock: one load for a root, and one more for each level between a
-/// token and its root. A child is a single allocation, and its parent does not know of it until somebody waits on
-/// it or below it.
+/// token and its root. A child is a single allocation, and is registered in its parent only when something waits on it
+/// or below it.
 ///
-/// A token keeps its ancestors: in a loop of `token = token.child_token()` each turn adds a node of some hundred
-/// bytes and a level to each look, until the last token of the chain is dropped. Where the earlier tokens are no
+/// A token keeps its ancestors: in a loop of `token = token.child_token()` each turn adds a node of about a hundred
+/// bytes and a level to each check, until the last token of the chain is dropped. Where the earlier tokens are no
 /// longer needed, make all of the children from one parent.
 ///
 /// # Races
 ///
-/// Of several cancels exactly one wins, and its reason is the token's for ever. When a call returns, the winner's or
-/// a loser's, the whole subtree is cancelled, with its reason unless some of it had one already. What waits is woken
-/// by the cancelling thread, in the order in which it came, with no lock held.
+/// Of several cancels exactly one wins, and its reason never changes. When any of them returns, even one that lost, the
+/// whole subtree is cancelled, with this reason unless a part of it had one already. The cancelling thread wakes the
+/// tasks that wait, in the order in which they registered, and holds no lock meanwhile.
 ///
 /// # Examples
 ///
@@ -73,27 +75,27 @@ pub struct CancellationToken {
 }
 
 impl CancellationToken {
-    /// Makes a token that nothing but its own handles can cancel.
+    /// Makes a root: only its own handles can cancel it.
     pub fn new() -> Self {
         Self { node: Node::root() }
     }
 
-    /// Makes a token that is cancelled with this one, and may be cancelled before it.
+    /// Makes a token that is cancelled with this one, and can be cancelled alone.
     ///
-    /// The child of a cancelled token is born cancelled, with its reason.
+    /// The child of a cancelled token is cancelled from the start, with the same reason.
     pub fn child_token(&self) -> Self {
         Self {
             node: self.node.child(),
         }
     }
 
-    /// Makes a child of several tokens: cancelled with the first of them, for its reason.
+    /// Makes a child of several tokens. It is cancelled with the first of them, for the same reason.
     ///
-    /// Of tokens that are cancelled already the earliest counts. A token that comes twice counts once. Made of no
-    /// tokens it is a root, as [`new`](Self::new) makes.
+    /// Of tokens that are cancelled already, the one that was cancelled first counts. A token that is given twice counts
+    /// once. Without any tokens this makes a root, like [`new`](Self::new).
     ///
-    /// As with any child, a parent does not know of it until somebody waits on it or below it, and no more once it is
-    /// dropped. A look at it asks one parent after the other.
+    /// Like any child, it is registered in its parents only while something waits on it or below it. A check of it
+    /// checks one parent after the other.
     ///
     /// # Examples
     ///
@@ -124,28 +126,29 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// As [`cancel_with`](Self::cancel_with).
+    /// Like [`cancel_with`](Self::cancel_with).
     pub fn cancel(&self) {
         self.cancel_with(StopReason::Cancelled);
     }
 
-    /// Cancels this token and its descendants, and says whether it was this call that cancelled this token.
+    /// Cancels this token and its descendants with a reason. Returns whether this call was the one that did it.
     ///
     /// # Panics
     ///
-    /// If a waker that it wakes panics: after all of them have been woken, with the first one's panic. During an
-    /// unwinding nothing is thrown.
+    /// If a waker or a callback panics: after all of the others have run, with the first panic. It does not panic on a
+    /// thread that is already panicking.
     pub fn cancel_with(&self, reason: impl Into<StopReason>) -> bool {
         self.node.cancel(reason.into())
     }
 
-    /// Whether this token or an ancestor has been cancelled. Takes no lock, unless a deadline is seen to have passed.
+    /// Whether this token or an ancestor has been cancelled. Takes no lock, except when it finds that a deadline has
+    /// passed.
     #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.node.is_cancelled()
     }
 
-    /// As [`is_cancelled`](Self::is_cancelled), without a look at the clock.
+    /// Like [`is_cancelled`](Self::is_cancelled), without reading the clock.
     #[inline]
     pub(crate) fn is_known_cancelled(&self) -> bool {
         self.node.is_known_cancelled()
@@ -154,13 +157,13 @@ impl CancellationToken {
     /// Why this token is cancelled, if it is.
     ///
     /// It is this token's own reason, or else that of the nearest cancelled ancestor: of several parents, that of the
-    /// one that was cancelled first. Once there is an answer it never changes.
+    /// one that was cancelled first. Once it is `Some`, it never changes.
     pub fn stop_reason(&self) -> Option<StopReason> {
         let verdict = self.node.verdict()?;
         Some(verdict.reason.clone())
     }
 
-    /// For `token.check()?` between two steps of work that awaits nothing.
+    /// Returns an error once this token is cancelled: `token.check()?`, between two steps of work that awaits nothing.
     ///
     /// # Errors
     ///
@@ -176,45 +179,44 @@ impl CancellationToken {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the token as it was, and nothing behind in it.
+    /// Dropping the future does not cancel the token, and leaves nothing behind in it.
     pub fn cancelled(&self) -> Cancelled<'_> {
         Cancelled(Listening::new(self))
     }
 
-    /// Waits for this token to be cancelled, and owns it meanwhile.
+    /// Waits for this token to be cancelled. The future owns the token.
     ///
     /// # Cancel safety
     ///
-    /// As [`cancelled`](Self::cancelled).
+    /// Like [`cancelled`](Self::cancelled).
     pub fn cancelled_owned(self) -> CancelledOwned {
         CancelledOwned(Listening::new(self))
     }
 
-    /// Makes a guard that cancels this token when dropped.
+    /// Makes a guard that cancels this token when it is dropped.
     pub fn drop_guard(self) -> DropGuard {
         DropGuard::new(self)
     }
 
-    /// As [`drop_guard`](Self::drop_guard), and only borrows this token.
+    /// Like [`drop_guard`](Self::drop_guard), but borrows this token.
     pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
         DropGuardRef::new(self)
     }
 
-    /// Runs `future` until it is ready or this token is cancelled: then it is dropped, and the answer is `None`.
+    /// Runs `future` until it is ready or this token is cancelled: then the future is dropped, and the output is `None`.
     ///
     /// # Termination
     ///
-    /// The token is asked first at every poll, so that a future which is always ready cannot outrun it: once it is
-    /// cancelled the future is never polled again, and it is dropped before `None` is answered. What the future has
-    /// answered is always handed on, even if the token is cancelled during that poll. Cancelled beforehand, the
-    /// future is never polled.
+    /// The token is checked first at every poll. Once it is cancelled, the future is never polled again, and it is
+    /// dropped before `None` is returned. If the token is cancelled beforehand, the future is never polled at all. An
+    /// output of the future is always returned, even if the token is cancelled during that poll.
     ///
-    /// This is stricter than tokio-util's method of the same name, which asks the future first, at each poll but the
-    /// first one. It also borrows the token until the future is done, which this one does not.
+    /// This is stricter than tokio-util's method of the same name, which polls the future first, at each poll except the
+    /// first one. Unlike that, it does not borrow the token.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops `future`, and leaves the token as it was.
+    /// Dropping it drops `future`, and does not cancel the token.
     ///
     /// # Panics
     ///
@@ -240,29 +242,28 @@ impl CancellationToken {
         self.clone().run_until_cancelled_owned(future)
     }
 
-    /// As [`run_until_cancelled`](Self::run_until_cancelled), and takes this token.
+    /// Like [`run_until_cancelled`](Self::run_until_cancelled), but takes this token.
     pub fn run_until_cancelled_owned<Fut: Future>(self, future: Fut) -> RunUntilCancelled<Fut> {
         RunUntilCancelled::new(future, self)
     }
 
     /// Runs `callback` with the reason when this token is cancelled; at once if it is cancelled already.
     ///
-    /// It runs once, on the thread that cancels, before that thread's `cancel` returns, in turn with the wakers and
-    /// the other callbacks in the order in which they came. No lock is held: it may cancel, register, unregister,
-    /// make children, and drop the last handle of this token or of any other. It should be quick, as the others wait
-    /// for it.
+    /// It runs once, on the thread that cancels, before `cancel` returns there. Callbacks and wakers run in the order in
+    /// which they were registered, so that a callback should be quick. No lock is held: it may cancel, register,
+    /// unregister, make children, and drop the last handle of this token or of any other.
     ///
-    /// Dropping the [`Registration`] unregisters it. If all handles go before the token is cancelled, the callback is
-    /// dropped with them, without having run. So a callback that is detached and owns a handle of its own token keeps
-    /// the two of them for ever if nobody cancels.
+    /// Dropping the [`Registration`] unregisters it. If all handles of the token are dropped before it is cancelled, the
+    /// callback is dropped with them and does not run. So a detached callback that owns a handle of its own token leaks
+    /// both of them, unless the token is cancelled.
     ///
-    /// A deadline that passes runs it on the thread of the runtime's timers. If the last handle goes before they get
-    /// to it, the thread that drops the handle runs it.
+    /// When a deadline passes, the runtime runs the callback. If the last handle is dropped after the deadline but before
+    /// that, the thread that drops it runs the callback.
     ///
     /// # Panics
     ///
-    /// A panic of the callback comes out of the call that cancels, once all others have been told; that of a deadline
-    /// goes no further than the panic hook. If the token is cancelled already, it comes out of this call.
+    /// A panic of the callback comes out of the call that cancels, once all others have run; at a deadline it stays in
+    /// the runtime. If the token is cancelled already, it comes out of this call.
     ///
     /// # Examples
     ///
@@ -285,17 +286,17 @@ impl CancellationToken {
         Registration::new(self, Box::new(callback))
     }
 
-    /// Waits until this token is cancelled and nobody under it holds anything any more that it was to stop.
+    /// Waits until this token is cancelled, and everything that it was to stop has been dropped.
     ///
-    /// That is what a graceful shutdown waits for. Every adapter, generator and future that was made with this token
-    /// or a descendant counts, from when it was made until its source, its body or its future has been dropped; of a
-    /// stream that was lent, as `&mut stream`, until the loan is over. Futures that only wait, as
-    /// [`cancelled`](Self::cancelled), do not count.
+    /// That is what a graceful shutdown waits for. Every adapter, producer and future that was made with this token
+    /// or a descendant counts, from when it was made until its source, its body or its future has been dropped; with a
+    /// borrowed stream, as in `&mut stream`, until the borrow ends. Futures that only wait, such as
+    /// [`cancelled`](Self::cancelled), do not count. What is made with the token after it has settled counts for later
+    /// calls only.
     ///
-    /// Whoever awaits this while holding such an adapter, one that was never polled included, waits for ever: the
-    /// adapter drops its source when it is polled or dropped. One with `drop_on_cancel`, and the body of a producer with a task or a
-    /// thread of its own, go though nobody polls. What is made with the token after it has settled is
-    /// waited for by those who ask then, and by no one who has waited already.
+    /// An adapter drops its source when it is polled or dropped. So a task that awaits this while it holds such an
+    /// adapter, even one that it never polled, waits for ever. A stream with `drop_on_cancel`, and the body of a producer
+    /// with a task or a thread of its own, need no poll.
     ///
     /// # Cancel safety
     ///
@@ -322,11 +323,11 @@ impl CancellationToken {
         Settled::new(self.clone())
     }
 
-    /// Cancels this token, when it is called, and waits as [`settled`](Self::settled) does.
+    /// Cancels this token at this call, then waits like [`settled`](Self::settled).
     ///
     /// # Panics
     ///
-    /// As [`cancel`](Self::cancel).
+    /// Like [`cancel`](Self::cancel).
     pub fn cancel_and_settle(&self) -> Settled {
         self.cancel();
         self.settled()
@@ -340,15 +341,15 @@ impl CancellationToken {
     /// Makes a token that is cancelled at the point in time `at`, with [`StopReason::DeadlineExceeded`], unless it
     /// is cancelled before.
     ///
-    /// It is cancelled by a timer of the runtime, which wakes what waits and runs the callbacks. But nobody depends
-    /// on that: whoever looks at or after `at`, at the token or at a descendant, finds it cancelled, even if the
-    /// runtime is too busy to run its timers. Such a look fixes the reason. It wakes nobody and runs no callbacks;
-    /// that is left to the timer, or to the next cancel.
+    /// A timer of the runtime cancels it, wakes the tasks that wait, and runs the callbacks. Checks do not depend on
+    /// that timer: at or after `at` every check of the token or a descendant finds it cancelled, even if the runtime is
+    /// too busy to run its timers. Such a check fixes the reason. It wakes no task and runs no callback; the timer or
+    /// the next cancel does that.
     ///
-    /// A look at a token with a deadline, its own or an ancestor's, reads the clock. Adapters read it once in many
-    /// items, as [`with_deadline`](crate::CancelStreamExt::with_deadline) does.
+    /// A check of a token with a deadline, its own or an ancestor's, reads the clock. Adapters read it once in many
+    /// items, like [`with_deadline`](crate::CancelStreamExt::with_deadline).
     ///
-    /// The timer is released when the token is cancelled or dropped. For a point in time that is over none is made.
+    /// The timer is released when the token is cancelled or dropped. If the deadline has passed, none is made.
     ///
     /// # Panics
     ///
@@ -376,13 +377,13 @@ impl CancellationToken {
         Self::of_deadline(None, Some(at.into()))
     }
 
-    /// As [`with_deadline`](Self::with_deadline), `timeout` from this call.
+    /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call.
     ///
-    /// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+    /// A timeout that is too long for the clock, such as [`Duration::MAX`], never passes.
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](Self::with_deadline).
+    /// Like [`with_deadline`](Self::with_deadline).
     #[track_caller]
     pub fn with_timeout(timeout: Duration) -> Self {
         Self::of_deadline(None, Instant::now().checked_add(timeout))
@@ -394,17 +395,17 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](Self::with_deadline).
+    /// Like [`with_deadline`](Self::with_deadline).
     #[track_caller]
     pub fn child_with_deadline(&self, at: impl Into<Instant>) -> Self {
         Self::of_deadline(Some(self), Some(at.into()))
     }
 
-    /// As [`child_with_deadline`](Self::child_with_deadline), `timeout` from this call.
+    /// Like [`child_with_deadline`](Self::child_with_deadline), with `timeout` counted from this call.
     ///
     /// # Panics
     ///
-    /// As [`with_deadline`](Self::with_deadline).
+    /// Like [`with_deadline`](Self::with_deadline).
     #[track_caller]
     pub fn child_with_timeout(&self, timeout: Duration) -> Self {
         Self::of_deadline(Some(self), Instant::now().checked_add(timeout))
@@ -417,13 +418,13 @@ impl CancellationToken {
         }
     }
 
-    /// The earliest deadline of this token's own and its ancestors', whether or not it is over.
+    /// The earliest of this token's own deadline and its ancestors', even if it has passed.
     #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         self.node.deadline()
     }
 
-    /// How long it is until the [`deadline`](Self::deadline): zero once it is over, `None` if there is none.
+    /// The time until the [`deadline`](Self::deadline): zero once it has passed, `None` if there is none.
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline()?;
         Some(deadline.saturating_duration_since(Instant::now()))
