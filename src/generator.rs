@@ -18,7 +18,7 @@ use std::{
 
 pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 
-/// Makes a stream of a body that yields, until the body returns or `signal` fires.
+/// Makes a stream from an async closure that yields, until it returns or `signal` fires.
 ///
 /// ```text
 /// body     a---b---c---d--
@@ -27,27 +27,31 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// ```
 ///
 /// The body is an async closure or an async fn; the older `|mut y| async move { .. }` does not compile, as its future
-/// cannot be tied to its yielder. It runs inside of the consumer's poll: nothing is spawned, nothing is allocated, and
-/// between two polls it does nothing. It may borrow, and the stream is `Send` when the body is.
+/// cannot borrow the yielder. The body runs inside the consumer's poll: nothing is spawned or allocated, and between two
+/// polls it does not run. It may borrow, and the stream is `Send` when the body is.
 ///
 /// # Termination
 ///
-/// Ends when the body returns, or at the signal. Then, and when the stream is dropped, the body is dropped at the
-/// `await` where it stands, its locals in reverse order, before the end is told. A body that yielded `n` items has
-/// run up to its `n`-th yield, and no further until the next poll. If the signal has fired before the first poll, the
-/// body never begins. A panic in the body passes through once, then the stream is over.
+/// Ends when the body returns or the signal fires, in both cases without an error. Where a truncated stream must not
+/// look complete, wrap it in [`with_cancellation`](crate::CancelStreamExt::with_cancellation), or use
+/// [`try_generator`].
 ///
-/// The signal wakes the task that polled the stream last, and the stop happens in its next poll: a consumer that is
-/// busy elsewhere, with a slow client say, keeps the body until it comes back.
+/// At the signal, and when the stream is dropped, the body is dropped at the `await` where it stands, its locals in
+/// reverse order, before the stream ends. After `n` items the body has run up to its `n`-th yield, and runs on in the
+/// next poll. If the signal has fired before the first poll, the body never starts. A panic in the body passes through
+/// once, then the stream has ended.
+///
+/// The signal wakes the task that polled the stream last, and the body is dropped in its next poll. So a consumer that
+/// awaits something else, such as a slow client, keeps the body alive until it polls again.
 ///
 /// # Fairness
 ///
-/// As [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
+/// Like [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
 ///
 /// # Cancel safety
 ///
-/// An item that was handed over comes out, even if the future of [`yield_item`](Yielder::yield_item) is dropped
-/// then, as by a `select!`.
+/// Dropping a `next()` future loses no item. Inside the body, an item that [`yield_item`](Yielder::yield_item) has handed
+/// over comes out, even if its future is dropped then, as by a `select!`.
 ///
 /// # Examples
 ///

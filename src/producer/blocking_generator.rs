@@ -12,8 +12,8 @@ use std::{
 /// The name of the threads, as the system shows it.
 const NAME: &str = "stopcock";
 
-/// Makes a stream of a body that blocks, on a thread of its own, at most `capacity` items ahead of its consumer, until it
-/// returns or `signal` fires.
+/// Makes a stream from a body that blocks, on a thread of its own, at most `capacity` items ahead of its consumer, until
+/// it returns or `signal` fires.
 ///
 /// ```text
 /// body     abc-----d--e--      capacity 2, one more blocks for room
@@ -27,26 +27,27 @@ const NAME: &str = "stopcock";
 ///
 /// # Termination
 ///
-/// The stream ends when the body returns, once all that it sent has been delivered; whoever has a clone of the sender
-/// sends nothing any more then. It is stopped by the signal: from then on not even an item that is ready comes out, and
-/// what is in the channel is dropped. A token is seen at once; another signal is watched by a task of the current
-/// runtime, and has fired once that has seen it.
+/// The stream ends when the body has returned and all that it sent has been delivered; from its return on, clones of the
+/// sender fail. When the signal fires, the stream ends without an error: no item comes out any more, even if one is
+/// ready, and what is in the channel is dropped. A token of this crate stops the body at once. Any other signal is
+/// watched by a task of the current runtime, and stops the body when that task runs.
 ///
 /// When the signal fires, and when the stream is dropped, the next [`send`](BlockingSender::send) or
-/// [`check`](BlockingSender::check) of the body fails, and one that waits for room fails at once. So a body that passes
-/// these errors on with `?` ends, and with it its thread. Nobody can end a call that does neither; the stream does not
-/// wait for it, [`join`](BlockingGenerator::join) does. If the signal has fired before this call, the body never begins.
+/// [`check`](BlockingSender::check) of the body fails, and a send that waits for room fails at once. So a body that
+/// passes these errors on with `?` returns, and its thread ends. A call in the body that does neither cannot be
+/// interrupted: the stream does not wait for it, [`join`](BlockingGenerator::join) does. If the signal has fired before
+/// this call, the body never starts.
 ///
-/// An `Err` of the body ends the stream as a stop does, after the items before it, and is its
-/// [`stop_reason`](BlockingGenerator::stop_reason). A panic in the body comes out of the consumer's poll, after the items
-/// before it, and once.
+/// If the body returns an `Err`, the stream ends after the items before it, with that as its
+/// [`stop_reason`](BlockingGenerator::stop_reason). A panic in the body resumes once in the consumer's poll, after the
+/// items before it.
 ///
-/// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body is gone, and not until
-/// somebody polls or drops the stream.
+/// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body has returned. The
+/// stream does not have to be polled or dropped for that.
 ///
 /// # Fairness
 ///
-/// As [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
+/// Like [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
 ///
 /// # Cancel safety
 ///

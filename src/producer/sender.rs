@@ -25,7 +25,7 @@ impl<T, R> Sender<T, R> {
         Self { channel, wrap }
     }
 
-    /// Sends an item, and waits for room if as many are ahead of the consumer as may be.
+    /// Sends an item. Waits for room while the body is `capacity` items ahead of the consumer.
     ///
     /// Those that wait come in in the order of their first polls. After 1024 items without a wait the task yields once,
     /// so that its siblings get their turn.
@@ -116,7 +116,7 @@ impl<T, R> BlockingSender<T, R> {
         Self(Sender::new(channel, wrap))
     }
 
-    /// Sends an item, and blocks the thread for as long as as many are ahead of the consumer as may be.
+    /// Sends an item. Blocks the thread while the body is `capacity` items ahead of the consumer.
     ///
     /// # Errors
     ///

@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::runtime::Handle;
 
-/// Makes a stream of a body that runs on a task of its own, at most `capacity` items ahead of its consumer, until it
+/// Makes a stream from a body that runs on a task of its own, at most `capacity` items ahead of its consumer, until it
 /// returns or `signal` fires.
 ///
 /// ```text
@@ -27,36 +27,35 @@ use tokio::runtime::Handle;
 /// output   ------a--b--c--|
 /// ```
 ///
-/// For a body that is to get on while its consumer is busy: prefetching, polling, listening. It replaces the task and
-/// channel that go on when the consumer has gone. Where nothing has to run ahead, a
+/// For a body that works while its consumer is busy: prefetching, polling, listening. It replaces a task and a channel,
+/// where the task goes on after the consumer was dropped. Where nothing has to run ahead, a
 /// [`generator`](crate::generator()) needs neither.
 ///
 /// The task is spawned by this call, on the current runtime; [`spawn_generator_on`] takes a handle.
 ///
 /// # Termination
 ///
-/// The stream ends when the body returns, once all that it sent has been delivered; whoever has a clone of the sender
-/// sends nothing any more then. It is stopped by the signal: from then on not even an item that is ready comes out, and
-/// what is in the channel is dropped. A token is seen at once; another signal is watched by a task, and has fired once
-/// that has seen it.
+/// The stream ends when the body has returned and all that it sent has been delivered; from its return on, clones of the
+/// sender fail. When the signal fires, the stream ends without an error: no item comes out any more, even if one is
+/// ready, and what is in the channel is dropped. A token of this crate stops the body at once. Any other signal is
+/// watched by a task, and stops the body when that task runs.
 ///
-/// When the signal fires, and when the stream is dropped, the body is dropped at the `await` where it stands, as by
-/// aborting its task: even if it is idle, and nobody polls. A send that waits for room fails at once. A body that has to
-/// clean up is given time for that by [`with_grace`](SpawnedGenerator::with_grace), and
-/// [`join`](SpawnedGenerator::join) waits until it is gone. If the signal has fired before the call, the body never
-/// begins.
+/// When the signal fires, and when the stream is dropped, the body is dropped at the `await` where it stands, like an
+/// aborted task, even if the stream is not polled. A send that waits for room fails at once.
+/// [`with_grace`](SpawnedGenerator::with_grace) gives a body time to clean up, and [`join`](SpawnedGenerator::join)
+/// waits until it has been dropped. If the signal has fired before the call, the body never starts.
 ///
-/// An `Err` of the body ends the stream as a stop does, after the items before it, and is its
-/// [`stop_reason`](SpawnedGenerator::stop_reason). A panic in the body comes out of the consumer's poll, after the items
-/// before it, and once. If the runtime shuts down the stream is over, with [`StopReason::Cancelled`].
+/// If the body returns an `Err`, the stream ends after the items before it, with that as its
+/// [`stop_reason`](SpawnedGenerator::stop_reason). A panic in the body resumes once in the consumer's poll, after the
+/// items before it. If the runtime shuts down, the stream ends with [`StopReason::Cancelled`].
 ///
-/// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body is gone, and not until somebody polls or drops the
-/// stream.
+/// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body has been dropped. The
+/// stream does not have to be polled or dropped for that.
 ///
 /// # Task-locals and spans
 ///
-/// As with any task that is spawned, the body sees neither the task-locals nor the `tracing` span of the caller. Give
-/// them to it: `|tx| REQUEST.scope(request, async move { .. })`, `|tx| async move { .. }.in_current_span()`.
+/// Like any spawned task, the body sees neither the task-locals nor the `tracing` span of the caller. Pass them on:
+/// `|tx| REQUEST.scope(request, async move { .. })`, `|tx| async move { .. }.in_current_span()`.
 ///
 /// # Fairness
 ///
