@@ -315,7 +315,7 @@ impl CancellationToken {
     /// let connection = tokio::spawn(async move { events.next().await });
     ///
     /// server.cancel_and_settle().await;
-    /// // The source of `events` is gone.
+    /// // The source of `events` has been dropped.
     /// assert_eq!(connection.await.unwrap(), None);
     /// # }
     /// ```

@@ -2,7 +2,7 @@ use super::{IntoSignal, When, when};
 use std::pin::Pin;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A look at tokio-util's token takes a lock. So it is asked as a future is: once, and then only after it has called.
+/// A check of tokio-util's token takes a lock. So it is polled like a future: at first, and then only after a wake-up.
 impl IntoSignal for CancellationToken {
     /// In a box, so that a stream which may be moved still may.
     type Signal = When<Pin<Box<WaitForCancellationFutureOwned>>>;
