@@ -1,5 +1,6 @@
 mod cancel_on_drop;
 mod drop_on_cancel;
+mod refinements;
 mod take_until_cancelled;
 mod try_with_cancellation;
 mod valve;
@@ -133,6 +134,10 @@ pub trait CancelStreamExt: Stream {
     /// # Termination
     ///
     /// Like [`take_until_cancelled`](Self::take_until_cancelled), with one `Err` before the end.
+    ///
+    /// The source is dropped when the stream is next polled, or dropped. hyper does not poll the body of a client that
+    /// does not read: for the body of a response add [`drop_on_cancel`](WithCancellation::drop_on_cancel), which drops
+    /// the source although nothing polls.
     ///
     /// # Fairness
     ///
@@ -462,6 +467,10 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// output   a---b---Err--(E|)
     /// ```
     ///
+    /// The natural adapter for the body of a response. The source is dropped when the stream is next polled, or dropped,
+    /// and hyper does not poll the body of a client that does not read: add
+    /// [`drop_on_cancel`](TryWithCancellation::drop_on_cancel), which drops the source although nothing polls.
+    ///
     /// # Examples
     ///
     /// ```
@@ -470,7 +479,8 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// use stopcock::{CancelTryStreamExt, CancellationToken};
     ///
     /// let token = CancellationToken::new();
-    /// let mut body = stream::repeat_with(|| io::Result::Ok("chunk")).try_with_cancellation(&token);
+    /// let chunks = stream::repeat_with(|| io::Result::Ok("chunk"));
+    /// let mut body = chunks.try_with_cancellation(&token).drop_on_cancel();
     ///
     /// assert_eq!(block_on(body.next()).unwrap().unwrap(), "chunk");
     /// token.cancel();

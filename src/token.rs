@@ -295,8 +295,10 @@ impl CancellationToken {
     /// calls only.
     ///
     /// An adapter drops its source when it is polled or dropped. So a task that awaits this while it holds such an
-    /// adapter, even one that it never polled, waits for ever. A stream with `drop_on_cancel`, and the body of a producer
-    /// with a task or a thread of its own, need no poll.
+    /// adapter, even one that it never polled, waits for ever. So does a task that waits for the body of a response whose
+    /// client does not read, as hyper does not poll it: there
+    /// [`drop_on_cancel`](crate::TryWithCancellation::drop_on_cancel) has the source dropped without a poll. The body of
+    /// a producer with a task or a thread of its own needs no poll.
     ///
     /// # Cancel safety
     ///

@@ -13,9 +13,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// An adapter whose source is dropped by the cancelling thread, even if nobody polls: what
-/// [`TakeUntilCancelled::drop_on_cancel`](crate::TakeUntilCancelled::drop_on_cancel) and
-/// [`WithCancellation::drop_on_cancel`](crate::WithCancellation::drop_on_cancel) make.
+/// An adapter whose source is dropped when its token is cancelled, even if nothing polls it: the stream of
+/// [`TakeUntilCancelled::drop_on_cancel`](crate::TakeUntilCancelled::drop_on_cancel),
+/// [`WithCancellation::drop_on_cancel`](crate::WithCancellation::drop_on_cancel) and
+/// [`TryWithCancellation::drop_on_cancel`](crate::TryWithCancellation::drop_on_cancel).
 #[must_use = "streams do nothing unless polled"]
 pub struct DropOnCancel<A> {
     state: State<A>,
@@ -54,7 +55,7 @@ struct Inside<A> {
 }
 
 /// A public stream over a valve which a token stops.
-pub(crate) trait HasValve: Stream {
+pub(crate) trait HasValve {
     type Source;
 
     fn valve(&self) -> &Valve<Self::Source, TokenSignal>;
@@ -232,7 +233,7 @@ impl<A: HasValve> DropOnCancel<A> {
     }
 }
 
-impl<A: HasValve> Stream for DropOnCancel<A> {
+impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
     type Item = A::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<A::Item>> {
@@ -275,7 +276,7 @@ impl<A: HasValve> Stream for DropOnCancel<A> {
     }
 }
 
-impl<A: HasValve> FusedStream for DropOnCancel<A> {
+impl<A: HasValve + Stream> FusedStream for DropOnCancel<A> {
     fn is_terminated(&self) -> bool {
         match &self.state {
             State::Open(open) => {

@@ -1,4 +1,7 @@
-use super::valve::{Halt, Valve};
+use super::{
+    refinements::refinements,
+    valve::{Halt, Valve},
+};
 use crate::{Signal, StopReason, signal::TokenSignal};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -30,6 +33,13 @@ impl<S, G> TryWithCancellation<S, G> {
         self.valve.stop_reason()
     }
 }
+
+refinements!(
+    TryWithCancellation,
+    trait: "CancelTryStreamExt",
+    call: "map(std::io::Result::Ok).try_with_cancellation",
+    stop: "(E|)"
+);
 
 impl<S, G, T, E> Stream for TryWithCancellation<S, G>
 where

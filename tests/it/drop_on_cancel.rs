@@ -1,8 +1,9 @@
 //! `drop_on_cancel`: the canceller drops the source.
 
 use crate::support::{Wakes, panic_of, poll};
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
@@ -14,7 +15,7 @@ use std::{
     thread,
 };
 use stopcock::{
-    CancelStreamExt, CancellationToken, StopReason, generator, signal,
+    CancelStreamExt, CancelTryStreamExt, CancellationToken, StopReason, generator, signal,
     testing::{DropProbe, Moment, Record, Source},
 };
 
@@ -74,6 +75,52 @@ fn a_loud_one_tells_why_though_its_source_is_long_gone() {
     assert_eq!(reason.to_string(), "enough");
     assert_eq!(stream.size_hint(), (0, Some(0)));
     assert!(matches!(poll(Pin::new(&mut stream)), Poll::Ready(None)));
+}
+
+/// The chunks of a response, and the connection that their producer holds.
+fn chunks() -> (impl Stream<Item = io::Result<char>> + Send, Record) {
+    let connection = DropProbe::new();
+    let record = connection.record();
+    let chunks = generator(signal::never(), async move |mut y| {
+        let _connection = connection;
+        loop {
+            y.yield_item(Ok('a')).await;
+        }
+    });
+    (chunks, record)
+}
+
+#[test]
+fn a_body_that_nothing_polls_is_dropped_by_the_cancel_and_has_settled() {
+    let server = CancellationToken::new();
+    let (chunks, connection) = chunks();
+    let mut body = chunks
+        .try_with_cancellation(server.child_token())
+        .drop_on_cancel();
+    assert!(poll(Pin::new(&mut body)).is_ready());
+    // The window is full, and the client does not read.
+    let settled = server.cancel_and_settle();
+    assert!(connection.is_dropped());
+    assert!(settled.now_or_never().is_some());
+    let Poll::Ready(Some(Err(error))) = poll(Pin::new(&mut body)) else {
+        panic!("a client that reads again sees that the response is not complete");
+    };
+    assert_eq!(error.to_string(), "cancelled");
+    assert!(matches!(poll(Pin::new(&mut body)), Poll::Ready(None)));
+}
+
+#[test]
+fn without_it_a_body_that_nothing_polls_keeps_its_source_and_whoever_waits_for_that() {
+    let server = CancellationToken::new();
+    let (chunks, connection) = chunks();
+    let mut body = Box::pin(chunks.try_with_cancellation(server.child_token()));
+    assert!(poll(body.as_mut()).is_ready());
+    let mut settled = server.cancel_and_settle();
+    assert!(!connection.is_dropped());
+    assert!((&mut settled).now_or_never().is_none());
+    drop(body);
+    assert!(connection.is_dropped());
+    assert!(settled.now_or_never().is_some());
 }
 
 #[test]
@@ -310,30 +357,21 @@ fn a_guard_that_cancels_while_a_panic_unwinds_drops_the_source() {
 
 #[test]
 fn refinements_come_in_any_order() {
+    fn check(mut stream: impl Stream + Unpin) {
+        let polled = [(); 4].map(|()| poll(Pin::new(&mut stream)).is_ready());
+        assert_eq!(polled, [true, false, true, false]);
+    }
     let token = CancellationToken::new();
-    let one = || stream::repeat('a').take_until_cancelled(&token);
-    let loud = || stream::repeat('a').with_cancellation(&token);
-    let expected = [true, false, true, false];
-    let mut before = one().yield_every(1).drop_on_cancel();
-    let mut after = one().drop_on_cancel().yield_every(1);
-    assert_eq!(
-        [(); 4].map(|()| poll(Pin::new(&mut before)).is_ready()),
-        expected
-    );
-    assert_eq!(
-        [(); 4].map(|()| poll(Pin::new(&mut after)).is_ready()),
-        expected
-    );
-    let mut before = loud().yield_every(1).drop_on_cancel();
-    let mut after = loud().drop_on_cancel().yield_every(1);
-    assert_eq!(
-        [(); 4].map(|()| poll(Pin::new(&mut before)).is_ready()),
-        expected
-    );
-    assert_eq!(
-        [(); 4].map(|()| poll(Pin::new(&mut after)).is_ready()),
-        expected
-    );
+    let source = || stream::repeat('a');
+    let silent = || source().take_until_cancelled(&token);
+    let with_error = || source().with_cancellation(&token);
+    let among_errors = || source().map(io::Result::Ok).try_with_cancellation(&token);
+    check(silent().yield_every(1).drop_on_cancel());
+    check(silent().drop_on_cancel().yield_every(1));
+    check(with_error().yield_every(1).drop_on_cancel());
+    check(with_error().drop_on_cancel().yield_every(1));
+    check(among_errors().yield_every(1).drop_on_cancel());
+    check(among_errors().drop_on_cancel().yield_every(1));
 }
 
 #[test]

@@ -10,10 +10,10 @@ use std::{
 };
 use stopcock::{
     CancelStreamExt, CancelTryStreamExt, CancellationToken, IntoSignal, Signal, StopReason,
-    Yielder, generator,
+    TryWithCancellation, Yielder, generator,
     signal::{any, never, when},
     testing::{
-        Stop, Stoppable,
+        Source, Stop, Stoppable,
         laws::{check_all, check_stop, check_stream, drop_on_cancel, fair, identity},
     },
     try_generator,
@@ -33,7 +33,7 @@ use {
     stopcock::{
         BlockingGenerator, SpawnedGenerator, blocking_generator, spawn_generator,
         testing::{
-            Letter, Source,
+            Letter,
             laws::{Law, check, drains, drains_and_says_why, ends_when_idle, honest},
         },
         try_spawn_generator,
@@ -98,6 +98,11 @@ table! {
     an_eager_token_with_yields: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).drop_on_cancel().yield_every(7)
     };
+    an_eager_token_among_errors: check_all, |source, stop| among_errors(source, stop).drop_on_cancel();
+    an_eager_token_among_errors_with_yields: check_all, |source, stop| {
+        among_errors(source, stop).yield_every(7).drop_on_cancel()
+    };
+    a_yield_among_errors: check_all, |source, stop| among_errors(source, stop).yield_every(1);
     whoever_cancels_a_token_drops_the_source: drop_on_cancel, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
     whoever_cancels_a_great_grandparent_does: drop_on_cancel, |source, stop| {
         source.take_until_cancelled(great_grandchild(&stop)).drop_on_cancel()
@@ -108,6 +113,9 @@ table! {
     whoever_cancels_a_loud_token_does: drop_on_cancel, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
     whoever_cancels_a_token_with_yields_does: drop_on_cancel, |source, stop| {
         source.with_cancellation(stop.token()).drop_on_cancel().yield_every(1)
+    };
+    whoever_cancels_a_token_among_errors_does: drop_on_cancel, |source, stop| {
+        among_errors(source, stop).drop_on_cancel()
     };
     no_signal: check_stream, |source| source.take_until_cancelled(never());
     no_signal_is_fair: fair, |source, _| source.take_until_cancelled(never());
@@ -173,6 +181,10 @@ table! {
     no_loud_grace_at_all: check_all, |source, stop| {
         source.with_cancellation(stop.token()).drain_for(Duration::ZERO)
     };
+    no_grace_among_errors_at_all: check_all, |source, stop| among_errors(source, stop).drain_for(Duration::ZERO);
+    deadline_among_errors_with_yields: check_all, |source, stop| {
+        source.map(io::Result::Ok).try_with_deadline(stop.deadline()).yield_every(100)
+    };
     a_grace_with_yields: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).yield_every(9).drain_for(Duration::ZERO)
     };
@@ -194,6 +206,7 @@ table! {
     a_loud_grace: drains_and_says_why(SECOND), |source, stop| {
         source.with_cancellation(stop.token()).drain_for(SECOND)
     };
+    a_grace_among_errors: drains_and_says_why(SECOND), |source, stop| among_errors(source, stop).drain_for(SECOND);
     a_grace_of_a_future: drains(SECOND), |source, stop| {
         source.take_until_cancelled(when(cancelled(stop))).drain_for(SECOND)
     };
@@ -270,6 +283,15 @@ table! {
     generator_of_a_child_of_a_token_with_a_deadline: check_all, |source, stop| {
         forward(source, timed(&stop).child_token())
     };
+}
+
+fn among_errors(
+    source: Source,
+    stop: Stop,
+) -> TryWithCancellation<impl Stream<Item = io::Result<char>>> {
+    source
+        .map(io::Result::Ok)
+        .try_with_cancellation(stop.token())
 }
 
 fn of_tokio_util(stop: &Stop) -> TokioToken {

@@ -237,12 +237,18 @@ fn auto_traits_pass_through_the_loud_forms() {
 #[test]
 fn auto_traits_pass_through_the_forms_that_keep_time() {
     use signal::Draining;
-    use stopcock::{TakeUntilDeadline, WithDeadlineFuture, WithIdleTimeout};
+    use stopcock::{
+        TakeUntilDeadline, TryWithCancellation, WithCancellation, WithDeadlineFuture,
+        WithIdleTimeout,
+    };
 
+    type Drained = Draining<signal::TokenSignal>;
     type All<S> = (
         TakeUntilDeadline<S>,
         WithIdleTimeout<S>,
-        TakeUntilCancelled<S, Draining<signal::TokenSignal>>,
+        TakeUntilCancelled<S, Drained>,
+        WithCancellation<S, Drained>,
+        TryWithCancellation<S, Drained>,
     );
     is_send::<All<BoxStream<'static, u8>>>();
     is_unpin::<All<LocalBoxStream<'static, u8>>>();
@@ -254,12 +260,13 @@ fn auto_traits_pass_through_the_forms_that_keep_time() {
 }
 
 #[test]
-fn an_eager_adapter_may_be_moved_and_goes_wherever_its_source_may() {
-    use stopcock::{DropOnCancel, WithCancellation};
+fn a_stream_that_drops_on_cancel_may_be_moved_and_goes_wherever_its_source_may() {
+    use stopcock::{DropOnCancel, TryWithCancellation, WithCancellation};
 
     type All<S> = (
         DropOnCancel<TakeUntilCancelled<S>>,
         DropOnCancel<WithCancellation<S>>,
+        DropOnCancel<TryWithCancellation<S>>,
     );
     is_send::<All<BoxStream<'static, u8>>>();
     // As only one thread at a time has the source.

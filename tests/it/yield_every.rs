@@ -1,9 +1,9 @@
 //! `yield_every`: how long a row of items may be.
 
 use crate::support::Wakes;
-use futures::{Stream, stream};
-use std::{pin::pin, task::Poll};
-use stopcock::{CancelStreamExt, CancellationToken, signal};
+use futures::{Stream, StreamExt, stream};
+use std::{io, pin::pin, task::Poll};
+use stopcock::{CancelStreamExt, CancelTryStreamExt, CancellationToken, signal};
 
 /// How many items come in each of the first rows, of which each ends with a wake-up of its own.
 fn rows(stream: impl Stream, polls: usize) -> Vec<usize> {
@@ -37,6 +37,15 @@ fn a_row_is_as_long_as_it_says() {
             .with_cancellation(signal::never())
             .yield_every(items);
         assert_eq!(rows(loud, 2 * items + 3), [items, items, 1], "{items}");
+        let among_errors = stream::repeat('a')
+            .map(io::Result::Ok)
+            .try_with_cancellation(&token)
+            .yield_every(items);
+        assert_eq!(
+            rows(among_errors, 2 * items + 3),
+            [items, items, 1],
+            "{items}"
+        );
     }
 }
 

@@ -1,0 +1,195 @@
+//! What may be asked of an adapter beside its signal, and the documentation of it: the same for all of them.
+
+/// The refinements of an adapter that has a valve and nothing else.
+///
+/// `call` is how an example makes one of a stream of numbers; `stop` is its end in a diagram.
+macro_rules! refinements {
+    ($Adapter:ident, trait: $Trait:literal, call: $call:literal, stop: $stop:literal) => {
+        impl<S, G> $Adapter<S, G> {
+            /// Yields to other tasks after `items` items without a `Pending`, instead of 1024; never for 0.
+            ///
+            /// ```text
+            /// source   abcdefgh
+            /// output   abc-def-gh      yield_every(3)
+            /// ```
+            ///
+            /// A source that is always ready can be stopped by another task or a timer of the same thread only when the
+            /// adapter yields. Choose fewer items where each of them takes long, and 0 where the consumer awaits
+            /// something else anyway.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use futures::{FutureExt, StreamExt, stream};
+            #[doc = concat!("use stopcock::{", $Trait, ", CancellationToken};")]
+            ///
+            /// let token = CancellationToken::new();
+            #[doc = concat!("let mut numbers = stream::repeat(1).", $call, "(&token).yield_every(1);")]
+            /// assert!(numbers.next().now_or_never().is_some());
+            /// assert!(numbers.next().now_or_never().is_none());
+            /// assert!(numbers.next().now_or_never().is_some());
+            /// ```
+            pub fn yield_every(self, items: usize) -> Self {
+                Self {
+                    valve: self.valve.yield_every(items),
+                }
+            }
+
+            /// Stops gracefully, then hard: after the signal the stream goes on for `time`, and only then is it stopped.
+            ///
+            /// ```text
+            /// source   a--b--c--d--e--f
+            /// signal   ----!
+            /// time           |------|
+            #[doc = concat!("output   a--b--c--d--e", $stop)]
+            /// ```
+            ///
+            /// The time runs from the first poll that sees the signal. A source that ends within it has ended
+            /// naturally, and nothing of it is lost. The stop has the reason of the signal.
+            ///
+            /// A `Pending` does not mean that the source is empty: the cooperative budget of a tokio task makes a full
+            /// channel pending. So the source is drained until it ends or the time is over. Where it is a channel, drop
+            /// the sender on the same signal.
+            ///
+            /// # Panics
+            ///
+            /// The first poll panics outside of a tokio runtime.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use futures::{StreamExt, stream};
+            /// use std::time::Duration;
+            #[doc = concat!("use stopcock::{", $Trait, ", CancellationToken};")]
+            ///
+            /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+            /// # async fn main() {
+            /// let token = CancellationToken::new();
+            /// let jobs = stream::iter([1, 2, 3]);
+            #[doc = concat!("let jobs = jobs.", $call, "(&token).drain_for(Duration::from_secs(5));")]
+            /// token.cancel();
+            /// // All that were queued.
+            /// assert_eq!(jobs.count().await, 3);
+            /// # }
+            /// ```
+            #[cfg(feature = "tokio")]
+            #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+            pub fn drain_for(
+                self,
+                time: std::time::Duration,
+            ) -> $Adapter<S, crate::signal::Draining<G>> {
+                let drain = |signal| crate::signal::Draining::new(signal, time);
+                $Adapter {
+                    valve: self.valve.map_signal(drain),
+                }
+            }
+        }
+
+        impl<S> $Adapter<S> {
+            /// Drops the source when the token is cancelled, even if nothing polls the stream.
+            ///
+            /// ```text
+            /// source   a---b---c---
+            /// signal   ------!
+            /// dropped  ------D
+            #[doc = concat!("output   a---b------", $stop, "     when it is polled next")]
+            /// ```
+            ///
+            /// Without it, the source is dropped when the stream is next polled, or dropped. A consumer that waits for
+            /// something else may do neither for a long time: hyper does not poll the body of a client that does not
+            /// read. Such a body keeps its database cursor, and keeps [`settled`](crate::CancellationToken::settled)
+            /// waiting. With `drop_on_cancel` the source has been dropped when `cancel()` returns.
+            ///
+            /// Exactly one thread drops the source, never while it is polled, and with no lock held:
+            ///
+            /// - The thread that cancels, or the timer of a token with a deadline. If the token is cancelled already, this
+            ///   call does.
+            /// - If the cancel comes during a poll, the polling thread, as that poll returns. An item that it took from
+            ///   the source is handed on.
+            /// - A poll that sees the cancel before the canceller has come to this stream.
+            ///
+            /// While the canceller drops the source, polls are pending and are woken afterwards, and dropping the stream
+            /// does not wait. A panic of the source's `Drop` comes out of the cancel, like that of a callback: after
+            /// everything else under the token has been notified. The stream is over then as well.
+            ///
+            /// It takes this crate's tokens only, as other signals notify nothing but a poll. A source that has been
+            /// dropped cannot be drained, so it does not go with `drain_for`. The source is boxed, and an item costs two
+            /// uncontended locks.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use futures::{FutureExt, StreamExt, stream};
+            /// use std::sync::Arc;
+            #[doc = concat!("use stopcock::{", $Trait, ", CancellationToken};")]
+            ///
+            /// let cursor = Arc::new("cursor");
+            /// let held = Arc::clone(&cursor);
+            /// let rows = stream::repeat_with(move || held.len());
+            ///
+            /// let token = CancellationToken::new();
+            #[doc = concat!("let mut rows = rows.", $call, "(&token).drop_on_cancel();")]
+            /// assert!(rows.next().now_or_never().is_some());
+            ///
+            /// token.cancel();
+            /// assert_eq!(Arc::strong_count(&cursor), 1, "nothing has polled since");
+            /// // The next poll reports the stop.
+            /// rows.next().now_or_never();
+            /// assert!(rows.stop_reason().is_some());
+            /// ```
+            ///
+            /// What cannot be dropped by the canceller does not compile. A signal that is no token:
+            ///
+            /// ```compile_fail,E0599
+            /// use futures::{StreamExt, stream};
+            #[doc = concat!("use stopcock::{", $Trait, ", signal};")]
+            ///
+            #[doc = concat!("stream::repeat(1).", $call, "(signal::never()).drop_on_cancel();")]
+            /// ```
+            ///
+            /// One that is to drain:
+            ///
+            /// ```compile_fail,E0599
+            /// use futures::{StreamExt, stream};
+            /// use std::time::Duration;
+            #[doc = concat!("use stopcock::{", $Trait, ", CancellationToken};")]
+            ///
+            /// let token = CancellationToken::new();
+            #[doc = concat!("let numbers = stream::repeat(1).", $call, "(&token);")]
+            /// numbers.drop_on_cancel().drain_for(Duration::MAX);
+            /// ```
+            ///
+            /// A source that may not leave its thread:
+            ///
+            /// ```compile_fail,E0277
+            /// use futures::{StreamExt, stream};
+            /// use std::rc::Rc;
+            #[doc = concat!("use stopcock::{", $Trait, ", CancellationToken};")]
+            ///
+            /// let token = CancellationToken::new();
+            #[doc = concat!("let counters = stream::repeat(Rc::new(1)).", $call, "(&token);")]
+            /// counters.drop_on_cancel();
+            /// ```
+            pub fn drop_on_cancel(self) -> $crate::DropOnCancel<Self>
+            where
+                S: Send + 'static,
+            {
+                $crate::DropOnCancel::new(self)
+            }
+        }
+
+        impl<S> $crate::stream::drop_on_cancel::HasValve for $Adapter<S> {
+            type Source = S;
+
+            fn valve(&self) -> &Valve<S, TokenSignal> {
+                &self.valve
+            }
+
+            fn valve_mut(self: Pin<&mut Self>) -> Pin<&mut Valve<S, TokenSignal>> {
+                self.project().valve
+            }
+        }
+    };
+}
+
+pub(super) use refinements;
