@@ -3,13 +3,13 @@
 #[cfg(not(all(test, stopcock_loom)))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
 #[cfg(all(test, stopcock_loom))]
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::Ordering};
 #[cfg(all(test, stopcock_loom))]
-pub(crate) use turnstile::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+pub(crate) use turnstile::{AtomicBool, AtomicU8, AtomicU64};
 
 /// Loom's atomics with a turnstile before each access.
 ///
@@ -47,7 +47,6 @@ mod turnstile {
 
     with_turnstile!(AtomicBool, bool);
     with_turnstile!(AtomicU8, u8);
-    with_turnstile!(AtomicU32, u32);
     with_turnstile!(AtomicU64, u64);
 
     macro_rules! with_store {
@@ -77,7 +76,7 @@ mod turnstile {
         };
     }
 
-    with_read_modify_writes!(AtomicU32, u32, fetch_add, fetch_sub, fetch_or, fetch_and);
+    with_read_modify_writes!(AtomicU64, u64, fetch_add, fetch_sub, fetch_or, fetch_and);
 
     impl AtomicU64 {
         pub(crate) fn compare_exchange(

@@ -6,7 +6,7 @@ use super::{
     tree::{Listener, Node},
 };
 use crate::sync::{AtomicU64, Ordering};
-use std::{collections::BTreeSet, mem, slice, sync::Arc};
+use std::{cmp, collections::BinaryHeap, mem, slice, sync::Arc};
 
 /// Set when the node is made, and left alone until it goes.
 ///
@@ -20,6 +20,7 @@ pub(super) enum Ancestry {
 
 /// Of several parents, or with a deadline of its own.
 pub(super) struct Special {
+    /// From the parent of the highest level to that of the lowest, as a walk goes.
     pub(super) links: Box<[Link]>,
     /// The earliest of its own and its ancestors'.
     pub(super) deadline: Option<Moment>,
@@ -117,94 +118,162 @@ impl Ancestry {
     }
 }
 
-/// The edges above a node, each from a child to a parent of it.
+/// The nodes above a node: each of them once, and after all of those below it.
 ///
-/// A node of several parents is gone through once, however many ways lead to it: their number can double with each
-/// level.
-pub(super) struct Edges<'a> {
-    /// What is being climbed.
-    node: Option<&'a Arc<Node>>,
-    joints: Option<Joints<'a>>,
+/// However many ways lead to a node: their number can double with each level. A walk always goes on from the highest
+/// [level](Node::level) that it has come to. So ways that meet are at the same node at the same time, and go on as one:
+/// a walk need not remember where it has been, but only where it is. As ancestry is immutable, the order is the same
+/// at each walk.
+///
+/// As long as there are no more ways than [`FEW`] at once, which is so of all but very wide ancestries, a walk
+/// allocates nothing. Of a node's parents it takes one at a time, so that their number is not the number of ways.
+pub(super) struct Ancestors<'a> {
+    /// Whose parents come next.
+    node: Option<&'a Node>,
+    /// Where else the walk has to go on.
+    ways: Option<Ways<'a>>,
 }
 
-impl<'a> Edges<'a> {
+/// So many ways need no allocation.
+const FEW: usize = 16;
+
+impl<'a> Ancestors<'a> {
     #[inline]
-    pub(super) fn above(node: &'a Arc<Node>) -> Self {
+    pub(super) fn of(node: &'a Node) -> Self {
         Self {
             node: Some(node),
-            joints: None,
+            ways: None,
         }
     }
 
-    /// Leaves out what is above the parent that came last, unless another way leads there.
+    /// Leaves out what is above the node that came last, unless another way leads there.
     pub(super) fn turn_back(&mut self) {
         self.node = None;
     }
+
+    #[inline(never)]
+    fn next_way(&mut self, links: &'a [Link]) -> Option<&'a Arc<Node>> {
+        let ways = self.ways.get_or_insert_default();
+        ways.push(Way(links));
+        ways.pop()
+    }
 }
 
-impl<'a> Iterator for Edges<'a> {
-    type Item = (&'a Arc<Node>, &'a Link);
+impl<'a> Iterator for Ancestors<'a> {
+    type Item = &'a Arc<Node>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let edge = match self.node.take().map(|node| (node, node.ancestry.links())) {
-            Some((node, [link])) => Some((node, link)),
-            Some((_, [])) => self.joints.as_mut()?.next_edge(),
-            Some((joint, _)) => {
-                let joints = self.joints.get_or_insert_default();
-                joints.meet(joint);
-                joints.next_edge()
-            }
-            None => self.joints.as_mut()?.next_edge(),
+        let links = self
+            .node
+            .take()
+            .map_or(&[][..], |node| node.ancestry.links());
+        let node = match (links, &mut self.ways) {
+            ([link], None) => Some(&link.parent),
+            ([], None) => None,
+            _ => self.next_way(links),
         };
-        self.node = edge.map(|(_, link)| &link.parent);
-        edge
+        self.node = node.map(|node| &**node);
+        node
     }
 }
 
-/// The nodes of several parents that a walk has come to, in that order.
+/// The parents of a node that a walk has still to go to, from the highest level to the lowest.
+#[derive(Clone, Copy, Default)]
+struct Way<'a>(&'a [Link]);
+
+impl<'a> Way<'a> {
+    /// The lowest for one that is over.
+    fn rank(self) -> Option<Rank> {
+        self.0.first().map(|link| rank(&link.parent))
+    }
+
+    fn step(self) -> (Option<&'a Arc<Node>>, Self) {
+        match self.0 {
+            [link, others @ ..] => (Some(&link.parent), Way(others)),
+            [] => (None, self),
+        }
+    }
+}
+
+type Rank = (u32, *const Node);
+
+/// Where a node is in the order of all walks.
+pub(super) fn rank(node: &Arc<Node>) -> Rank {
+    (node.level, Arc::as_ptr(node))
+}
+
+impl PartialEq for Way<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Way<'_> {}
+
+impl PartialOrd for Way<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Way<'_> {
+    fn cmp(&self, other: &Self) -> cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
 #[derive(Default)]
-struct Joints<'a> {
-    /// The first ones, so that a walk that meets no more does not allocate.
-    few: [Option<&'a Arc<Node>>; 8],
-    rest: Vec<&'a Arc<Node>>,
-    /// The rest, to be found.
-    seen: BTreeSet<*const Node>,
-    /// How many it has come to.
-    met: usize,
-    /// How many of them have been gone through.
-    done: usize,
-    /// How many links of the next one have been gone through.
-    links: usize,
+struct Ways<'a> {
+    /// No two of them go on at the same node, and the last one of them at the highest level.
+    few: [Way<'a>; FEW],
+    count: usize,
+    /// Those that came when there was no room. Of these several may go on at the same node.
+    rest: BinaryHeap<Way<'a>>,
+    /// Where the walk has been last.
+    last: Option<*const Node>,
 }
 
-impl<'a> Joints<'a> {
-    #[cold]
-    fn meet(&mut self, joint: &'a Arc<Node>) {
-        if self.few.iter().flatten().any(|few| Arc::ptr_eq(few, joint)) {
-            return;
+impl<'a> Ways<'a> {
+    fn push(&mut self, mut way: Way<'a>) {
+        while let Some(rank) = way.rank() {
+            let few = &self.few[..self.count];
+            let place = few.partition_point(|earlier| earlier.rank() < Some(rank));
+            if few
+                .get(place)
+                .is_some_and(|earlier| earlier.rank() == Some(rank))
+            {
+                // Another way goes on there.
+                (_, way) = way.step();
+            } else if self.count < FEW {
+                self.few.copy_within(place..self.count, place + 1);
+                self.few[place] = way;
+                self.count += 1;
+                return;
+            } else {
+                self.rest.push(way);
+                return;
+            }
         }
-        match self.few.get_mut(self.met) {
-            Some(place) => *place = Some(joint),
-            None if self.seen.insert(Arc::as_ptr(joint)) => self.rest.push(joint),
-            None => return,
-        }
-        self.met += 1;
     }
 
-    fn next_edge(&mut self) -> Option<(&'a Arc<Node>, &'a Link)> {
-        while self.done < self.met {
-            let joint = match self.few.get(self.done) {
-                Some(joint) => (*joint)?,
-                None => self.rest[self.done - self.few.len()],
+    fn pop(&mut self) -> Option<&'a Arc<Node>> {
+        loop {
+            let of_few = self.count.checked_sub(1).map(|last| self.few[last]);
+            let way = match self.rest.peek() {
+                Some(of_rest) if Some(*of_rest) > of_few => self.rest.pop(),
+                _ => {
+                    self.count = self.count.saturating_sub(1);
+                    of_few
+                }
             };
-            if let Some(link) = joint.ancestry.links().get(self.links) {
-                self.links += 1;
-                return Some((joint, link));
+            let (node, others) = way?.step();
+            self.push(others);
+            let place = node.map(Arc::as_ptr);
+            if place != self.last {
+                self.last = place;
+                return node;
             }
-            self.done += 1;
-            self.links = 0;
         }
-        None
     }
 }

@@ -2,13 +2,13 @@
 
 use super::{
     CancellationToken, Listening,
-    ancestry::{Ancestry, Edges},
+    ancestry::{Ancestors, Ancestry},
     listeners::{Listeners, Taken},
     tree::Node,
 };
 use crate::{
     first_panic::FirstPanic,
-    sync::{AtomicU32, Ordering},
+    sync::{AtomicU64, Ordering},
 };
 use std::{
     borrow::Borrow,
@@ -22,22 +22,22 @@ use std::{
 
 /// How many hold a source under this node, itself and its descendants, and whether somebody waits for the last.
 ///
-/// Everyone counts in all nodes on the way up: there is no step of that which could fail, or would have to wait. (So
-/// many that they reached the bit of `AWAITED` would not fit into memory.)
+/// Everyone counts in itself and in all nodes above, once in each: there is no step of that which could fail, or would
+/// have to wait. The count cannot wrap, nor reach the bit of `AWAITED`: that takes 2^63 steps, some centuries.
 pub(super) struct Settling {
     // ORDERING: `Release` where it is counted down, `Acquire` where it is read, by who waits or by who tells them:
     // whoever learns that nobody is left sees what everybody did before, the last drop included. `Relaxed` where it is
     // counted up: whoever may not miss that has been told of the new source in some other way.
-    held: AtomicU32,
+    held: AtomicU64,
 }
 
 /// Set in `held` while there are settlers.
-const AWAITED: u32 = 1 << 31;
+const AWAITED: u64 = 1 << 63;
 
 impl Default for Settling {
     fn default() -> Self {
         Self {
-            held: AtomicU32::new(0),
+            held: AtomicU64::new(0),
         }
     }
 }
@@ -76,7 +76,7 @@ impl Node {
         }
     }
 
-    /// Asks this node and each above it, the same ones at each call; whether any of them answered `true`.
+    /// Asks this node and each above it once, the same ones at each call; whether any of them answered `true`.
     #[inline(always)]
     fn any_up(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
         let answer = ask(self);
@@ -90,24 +90,14 @@ impl Node {
 
     #[inline(never)]
     fn any_above(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
-        let mut answer = false;
-        let mut node = self;
-        while let [link] = node.ancestry.links() {
-            node = &link.parent;
-            answer |= ask(node);
-        }
-        match node.ancestry.links() {
-            [] => answer,
-            _ => Edges::above(node).fold(answer, |answer, (_, link)| answer | ask(&link.parent)),
-        }
+        Ancestors::of(self).fold(false, |answer, node| answer | ask(node))
     }
 
     /// Tells all those above who wait, and whom nobody keeps waiting any more.
     #[cold]
     fn tell_settlers(self: &Arc<Self>) {
         let mut panic = FirstPanic::default();
-        let parents = Edges::above(self).map(|(_, link)| &link.parent);
-        for node in iter::once(self).chain(parents) {
+        for node in iter::once(self).chain(Ancestors::of(self)) {
             // Whoever holds something since then is going to come here as well.
             if node.settling.held.load(Ordering::Acquire) == AWAITED {
                 for waker in node.take_settlers() {

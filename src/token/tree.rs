@@ -42,7 +42,7 @@
 //! 7. Every walk is a loop: up the parents, down the listeners, and along the parents that a drop lets go of.
 
 use super::{
-    ancestry::{Ancestry, Edges, Link, Special},
+    ancestry::{Ancestors, Ancestry, Link, Special, rank},
     listeners::{Listeners, Taken},
     moment::{self, Moment, Timer},
     settling::{Settlers, Settling},
@@ -53,8 +53,9 @@ use crate::{
     sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering},
 };
 use std::{
-    collections::BTreeSet,
-    mem,
+    cmp::Reverse,
+    collections::BTreeMap,
+    iter, mem,
     sync::{Arc, PoisonError, Weak, atomic::AtomicU64},
     task::Waker,
 };
@@ -71,6 +72,9 @@ pub(super) struct Node {
     /// See invariant 6.
     // ORDERING: `Relaxed`. It publishes nothing: invariant 6 rests on the order of critical sections alone.
     is_connected: AtomicBool,
+    /// One more than the highest of its parents' levels, 0 at a root: so a node is above none of its own level.
+    // So deep that it wrapped no chain fits into memory.
+    pub(super) level: u32,
     pub(super) settling: Settling,
     pub(super) ancestry: Ancestry,
     guarded: Mutex<Guarded>,
@@ -130,18 +134,19 @@ impl Verdict {
 
 impl Node {
     pub(super) fn root() -> Arc<Self> {
-        Self::new(OPEN_ROOT, Ancestry::ROOT)
+        Self::new(OPEN_ROOT, 0, Ancestry::ROOT)
     }
 
     /// Nothing is asked of the parent: what it is, or becomes, the child sees when it is looked at.
     pub(super) fn child(self: &Arc<Self>) -> Arc<Self> {
-        Self::new(OPEN, Ancestry::Child(Link::to(self)))
+        let level = self.level.wrapping_add(1);
+        Self::new(OPEN, level, Ancestry::Child(Link::to(self)))
     }
 
     /// A child of all of them.
     pub(super) fn linked(mut parents: Vec<&Arc<Self>>) -> Arc<Self> {
-        let mut seen = BTreeSet::new();
-        parents.retain(|parent| seen.insert(Arc::as_ptr(parent)));
+        parents.sort_unstable_by_key(|parent| Reverse(rank(parent)));
+        parents.dedup_by_key(|parent| Arc::as_ptr(parent));
         match parents[..] {
             [] => return Self::root(),
             [parent] => return parent.child(),
@@ -179,14 +184,18 @@ impl Node {
     fn special(parents: &[&Arc<Self>], deadline: Option<Moment>) -> Arc<Self> {
         let links = parents.iter().map(|parent| Link::to(parent)).collect();
         let special = Special { links, deadline };
-        Self::new(OPEN, Ancestry::Other(Some(Box::new(special))))
+        let level = parents
+            .first()
+            .map_or(0, |parent| parent.level.wrapping_add(1));
+        Self::new(OPEN, level, Ancestry::Other(Some(Box::new(special))))
     }
 
     #[inline(always)]
-    fn new(state: u8, ancestry: Ancestry) -> Arc<Self> {
+    fn new(state: u8, level: u32, ancestry: Ancestry) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU8::new(state),
             is_connected: AtomicBool::new(ancestry.is_root()),
+            level,
             settling: Settling::default(),
             ancestry,
             guarded: Mutex::new(Guarded::default()),
@@ -267,7 +276,7 @@ impl Node {
 
     #[cold]
     fn is_any_closed_above(self: &Arc<Self>) -> bool {
-        Edges::above(self).any(|(_, link)| link.parent.is_closed())
+        Ancestors::of(self).any(|node| node.is_closed())
     }
 
     /// Whether this very node is cancelled.
@@ -299,26 +308,25 @@ impl Node {
 
     /// Brings the verdicts down, from the top, to each node what those above it really have: invariant 2.
     fn fix(&self) -> Option<Arc<Verdict>> {
-        let mut seen = BTreeSet::new();
-        let mut path = vec![(self, self.ancestry.links().iter())];
-        while let Some((node, links)) = path.last_mut() {
-            if node.is_closed() {
-                path.pop();
-                continue;
-            }
-            match links.next() {
-                Some(link) => {
-                    let above = link.parent.ancestry.links();
-                    // However many ways lead to a node of several parents.
-                    if above.len() < 2 || seen.insert(Arc::as_ptr(&link.parent)) {
-                        path.push((&link.parent, above.iter()));
-                    }
-                }
-                None => {
-                    node.inherit();
-                    path.pop();
+        self.fix_all_but(&mut Fixed::default())
+    }
+
+    fn fix_all_but(&self, fixed: &mut Fixed) -> Option<Arc<Verdict>> {
+        if !self.is_closed() {
+            let mut open = Vec::new();
+            let mut above = Ancestors::of(self);
+            while let Some(node) = above.next() {
+                if node.is_closed() || fixed.contains(node) {
+                    above.turn_back();
+                } else {
+                    open.push(node);
                 }
             }
+            for node in open.into_iter().rev() {
+                node.inherit();
+                fixed.note(node);
+            }
+            self.inherit();
         }
         self.own_verdict()
     }
@@ -427,25 +435,30 @@ impl Node {
                 return is_listed;
             }
         }
-        let mut edges = Edges::above(self);
-        while let Some((child, link)) = edges.next() {
-            if !link.list(child) {
-                return false;
-            }
-            if link.parent.is_connected.load(Ordering::Relaxed) {
-                edges.turn_back();
-            }
+        let mut unconnected = self.unconnected();
+        if !unconnected.all(|node| node.ancestry.links().iter().all(|link| link.list(node))) {
+            return false;
         }
         // Whoever comes next need not walk all the way again.
-        let mut edges = Edges::above(self);
-        while let Some((_, link)) = edges.next() {
-            if link.parent.is_connected.load(Ordering::Relaxed) {
-                edges.turn_back();
-            }
-            link.parent.is_connected.store(true, Ordering::Relaxed);
+        for node in self.unconnected() {
+            node.is_connected.store(true, Ordering::Relaxed);
         }
-        self.is_connected.store(true, Ordering::Relaxed);
         true
+    }
+
+    /// This node and those above it, without what is connected and all that is above that.
+    fn unconnected<'a>(self: &'a Arc<Self>) -> impl Iterator<Item = &'a Arc<Self>> {
+        let mut above = Ancestors::of(self);
+        let others = iter::from_fn(move || {
+            loop {
+                let node = above.next()?;
+                if !node.is_connected.load(Ordering::Relaxed) {
+                    return Some(node);
+                }
+                above.turn_back();
+            }
+        });
+        iter::once(self).chain(others)
     }
 
     #[inline(always)]
@@ -516,10 +529,37 @@ impl Node {
     }
 }
 
+/// Where a cancel has brought the verdicts down already, so that it does so once however many nodes of several parents
+/// it comes to. Whatever is cancelled above one of these since then has come later than the cancel.
+#[derive(Default)]
+struct Fixed {
+    /// A dropped node's address is not used for another one meanwhile.
+    nodes: BTreeMap<*const Node, Weak<Node>>,
+}
+
+impl Fixed {
+    /// So few levels are gone through again rather than noted.
+    const LEVELS: u32 = 8;
+
+    fn contains(&self, node: &Arc<Node>) -> bool {
+        !self.nodes.is_empty() && self.nodes.contains_key(&Arc::as_ptr(node))
+    }
+
+    /// Notes a node of several parents, and of a chain one of so many.
+    fn note(&mut self, node: &Arc<Node>) {
+        let links = node.ancestry.links().len();
+        if links > 1 || (links == 1 && node.level % Self::LEVELS == 0) {
+            let (place, node) = (Arc::as_ptr(node), Arc::downgrade(node));
+            self.nodes.insert(place, node);
+        }
+    }
+}
+
 /// Tells everybody below: their subtree first, then the next in line.
 fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>) {
     let mut panic = FirstPanic::default();
     let mut above = Vec::new();
+    let mut fixed = Fixed::default();
     let mut verdict = verdict;
     let mut listeners = listeners;
     loop {
@@ -535,7 +575,7 @@ fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>) {
                 };
                 if child.ancestry.special().is_some() {
                     // Its deadline or another parent may have come first.
-                    child.fix();
+                    child.fix_all_but(&mut fixed);
                 }
                 let (_, childs_verdict, childs_listeners) = child.close(&verdict);
                 // It may be the last handle.
