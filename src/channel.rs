@@ -6,6 +6,8 @@ use crate::{
     sync::{Mutex, MutexGuard},
 };
 use futures_core::Stream;
+#[cfg(feature = "tokio")]
+use std::time::Duration;
 use std::{
     any::Any,
     collections::VecDeque,
@@ -15,7 +17,6 @@ use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 /// How many items may be sent in a row before the sender yields to its siblings.
@@ -49,6 +50,7 @@ struct Queue<T> {
     /// What ends with the body, if it asked for that.
     token: Option<CancellationToken>,
     /// How long the body may go on once it is stopped.
+    #[cfg(feature = "tokio")]
     grace: Duration,
 }
 
@@ -88,6 +90,7 @@ impl<T: Send + 'static> Channel<T> {
                 ended: None,
                 last: None,
                 token: None,
+                #[cfg(feature = "tokio")]
                 grace: Duration::ZERO,
             }),
             capacity,
@@ -108,10 +111,12 @@ impl<T> Channel<T> {
         &self.stop
     }
 
+    #[cfg(feature = "tokio")]
     pub(crate) fn set_grace(&self, grace: Duration) {
         self.lock().grace = grace;
     }
 
+    #[cfg(feature = "tokio")]
     pub(crate) fn grace(&self) -> Duration {
         self.lock().grace
     }
@@ -125,6 +130,11 @@ impl<T> Channel<T> {
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
         let stopped = self.stop.stop_reason();
         stopped.or_else(|| self.lock().ended.as_ref().map(reason_of))
+    }
+
+    /// Whether anything is still taken in.
+    pub(crate) fn check(&self) -> Result<(), StopReason> {
+        self.stop_reason().map_or(Ok(()), Err)
     }
 
     /// The token of the body and of what it starts.

@@ -19,7 +19,6 @@ impl FirstPanic {
         }
     }
 
-    #[cfg(feature = "tokio")]
     pub(crate) fn into_payload(self) -> Option<Box<dyn Any + Send>> {
         self.0
     }

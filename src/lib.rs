@@ -61,16 +61,10 @@ pub mod testing;
 
 mod future;
 mod generator;
-#[cfg(feature = "tokio")]
 mod producer;
 mod stream;
 
 mod bell;
-#[cfg(any(feature = "tokio", all(test, stopcock_loom)))]
-#[cfg_attr(
-    not(feature = "tokio"),
-    allow(dead_code, reason = "producers need a runtime")
-)]
 mod channel;
 #[cfg(feature = "tokio")]
 mod clock;
@@ -90,6 +84,10 @@ pub use future::{CancelFutureExt, RunUntilCancelled, WithCancellationFuture};
 pub use generator::{
     Generator, GeneratorBody, TryGenerator, YieldItem, Yielder, generator, try_generator,
 };
+pub use producer::{
+    BlockingGenerator, BlockingSender, Join, RunBlocking, blocking_generator, blocking_iter,
+    run_blocking, try_blocking_generator,
+};
 #[doc(inline)]
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
@@ -104,9 +102,8 @@ pub use token::{
 pub use {
     future::WithDeadlineFuture,
     producer::{
-        BlockingGenerator, BlockingSender, Join, RunBlocking, Sender, Sending, SpawnedGenerator,
-        blocking_generator, blocking_iter, run_blocking, spawn_generator, spawn_generator_on,
-        try_blocking_generator, try_spawn_generator, try_spawn_generator_on,
+        Sender, Sending, SpawnedGenerator, spawn_generator, spawn_generator_on,
+        try_spawn_generator, try_spawn_generator_on,
     },
     stream::{
         TakeUntilDeadline, TryWithDeadline, TryWithIdleTimeout, WithDeadline, WithIdleTimeout,

@@ -1,91 +1,43 @@
 //! Bodies that run by themselves, on a task or a thread, and the streams that they feed.
 
 mod blocking_generator;
+mod blocking_sender;
 mod run_blocking;
+#[cfg(feature = "tokio")]
 mod sender;
+#[cfg(feature = "tokio")]
 mod spawn_generator;
+mod thread;
+mod watch;
 
 pub use blocking_generator::{
     BlockingGenerator, blocking_generator, blocking_iter, try_blocking_generator,
 };
+pub use blocking_sender::BlockingSender;
 pub use run_blocking::{RunBlocking, run_blocking};
-pub use sender::{BlockingSender, Sender, Sending};
+#[cfg(feature = "tokio")]
+pub use sender::{Sender, Sending};
+#[cfg(feature = "tokio")]
 pub use spawn_generator::{
     SpawnedGenerator, spawn_generator, spawn_generator_on, try_spawn_generator,
     try_spawn_generator_on,
 };
 
 use crate::{
-    CancellationToken, Signal, StopReason,
+    CancellationToken, StopReason,
     channel::{Channel, Last, Receiver},
-    clock::require_runtime,
     signal::Watch,
     stream::{Halt, Valve},
 };
 use std::{
     any::Any,
     fmt::{self, Debug, Formatter},
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
-use tokio::runtime::Handle;
-
-/// A token that is cancelled when the signal fires: a child of the signal's, where that is a token. Else a task of this
-/// runtime keeps an eye on the signal for as long as the token is not cancelled.
-#[track_caller]
-fn token_of<G>(signal: G, handle: Option<&Handle>) -> CancellationToken
-where
-    G: Signal + Send + 'static,
-{
-    if let Some(token) = signal.as_token() {
-        return token.child_token();
-    }
-    let handle = match handle {
-        Some(handle) => handle.clone(),
-        None => {
-            require_runtime(
-                "a signal that is not a token of this crate is watched by a task. Make the producer in \
-                 `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` meanwhile",
-            );
-            Handle::current()
-        }
-    };
-    let _context = handle.enter();
-    let token = CancellationToken::new();
-    let mut signal = Box::pin(signal);
-    // What has fired already shall not be overtaken by the body.
-    match poll_signal(signal.as_mut(), &mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(reason) => {
-            token.cancel_with(reason);
-        }
-        Poll::Pending => {
-            let watched = token.clone();
-            handle.spawn(async move {
-                let fired = poll_fn(|cx| poll_signal(signal.as_mut(), cx));
-                if let Some(reason) = watched.run_until_cancelled(fired).await {
-                    watched.cancel_with(reason);
-                }
-                // A token that is a part of the signal has not settled before the body is gone.
-                watched.settled().await;
-                drop(signal);
-            });
-        }
-    }
-    token
-}
-
-/// One that nobody asks for each item.
-fn poll_signal<G: Signal>(mut signal: Pin<&mut G>, cx: &mut Context<'_>) -> Poll<StopReason> {
-    signal.as_mut().check_every(0);
-    if signal.as_mut().is_fired() {
-        if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
-            return Poll::Ready(reason);
-        }
-    }
-    signal.poll_fired(cx)
-}
+use watch::token_of;
 
 /// How a body ended, and what it leaves behind.
 struct Outcome<T> {

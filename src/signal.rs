@@ -16,7 +16,6 @@ use std::{
 };
 
 pub use token::TokenSignal;
-#[cfg(any(feature = "tokio", all(test, stopcock_loom)))]
 pub(crate) use token::Watch;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]

@@ -9,7 +9,9 @@
 //!   clock. A run is told as a diagram.
 //! - With the feature `proptest`, `strategy` has strategies for scripts and stops.
 //!
-//! Nothing here sleeps, asks a wall clock, or keeps anything that two tests could share.
+//! Nothing here sleeps, asks a wall clock, or keeps anything that two tests could share. A paused clock does not see the
+//! thread of a body or a call that blocks:
+//! [`blocking_generator`](crate::blocking_generator()#paused-clock) shows how to hold it for one.
 //!
 //! ```toml
 //! [dependencies]

@@ -1,4 +1,6 @@
-use super::{Consumer, Join, Outcome, impl_stream, sender::BlockingSender, token_of};
+use super::{
+    Consumer, Join, Outcome, blocking_sender::BlockingSender, impl_stream, thread, token_of,
+};
 use crate::{IntoSignal, StopReason, channel::Channel, first_panic::FirstPanic, token::HeldToken};
 use futures_core::{FusedStream, Stream};
 use std::{
@@ -6,11 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    thread,
 };
-
-/// The name of the threads, as the system shows it.
-const NAME: &str = "stopcock";
 
 /// Makes a stream from a body that blocks, on a thread of its own, at most `capacity` items ahead of its consumer, until
 /// it returns or `signal` fires.
@@ -29,8 +27,10 @@ const NAME: &str = "stopcock";
 ///
 /// The stream ends when the body has returned and all that it sent has been delivered; from its return on, clones of the
 /// sender fail. When the signal fires, the stream ends without an error: no item comes out any more, even if one is
-/// ready, and what is in the channel is dropped. A token of this crate stops the body at once. Any other signal is
-/// watched by a task of the current runtime, and stops the body when that task runs.
+/// ready, and what is in the channel is dropped. A token of this crate stops the body at once, and needs no runtime. Any
+/// other signal is watched by a task of the current runtime, and stops the body when that task runs; if that runtime is
+/// shut down, or the signal panics, the producer is stopped with [`Cancelled`](StopReason::Cancelled). A signal that
+/// never fires, such as [`never()`](fn@crate::signal::never), is not watched.
 ///
 /// When the signal fires, and when the stream is dropped, the next [`send`](BlockingSender::send) or
 /// [`check`](BlockingSender::check) of the body fails, and a send that waits for room fails at once. So a body that
@@ -42,8 +42,40 @@ const NAME: &str = "stopcock";
 /// [`stop_reason`](BlockingGenerator::stop_reason). A panic in the body resumes once in the consumer's poll, after the
 /// items before it.
 ///
+/// If the system has no more threads, the stream is stopped before it begins: its
+/// [`stop_reason`](BlockingGenerator::stop_reason) is [`Custom`](StopReason::Custom) of the
+/// [`io::Error`](std::io::Error).
+///
 /// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body has returned. The
 /// stream does not have to be polled or dropped for that.
+///
+/// # Paused clock
+///
+/// While all tasks wait, tokio's paused clock jumps to the next timer, and it does not see that a thread is at work: in
+/// a test with `start_paused` a timeout is over before the body has sent anything. `spawn_blocking` holds the clock while
+/// its closure runs. So a test can have one run for as long as the body:
+///
+/// ```
+/// use futures::StreamExt;
+/// use std::{sync::mpsc, time::Duration};
+/// use stopcock::{CancellationToken, blocking_generator};
+///
+/// #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// async fn main() {
+///     let (working, is_done) = mpsc::channel::<()>();
+///     tokio::task::spawn_blocking(move || is_done.recv());
+///     let mut lines = blocking_generator(CancellationToken::new(), 4, move |tx| {
+///         // Dropped with the body, and then the clock may go on.
+///         let _working = working;
+///         std::thread::sleep(Duration::from_millis(5));
+///         tx.send("a slow line")
+///     });
+///     let line = tokio::time::timeout(Duration::from_millis(1), lines.next()).await;
+///     assert_eq!(line, Ok(Some("a slow line")));
+/// }
+/// ```
+///
+/// A body that waits for its consumer holds the clock as well then.
 ///
 /// # Fairness
 ///
@@ -55,8 +87,8 @@ const NAME: &str = "stopcock";
 ///
 /// # Panics
 ///
-/// If the capacity is 0, if the system has no more threads, and outside of a tokio runtime if the signal is not a token of
-/// this crate.
+/// If the capacity is 0. If the signal is one that has to be watched, outside of a tokio runtime, and without the feature
+/// `tokio` anywhere.
 ///
 /// # Examples
 ///
@@ -183,11 +215,11 @@ fn start<T, R, G, B, E>(
 where
     T: 'static,
     R: Send + 'static,
-    E: 'static,
+    E: From<StopReason> + 'static,
     G: IntoSignal<Signal: Send + 'static>,
     B: FnOnce(BlockingSender<T, R>) -> Result<(), E> + Send + 'static,
 {
-    let stop = token_of(signal.into_signal(), None);
+    let stop = token_of(signal.into_signal());
     let channel = Channel::new(capacity, stop);
     channel.close_at_stop();
     let consumer = Consumer::new(Arc::clone(&channel));
@@ -196,7 +228,9 @@ where
         Some(reason) => channel.end(Err(reason), None),
         None => {
             let held = HeldToken::new(channel.stop().clone());
+            let body_channel = Arc::clone(&channel);
             let work = move || {
+                let channel = body_channel;
                 let tx = BlockingSender::new(Arc::clone(&channel), wrap);
                 let mut panic = FirstPanic::default();
                 let mut ended = None;
@@ -209,9 +243,10 @@ where
                 channel.end(outcome.ended, outcome.last);
                 drop(held);
             };
-            let started = thread::Builder::new().name(NAME.to_owned()).spawn(work);
-            if let Err(error) = started {
-                panic!("the system has no thread for a blocking generator: {error}");
+            if let Err(reason) = thread::spawn(work) {
+                // As if the body had begun, and failed at once.
+                let outcome = outcome(Err(E::from(reason)));
+                channel.end(outcome.ended, outcome.last);
             }
         }
     }

@@ -5,10 +5,9 @@ use crate::{
 use std::{
     fmt::{self, Debug, Formatter},
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
+    task::{Context, Poll},
 };
 
 /// Sends items from the body of a [`spawn_generator`](crate::spawn_generator()). Where that is a
@@ -48,7 +47,7 @@ impl<T, R> Sender<T, R> {
     ///
     /// As [`send`](Self::send).
     pub fn check(&self) -> Result<(), StopReason> {
-        self.channel.stop_reason().map_or(Ok(()), Err)
+        self.channel.check()
     }
 
     /// Waits until nobody wants items any more, and says why.
@@ -101,83 +100,5 @@ impl<T> Future for Sending<'_, T> {
 impl<T> Debug for Sending<'_, T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sending").finish_non_exhaustive()
-    }
-}
-
-/// Sends items from the body of a [`blocking_generator`](crate::blocking_generator()). Where that is a
-/// [`try_blocking_generator`](crate::try_blocking_generator), the stream's items `R` are results, of which it sends the
-/// `Ok`.
-///
-/// Clones send to the same stream, from any thread. The stream ends when its body does, whoever has a clone.
-pub struct BlockingSender<T, R = T>(Sender<T, R>);
-
-impl<T, R> BlockingSender<T, R> {
-    pub(super) fn new(channel: Arc<Channel<R>>, wrap: fn(T) -> R) -> Self {
-        Self(Sender::new(channel, wrap))
-    }
-
-    /// Sends an item. Blocks the thread while the body is `capacity` items ahead of the consumer.
-    ///
-    /// # Errors
-    ///
-    /// Why nobody wants the item: the signal has fired, or the consumer is gone. At once, even while it blocks. After
-    /// the end of the body [`Cancelled`](StopReason::Cancelled), or what the body ended with.
-    pub fn send(&self, item: T) -> Result<(), StopReason> {
-        block_on(self.0.send(item))
-    }
-
-    /// Whether anybody still wants items: for a loop that does not send at each turn.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Self::send).
-    pub fn check(&self) -> Result<(), StopReason> {
-        self.0.check()
-    }
-
-    /// As [`Sender::token`].
-    pub fn token(&self) -> CancellationToken {
-        self.0.token()
-    }
-}
-
-impl<T, R> Clone for BlockingSender<T, R> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T, R> Debug for BlockingSender<T, R> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.channel.debug("BlockingSender", f)
-    }
-}
-
-/// Wakes a thread that is parked.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-thread_local! {
-    static UNPARK: Waker = Waker::from(Arc::new(Unpark(thread::current())));
-}
-
-fn block_on<Fut: Future>(future: Fut) -> Fut::Output {
-    let mut future = pin!(future);
-    let waker = UNPARK.with(Waker::clone);
-    let mut cx = Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(answer) => return answer,
-            Poll::Pending => thread::park(),
-        }
     }
 }

@@ -213,7 +213,10 @@ where
     B: FnOnce(Sender<T, R>) -> Fut,
     Fut: Future<Output: Send> + Send + 'static,
 {
-    let stop = token_of(signal.into_signal(), Some(handle));
+    let stop = {
+        let _context = handle.enter();
+        token_of(signal.into_signal())
+    };
     let channel = Channel::new(capacity, stop);
     let consumer = Consumer::new(Arc::clone(&channel));
     // A body that is stopped beforehand never begins.

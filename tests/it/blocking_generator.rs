@@ -1,9 +1,10 @@
 //! `blocking_generator`: a body that blocks, on a thread of its own.
 
-use crate::support::{Wakes, panic_of, poll};
+use crate::support::{Wakes, is_without_threads, panic_of, poll};
 use futures::{StreamExt, executor::block_on, stream::FusedStream};
 use std::{
     cell::RefCell,
+    future::pending,
     io::{self, BufRead, Cursor},
     panic::catch_unwind,
     pin::Pin,
@@ -12,13 +13,15 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
-    task::Poll,
+    task::{Context, Poll},
     thread,
 };
 use stopcock::{
-    BlockingSender, CancellationToken, StopReason, blocking_generator, blocking_iter, signal,
-    testing::DropProbe, try_blocking_generator,
+    BlockingSender, CancellationToken, Signal, StopReason, blocking_generator, blocking_iter,
+    signal, testing::DropProbe, try_blocking_generator,
 };
+#[cfg(feature = "tokio")]
+use {std::future::Future, stopcock::BlockingGenerator};
 
 /// Tells when its thread ends: the locals of a thread are the last to go.
 struct ThreadEnd(mpsc::Sender<()>);
@@ -266,12 +269,73 @@ fn a_capacity_of_nothing_panics() {
     assert!(message.contains("capacity of 0"), "{message}");
 }
 
-#[test]
-fn a_signal_that_is_no_token_wants_a_runtime() {
-    let message = panic_of(|| blocking_iter(signal::never(), 1, 0..3));
-    assert!(message.contains("Handle::enter"), "{message}");
+/// One that fires when its flag is set, and says so to no waker but those it has been given.
+#[derive(Default)]
+struct Flag {
+    /// Set in the first poll, and woken for, and no waker kept.
+    is_set: bool,
 }
 
+impl Signal for Flag {
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        self.is_set
+    }
+
+    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        if std::mem::replace(&mut self.is_set, true) {
+            return Poll::Ready("set".into());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+#[test]
+fn what_never_fires_and_what_has_fired_want_no_runtime() {
+    let items = blocking_iter(signal::never(), 1, 0..3);
+    assert_eq!(block_on(items.collect::<Vec<_>>()), [0, 1, 2]);
+    let items = blocking_iter(signal::any(signal::never(), signal::never()), 1, 0..3);
+    assert_eq!(block_on(items.collect::<Vec<_>>()), [0, 1, 2]);
+    let items = blocking_iter(signal::when(async {}), 1, 0..3);
+    assert_eq!(block_on(items.collect::<Vec<_>>()), []);
+}
+
+/// What to do about a signal that can only be watched by a task.
+const WHAT_TO_DO: &str = if cfg!(feature = "tokio") {
+    "`Handle::enter`"
+} else {
+    "enable the feature `tokio`"
+};
+
+#[test]
+fn another_signal_wants_a_runtime() {
+    for told in [
+        panic_of(|| blocking_iter(signal::when(pending::<()>()), 1, 0..3)),
+        panic_of(|| blocking_iter(Flag::default(), 1, 0..3)),
+        panic_of(|| {
+            let token = CancellationToken::new();
+            blocking_iter(signal::any(&token, signal::never()), 1, 0..3)
+        }),
+    ] {
+        assert!(told.contains(WHAT_TO_DO), "{told}");
+        assert!(told.contains("`CancellationToken`"), "{told}");
+    }
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn a_signal_that_wakes_the_first_waker_and_keeps_none_is_watched() {
+    let (told, reason) = tokio::sync::oneshot::channel();
+    let stream = blocking_generator(Flag::default(), 1, |tx| {
+        let stopped = (0..).try_for_each(|n| tx.send(n));
+        told.send(stopped.clone()).unwrap();
+        stopped
+    });
+    assert_eq!(reason.await.unwrap().unwrap_err().to_string(), "set");
+    drop(stream);
+}
+
+#[cfg(feature = "tokio")]
 #[tokio::test]
 async fn a_signal_that_is_a_future_stops_it_though_nobody_polls() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -284,6 +348,164 @@ async fn a_signal_that_is_a_future_stops_it_though_nobody_polls() {
     stop.send(()).unwrap();
     assert!(reason.await.unwrap().is_err());
     drop(stream);
+}
+
+/// A producer whose signal is watched by a task of this runtime, and what its waiting `send` is told.
+#[cfg(feature = "tokio")]
+fn watched_on<Fut>(
+    runtime: &tokio::runtime::Runtime,
+    signal: Fut,
+) -> (BlockingGenerator<u32>, mpsc::Receiver<StopReason>)
+where
+    Fut: Future + Send + 'static,
+{
+    let (sent, has_sent) = mpsc::channel();
+    let (told, reason) = mpsc::channel();
+    let stream = runtime.block_on(async {
+        blocking_generator(signal::when(signal), 1, move |tx| {
+            tx.send(1)?;
+            sent.send(()).unwrap();
+            let stopped = tx.send(2);
+            told.send(stopped.clone().unwrap_err()).unwrap();
+            stopped
+        })
+    });
+    has_sent.recv().unwrap();
+    (stream, reason)
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn when_the_runtime_that_watches_the_signal_is_dropped_it_is_stopped() {
+    for is_polled in [false, true] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let (mut stream, reason) = watched_on(&runtime, pending::<()>());
+        if is_polled {
+            // The task has been polled as well then.
+            assert_eq!(runtime.block_on(stream.next()), Some(1));
+        }
+        drop(runtime);
+        assert!(matches!(reason.recv().unwrap(), StopReason::Cancelled));
+        // The item that is in the channel is not delivered.
+        assert_eq!(block_on(stream.next()), None);
+        assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
+        assert!(matches!(
+            block_on(stream.join()),
+            Err(StopReason::Cancelled)
+        ));
+    }
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn under_a_runtime_that_has_shut_down_it_never_begins() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let _context = handle.enter();
+    let signal = signal::when(pending::<()>());
+    let mut stream = blocking_generator(signal, 1, |_: BlockingSender<u8>| unreachable!());
+    assert_eq!(block_on(stream.next()), None);
+    assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_signal_that_panics_stops_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let (panics, may_panic) = tokio::sync::oneshot::channel::<()>();
+    let (stream, reason) = watched_on(&runtime, async {
+        may_panic.await.unwrap();
+        panic!("in the signal");
+    });
+    panics.send(()).unwrap();
+    runtime.block_on(async {
+        while reason.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(matches!(
+        block_on(stream.join()),
+        Err(StopReason::Cancelled)
+    ));
+}
+
+/// The error of a system that has no more threads.
+fn is_no_thread(reason: &StopReason) -> bool {
+    reason.downcast_ref::<io::Error>().is_some()
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it starts a process")]
+fn that_there_is_no_thread_for_it_is_told_as_its_stop() {
+    if !is_without_threads("blocking_generator::that_there_is_no_thread_for_it_is_told_as_its_stop")
+    {
+        return;
+    }
+    let token = CancellationToken::new();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let mut stream = blocking_generator(&token, 1, move |tx| {
+        let _probe = probe;
+        tx.send(1)
+    });
+    assert!(record.is_dropped());
+    assert_eq!(block_on(stream.next()), None);
+    assert!(is_no_thread(stream.stop_reason().unwrap()));
+    assert!(is_no_thread(&block_on(stream.join()).unwrap_err()));
+
+    let mut stream = try_blocking_generator(&token, 1, |tx| {
+        tx.send(1)?;
+        Ok::<_, StopReason>(())
+    });
+    assert!(is_no_thread(&block_on(stream.next()).unwrap().unwrap_err()));
+    assert!(block_on(stream.next()).is_none());
+
+    let mut stream = blocking_iter(&token, 1, 0..3);
+    assert_eq!(block_on(stream.next()), None);
+    assert!(is_no_thread(stream.stop_reason().unwrap()));
+    drop(stream);
+    token.cancel();
+    block_on(token.settled());
+}
+
+/// Sends as its thread ends, once what is kept for the sends of the thread has been dropped.
+struct SendsAtTheEnd(BlockingSender<u32>);
+
+impl Drop for SendsAtTheEnd {
+    fn drop(&mut self) {
+        // The first has room, the second has to wait for it.
+        for n in [2, 3] {
+            self.0.send(n).unwrap();
+        }
+    }
+}
+
+thread_local! {
+    static SENDS_AT_THE_END: RefCell<Option<SendsAtTheEnd>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn a_thread_may_send_while_its_locals_are_dropped() {
+    let mut stream = blocking_generator(CancellationToken::new(), 1, |tx| {
+        let other = tx.clone();
+        let thread = thread::spawn(move || {
+            // Locals are dropped in the reverse of the order in which they were first used.
+            SENDS_AT_THE_END.with_borrow_mut(|end| *end = Some(SendsAtTheEnd(other.clone())));
+            other.send(0).unwrap();
+            other.send(1).unwrap();
+        });
+        thread.join().unwrap();
+        Ok(())
+    });
+    assert_eq!(block_on(stream.by_ref().collect::<Vec<_>>()), [0, 1, 2, 3]);
+    assert!(block_on(stream.join()).is_ok());
 }
 
 #[test]

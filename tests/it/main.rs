@@ -1,7 +1,6 @@
 //! The laws of termination, held against every public item through the public API: data in, data out. No test
 //! sleeps or asks a wall clock.
 
-#[cfg(feature = "tokio")]
 mod blocking_generator;
 mod breakers;
 mod cancel_on_drop;
@@ -18,7 +17,6 @@ mod linked;
 mod model;
 mod on_cancel;
 mod residue;
-#[cfg(feature = "tokio")]
 mod run_blocking;
 mod run_until_cancelled;
 mod script;

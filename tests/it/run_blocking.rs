@@ -1,17 +1,18 @@
 //! `run_blocking`: one call, which may be given up.
 
-use crate::support::panic_of;
-use futures::FutureExt;
+use crate::support::{is_without_threads, panic_of};
+use futures::{FutureExt, channel::oneshot, executor::block_on};
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
-    time::Duration,
+    task::Wake,
+    thread,
 };
 use stopcock::{CancellationToken, StopReason, run_blocking, signal, testing::DropProbe};
-use tokio::sync::oneshot;
 
 /// A call that waits until it is let on, and where it is.
 struct Call {
@@ -33,46 +34,85 @@ where
     (call, Call { go_on, begun })
 }
 
-#[tokio::test]
-async fn it_answers_what_the_call_does() {
-    assert_eq!(run_blocking(signal::never(), || 7).await.unwrap(), 7);
+#[test]
+fn it_answers_what_the_call_does_and_wants_no_runtime() {
+    assert_eq!(block_on(run_blocking(signal::never(), || 7)).unwrap(), 7);
+    let (_stop, stopped) = oneshot::channel::<()>();
+    assert_eq!(
+        block_on(run_blocking(signal::when(stopped), || 7)).unwrap(),
+        7
+    );
 }
 
-#[tokio::test]
-async fn the_call_begins_before_the_first_poll() {
+#[test]
+fn it_runs_on_a_thread_that_has_a_name() {
+    let name = run_blocking(signal::never(), || {
+        thread::current().name().map(str::to_owned)
+    });
+    assert_eq!(block_on(name).unwrap(), Some("stopcock".to_owned()));
+}
+
+#[test]
+fn the_call_begins_before_the_first_poll() {
     let (call, at) = call(7);
     let answer = run_blocking(signal::never(), call);
-    at.begun.await.unwrap();
+    block_on(at.begun).unwrap();
     at.go_on.send(()).unwrap();
-    assert_eq!(answer.await.unwrap(), 7);
+    assert_eq!(block_on(answer).unwrap(), 7);
 }
 
-#[tokio::test]
-async fn giving_up_does_not_wait_and_the_late_answer_is_dropped() {
+#[test]
+fn giving_up_does_not_wait_and_the_late_answer_is_dropped() {
     let token = CancellationToken::new();
     let probe = DropProbe::new();
     let record = probe.record();
     let (call, at) = call(probe);
     let answer = run_blocking(&token, call);
-    at.begun.await.unwrap();
+    block_on(at.begun).unwrap();
     token.cancel_with("enough");
-    assert_eq!(answer.await.unwrap_err().to_string(), "enough");
+    assert_eq!(block_on(answer).unwrap_err().to_string(), "enough");
     assert!(!record.is_dropped());
     assert!(
         token.settled().now_or_never().is_none(),
         "the call still runs"
     );
     at.go_on.send(()).unwrap();
-    token.settled().await;
+    block_on(token.settled());
     assert!(record.is_dropped());
 }
 
-#[tokio::test]
-async fn dropping_the_future_is_the_same() {
+#[test]
+fn an_answer_that_nobody_takes_is_dropped_with_the_future() {
+    let token = CancellationToken::new();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let (done, is_done) = mpsc::channel();
+    struct Done(mpsc::Sender<()>);
+    impl Wake for Done {
+        fn wake(self: Arc<Self>) {
+            self.0.send(()).unwrap();
+        }
+    }
+    let (call, at) = call(probe);
+    let mut answer = Box::pin(run_blocking(&token, call));
+    let waker = Arc::new(Done(done)).into();
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(answer.as_mut().poll(&mut cx).is_pending());
+    at.go_on.send(()).unwrap();
+    is_done.recv().unwrap();
+    assert!(!record.is_dropped());
+    drop(answer);
+    assert!(record.is_dropped());
+    token.cancel();
+    block_on(token.settled());
+}
+
+#[test]
+fn dropping_the_future_is_the_same_as_giving_up() {
     let token = CancellationToken::new();
     let (call, at) = call(7);
     let answer = run_blocking(&token, call);
-    at.begun.await.unwrap();
+    block_on(at.begun).unwrap();
     drop(answer);
     assert!(!token.is_cancelled());
     token.cancel();
@@ -81,71 +121,149 @@ async fn dropping_the_future_is_the_same() {
         "the call still runs"
     );
     at.go_on.send(()).unwrap();
-    token.settled().await;
-}
-
-#[tokio::test]
-async fn the_signal_comes_first() {
-    let token = CancellationToken::new();
-    let answer = run_blocking(&token, || 7);
-    token.cancel();
-    assert!(answer.await.is_err());
-}
-
-#[tokio::test]
-async fn stopped_beforehand_the_call_never_begins() {
-    let token = CancellationToken::new();
-    token.cancel();
-    let answer = run_blocking(&token, || unreachable!());
-    let stopped: Result<u8, _> = answer.await;
-    assert!(matches!(stopped, Err(StopReason::Cancelled)));
-    token.settled().await;
+    block_on(token.settled());
 }
 
 #[test]
-fn given_up_while_it_queues_it_never_begins() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .max_blocking_threads(1)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let (blocker, at) = call(1);
-        let first = run_blocking(signal::never(), blocker);
-        at.begun.await.unwrap();
-        let calls = Arc::new(AtomicUsize::new(0));
-        let called = Arc::clone(&calls);
-        let queued = run_blocking(signal::never(), move || called.fetch_add(1, SeqCst));
-        drop(queued);
-        at.go_on.send(()).unwrap();
-        first.await.unwrap();
-        run_blocking(signal::never(), || ()).await.unwrap();
-        assert_eq!(calls.load(SeqCst), 0);
-        assert_eq!(Arc::strong_count(&calls), 1);
+fn the_signal_comes_first() {
+    let token = CancellationToken::new();
+    let answer = run_blocking(&token, || 7);
+    token.cancel();
+    assert!(block_on(answer).is_err());
+}
+
+#[test]
+fn stopped_beforehand_the_call_never_begins() {
+    let token = CancellationToken::new();
+    token.cancel();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let answer = run_blocking(&token, || -> u8 {
+        let _probe = probe;
+        unreachable!()
     });
+    assert!(record.is_dropped(), "what it captured");
+    assert!(matches!(block_on(answer), Err(StopReason::Cancelled)));
+    block_on(token.settled());
 }
 
-#[tokio::test]
-async fn a_panic_of_the_call_passes_through() {
-    let mut answer = run_blocking(signal::never(), || panic!("in the call"));
-    // Until it has panicked.
-    let panicked = std::panic::AssertUnwindSafe(&mut answer)
-        .catch_unwind()
-        .await;
-    let payload = match panicked {
-        Err(payload) => payload,
-        Ok(Ok::<(), _>(())) | Ok(Err(_)) => panic!("it should have panicked"),
-    };
-    assert_eq!(
-        panic_of(|| std::panic::resume_unwind(payload)),
-        "in the call"
-    );
+#[test]
+fn what_a_call_captured_is_dropped_though_it_is_given_up_as_it_begins() {
+    // On some of these threads the call has begun by then, on some it has not.
+    const ROUNDS: usize = if cfg!(miri) { 3 } else { 200 };
+    let (begun, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..ROUNDS {
+        let token = CancellationToken::new();
+        let captured = Arc::new(());
+        let count = Arc::clone(&captured);
+        let (begin, end) = (Arc::clone(&begun), Arc::clone(&done));
+        let answer = run_blocking(&token, move || {
+            begin.fetch_add(1, SeqCst);
+            drop(count);
+            end.fetch_add(1, SeqCst);
+        });
+        drop(answer);
+        block_on(token.cancel_and_settle());
+        assert_eq!(Arc::strong_count(&captured), 1);
+        assert_eq!(begun.load(SeqCst), done.load(SeqCst));
+    }
 }
 
-#[tokio::test]
-async fn a_deadline_gives_up() {
-    let token = CancellationToken::with_timeout(Duration::from_millis(1));
-    let (call, at) = call(7);
-    let answer = run_blocking(&token, call).await;
-    assert!(matches!(answer, Err(StopReason::DeadlineExceeded)));
+#[test]
+fn a_panic_of_the_call_passes_through() {
+    let answer = run_blocking(signal::never(), || panic!("in the call"));
+    assert_eq!(panic_of(|| block_on(answer)), "in the call");
+}
+
+#[test]
+fn a_panic_of_a_call_that_was_given_up_hurts_nobody() {
+    let token = CancellationToken::new();
+    let (call, at) = call(());
+    let answer = run_blocking(&token, move || {
+        call();
+        panic!("in the call");
+    });
+    block_on(at.begun).unwrap();
+    token.cancel();
+    assert!(block_on(answer).is_err());
     at.go_on.send(()).unwrap();
+    block_on(token.settled());
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it starts a process")]
+fn that_there_is_no_thread_for_it_is_an_error() {
+    if !is_without_threads("run_blocking::that_there_is_no_thread_for_it_is_an_error") {
+        return;
+    }
+    let token = CancellationToken::new();
+    let probe = DropProbe::new();
+    let record = probe.record();
+    let answer = run_blocking(&token, move || drop(probe));
+    assert!(record.is_dropped(), "what it captured");
+    let reason = block_on(answer).unwrap_err();
+    assert!(reason.downcast_ref::<io::Error>().is_some(), "{reason}");
+    token.cancel();
+    block_on(token.settled());
+}
+
+/// On the runtime of somebody who uses tokio.
+#[cfg(feature = "tokio")]
+mod in_a_runtime {
+    use super::call;
+    use futures::executor::block_on;
+    use std::time::Duration;
+    use stopcock::{CancellationToken, StopReason, run_blocking, signal};
+    use tokio::{runtime::Builder, task::spawn_blocking};
+
+    #[tokio::test]
+    async fn a_deadline_gives_up() {
+        let token = CancellationToken::with_timeout(Duration::from_millis(1));
+        let (call, at) = call(7);
+        let answer = run_blocking(&token, call).await;
+        assert!(matches!(answer, Err(StopReason::DeadlineExceeded)));
+        at.go_on.send(()).unwrap();
+    }
+
+    #[test]
+    fn the_shutdown_of_the_runtime_does_not_wait_for_a_call() {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let (call, at) = call(7);
+        let context = runtime.enter();
+        let answer = run_blocking(signal::never(), call);
+        drop(context);
+        block_on(at.begun).unwrap();
+        // It would wait for ever: only after it the call is let on.
+        drop(runtime);
+        at.go_on.send(()).unwrap();
+        assert_eq!(block_on(answer).unwrap(), 7);
+    }
+
+    #[test]
+    fn neither_waits_a_call_for_the_blocking_pool_nor_the_pool_for_a_call() {
+        let runtime = Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (given_up, at) = call(1);
+            let token = CancellationToken::new();
+            let answer = run_blocking(&token, given_up);
+            at.begun.await.unwrap();
+            token.cancel();
+            assert!(answer.await.is_err());
+            // The only place of the pool is free.
+            let (blocker, in_pool) = call(2);
+            let pooled = spawn_blocking(blocker);
+            in_pool.begun.await.unwrap();
+            // And now that it is taken, a call begins all the same.
+            assert_eq!(run_blocking(signal::never(), || 7).await.unwrap(), 7);
+            in_pool.go_on.send(()).unwrap();
+            assert_eq!(pooled.await.unwrap(), 2);
+            at.go_on.send(()).unwrap();
+        });
+    }
 }

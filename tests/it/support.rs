@@ -2,8 +2,10 @@
 
 use futures::Stream;
 use std::{
+    env,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -55,4 +57,23 @@ pub(crate) fn panic_of<R>(f: impl FnOnce() -> R) -> String {
         Ok(message) => *message,
         Err(payload) => payload.downcast::<&str>().unwrap().to_string(),
     }
+}
+
+/// Whether this is a process that can start no thread: each would want more stack than there is. If not, runs the test
+/// of this name once more, in such a process.
+pub(crate) fn is_without_threads(test: &str) -> bool {
+    const STACK: &str = "RUST_MIN_STACK";
+    let too_much = (usize::MAX / 4).to_string();
+    if env::var(STACK).as_ref() == Ok(&too_much) {
+        return true;
+    }
+    let child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1"])
+        .env(STACK, too_much)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{told}");
+    assert!(told.contains("1 passed"), "{told}");
+    false
 }
