@@ -16,16 +16,16 @@
 //! # });
 //! ```
 //!
-//! - **Adapters** stop a stream that there is: [`CancelStreamExt`] for every stream, [`CancelTryStreamExt`] for streams
-//!   of results, [`CancelFutureExt`] for futures. `take_*` end without an error, `with_*` and `try_*` end with the reason
-//!   as an `Err`, so that a truncated response does not look complete.
-//! - **Tokens** say when: [`CancellationToken`] is a tree with reasons, deadlines and callbacks. A [`signal`] is
-//!   whatever else can stop a stream, such as any future by [`signal::when`]. [`StopReason`] says why.
-//! - **Producers** are streams made of code: [`generator()`] and [`try_generator`] of an async closure, inside the
+//! - **Adapters** stop what produces: [`CancelStreamExt`] any stream, [`CancelTryStreamExt`] a stream of results,
+//!   [`CancelFutureExt`] a future. `take_*` end without an error, `with_*` and `try_*` end with the reason as an `Err`,
+//!   so that a truncated response does not look complete.
+//! - **Tokens** stop them: a [`CancellationToken`] is a tree with reasons, deadlines and callbacks. So does any other
+//!   [`signal`], such as a future in [`signal::when`]. [`StopReason`] is the reason.
+//! - **Producers** are streams made from code: [`generator()`] and [`try_generator`] run an async closure inside the
 //!   consumer's poll;
 #![cfg_attr(
     feature = "tokio",
-    doc = "  [`spawn_generator`] on a task, [`blocking_generator`] on a thread, [`run_blocking`] for one call."
+    doc = "  [`spawn_generator`] runs on a task, [`blocking_generator`] on a thread, [`run_blocking`] makes one call."
 )]
 #![cfg_attr(
     not(feature = "tokio"),
@@ -42,7 +42,7 @@
 //!
 //! - `tokio` (default): deadlines, timeouts and producers on tasks, with tokio's clock. Without it the crate needs no
 //!   runtime.
-//! - `tokio-util`: its `CancellationToken` is a signal.
+//! - `tokio-util`: tokio-util's `CancellationToken` is a signal.
 //! - `testing`: the laws as functions that test any stream, for `[dev-dependencies]`.
 //! - `proptest`: strategies for property tests; implies `testing`.
 #![doc(test(attr(deny(warnings))))]
