@@ -16,11 +16,11 @@
 //! # });
 //! ```
 //!
-//! - **Adapters** stop what produces: [`CancelStreamExt`] any stream, [`CancelTryStreamExt`] a stream of results,
-//!   [`CancelFutureExt`] a future. `take_*` end without an error, `with_*` and `try_*` end with the reason as an `Err`,
-//!   so that a truncated response does not look complete.
-//! - **Tokens** stop them: a [`CancellationToken`] is a tree with reasons, deadlines and callbacks. So does any other
-//!   [`signal`], such as a future in [`signal::when`]. [`StopReason`] is the reason.
+//! - **Adapters** end a stream or a future early: [`CancelStreamExt`] is for every stream, [`CancelTryStreamExt`] for
+//!   streams of results, [`CancelFutureExt`] for futures. `take_*` end without an error, `with_*` and `try_*` end with the
+//!   reason as an `Err`, so that a truncated response does not look complete.
+//! - **Tokens** decide when: a [`CancellationToken`] is a tree with reasons, deadlines and callbacks. Any other
+//!   [`signal`] will do as well, such as a future in [`signal::when`]. [`StopReason`] is the reason.
 //! - **Producers** are streams made from code: [`generator()`] and [`try_generator`] run an async closure inside the
 //!   consumer's poll;
 #![cfg_attr(
