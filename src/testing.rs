@@ -166,6 +166,7 @@
 //! | S4 nothing lost, S5 left alone, S6 dropped first | [`nothing_lost`](laws::nothing_lost), [`left_alone`](laws::left_alone), [`dropped_first`](laws::dropped_first) |
 //! | S7 fused, S8 no lost wake-up, S9 dropping | [`fused`](laws::fused), [`wakes`](laws::wakes), [`dropping`](laws::dropping) |
 //! | S10 size hint, S11 fair, S12 one outcome, S13 panics | [`size_hint`](laws::size_hint), [`fair`](laws::fair), [`one_outcome`](laws::one_outcome), [`panics`](laws::panics) |
+//! | S14 a stop is reported | [`stop_is_reported`](laws::stop_is_reported) |
 //! | D2 exact, D3 in the past or never | [`nothing_early`](laws::nothing_early), and [`nothing_late`](laws::nothing_late), [`ends`](laws::ends), [`left_alone`](laws::left_alone), [`identity`](laws::identity) at a point in time |
 //! | D4 honest, D5 released, D6 on time, D7 deterministic | [`honest`](laws::honest), [`released`](laws::released), [`on_time`](laws::on_time), all of them |
 //! | G1 no run-ahead, G2 drops its body, G3 loses nothing | [`lazy`](laws::lazy), [`dropping`](laws::dropping) and [`dropped_first`](laws::dropped_first), [`prefix`](laws::prefix) and [`nothing_lost`](laws::nothing_lost) |
@@ -193,11 +194,13 @@ mod harness;
 mod leak;
 mod plan;
 mod probe;
+mod quiet;
 mod record;
 mod script;
 mod source;
 mod stop;
 mod subject;
+mod watch;
 
 pub use harness::Harness;
 pub use leak::{DropProbe, Probes, assert_no_leak};

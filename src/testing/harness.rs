@@ -1,6 +1,6 @@
 use super::{
     Event, Letter, Output, Record, Source, Stop, StopPoint, Stoppable, View, clock::Clock,
-    probe::nth_letter, subject::outcome_of,
+    probe::nth_letter, quiet::take_location, subject::outcome_of,
 };
 use crate::StopReason;
 use futures_core::Stream;
@@ -348,7 +348,7 @@ impl<S: Stream + ?Sized> Harness<S> {
     ///
     /// If its drop does.
     pub fn drop_stream(&mut self) {
-        let dropped = self.try_drop_stream();
+        let dropped = self.try_drop_stream(false);
         self.settle();
         if let Err(panic) = dropped {
             resume_unwind(panic);
@@ -381,6 +381,8 @@ impl<S: Stream + ?Sized> Harness<S> {
         let number = hand.number.load(SeqCst);
         self.record.add(Event::Polled { waker: number });
         let mut cx = Context::from_waker(waker);
+        // Of a panic that the stream has caught itself.
+        take_location();
         let polled = catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll_next(&mut cx)));
         let output = match &polled {
             Ok(Poll::Pending) => Output::Pending,
@@ -413,6 +415,26 @@ impl<S: Stream + ?Sized> Harness<S> {
         let happened = self.stop_if_due()? || (!self.is_woken() && self.record.wake());
         clock.turn();
         Ok(happened || self.is_woken())
+    }
+
+    /// As [`wait`](Self::wait), and tasks run and time goes on until the stream is woken.
+    #[cfg(feature = "tokio")]
+    pub(super) fn go_on(&mut self) -> Result<bool, Panic> {
+        let clock = self.clock.clone();
+        let _context = clock.enter();
+        // What its tasks do by themselves comes before what the source does.
+        clock.settle();
+        self.wait()?;
+        clock.settle();
+        if !self.is_woken() {
+            self.pass(Instant::now() + GOES_ON, true);
+        }
+        Ok(self.is_woken())
+    }
+
+    #[cfg(not(feature = "tokio"))]
+    pub(super) fn go_on(&mut self) -> Result<bool, Panic> {
+        self.wait()
     }
 
     /// As [`wait`](Self::wait), for so long: after an item the consumer takes its time, else the source does. Unless the
@@ -465,12 +487,16 @@ impl<S: Stream + ?Sized> Harness<S> {
         self.wakes() > self.wakes_before
     }
 
-    pub(super) fn try_drop_stream(&mut self) -> Result<(), Panic> {
+    /// Drops the stream; if tasks have a turn, then before it is written down what became of that.
+    pub(super) fn try_drop_stream(&mut self, tasks_have_a_turn: bool) -> Result<(), Panic> {
         let clock = self.clock.clone();
         let _context = clock.enter();
         self.record.add(Event::Dropping);
         let stream = self.stream.take();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(stream)));
+        if tasks_have_a_turn {
+            clock.settle();
+        }
         self.record.add(Event::Dropped {
             held_wakers: self.held_wakers(),
             fired_the_stop: self.stop.is_cancelled() && !self.stop.is_fired(),
@@ -526,12 +552,20 @@ impl<S: Stream + ?Sized> Harness<S> {
 /// From so many items in a row on, the consumer waits before the stop: D6 promises a stop at the next poll then.
 pub(super) const LONG_ROW: usize = 65;
 
-/// The message of a panic.
-fn message(panic: &(dyn Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(message), _) => (*message).to_owned(),
-        (None, Some(message)) => message.clone(),
-        (None, None) => "(something else than a text)".to_owned(),
+/// How long time goes on for a pending stream that nobody wakes.
+#[cfg(feature = "tokio")]
+const GOES_ON: Duration = Duration::from_secs(3600);
+
+/// The message of a panic that has just been caught, and where it was if nothing was printed of it.
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
+    let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(message), _) => *message,
+        (None, Some(message)) => message.as_str(),
+        (None, None) => "(something else than a text)",
+    };
+    match take_location() {
+        Some(location) => format!("{message}, at {location}"),
+        None => message.to_owned(),
     }
 }
 

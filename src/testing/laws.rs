@@ -7,8 +7,8 @@
 //!
 //! | laws of | functions | all of them |
 //! |---|---|---|
-//! | any stream | [`fused`], [`size_hint`], [`wakes`], [`dropping`], [`lazy`], [`panics`] | [`check_stream`] |
-//! | one that can be stopped | [`prefix`], [`identity`], [`nothing_early`], [`nothing_late`], [`nothing_lost`], [`ends`], [`left_alone`], [`dropped_first`], [`released`], [`fair`], [`on_time`] | [`check_stop`], with those above |
+//! | any stream | [`fused`], [`size_hint`], [`wakes`], [`dropping`], [`lazy`] | [`check_stream`] |
+//! | one that can be stopped | [`prefix`], [`identity`], [`nothing_early`], [`nothing_late`], [`nothing_lost`], [`ends`], [`left_alone`], [`dropped_first`], [`released`], [`fair`], [`on_time`], [`panics`] | [`check_stop`], with those above |
 //! | one that can say why: [`Stoppable`] | [`one_outcome`], [`honest`] | [`check_all`], with those above |
 //!
 //! The numbers that [the laws](crate::guide::laws) of the crate give them are [listed](super#which-law-is-which).
@@ -17,6 +17,7 @@
 //!
 //! | laws of one that | functions |
 //! |---|---|
+//! | reports its stop as an error | [`stop_is_reported`] |
 //! | is dropped by the canceller | [`drop_on_cancel`] |
 #![cfg_attr(
     feature = "tokio",
@@ -31,7 +32,37 @@
 //!
 //! A function for any stream takes no stop, so that none is fired: what its law says of stops is seen by [`check`] and
 //! [`check_stop`], and what it says of `is_terminated()` by [`check_all`]. [`fair`] and [`panics`] are promises of this
-//! crate more than of streams: an adapter may well do without, and [`check`] asks for some laws only.
+//! crate more than of streams: an adapter may well do without, and [`check`] asks for some laws only. Code that panics
+//! although its source does not breaks [`panics`] whichever law is asked for.
+//!
+//! Each function has a form that returns a [`Report`] in place of a panic, for a table: [`report`], [`report_stream`],
+//! [`report_stop`], [`report_all`]. Panics that the laws catch are not printed; what is broken by them has the message.
+//!
+//! A stream that gets stuck inside of a poll, in a deadlock or an endless loop, cannot be made to fail: after ten seconds in
+//! which nothing has happened, the law, the plan and the diagram are printed, and the process is aborted. The environment
+//! variable `STOPCOCK_TESTING_PATIENCE_MS` has another time, and `0` is for ever, as under a debugger.
+//!
+//! # What they cannot see
+//!
+//! The laws see the source, the stream, and the wakers. A stream between the source and an adapter that takes items ahead,
+//! such as `chunks`, `buffered` or a channel, hides one from the other: the end of the source is not the end of that
+//! stream, and an item that was taken from the source is not one that was given to the adapter. So of
+//! `source.chunks(2).take_until_cancelled(..)` the laws say that an item is lost at a stop, and that is true of the stack,
+//! although neither of the two has lost one. Hold the adapter against the laws by itself, and of the stack ask for those
+//! that it keeps.
+//!
+//! They run on one thread, so that they see no race, and only such orders of events as their plans have. Of a stream that
+//! waits for something else than its source
+#![cfg_attr(
+    feature = "tokio",
+    doc = "[`check_stream_over_time`] knows timers and tasks of tokio; other threads nobody waits for."
+)]
+#![cfg_attr(
+    not(feature = "tokio"),
+    doc = "`check_stream_over_time` knows timers and tasks of tokio; other threads nobody waits for."
+)]
+//!
+//! # A stop
 //!
 //! A stop is a token or a point in time, whichever the wrapper takes from its [`Stop`]. At a point in time a row of
 //! ready items may go on for a while, as nobody reads the clock for each item; [`on_time`] says for how long.
@@ -41,7 +72,8 @@
 mod verdict;
 
 use super::{
-    Letter, Plan, Record, Script, Source, Stop, StopPoint, Stoppable, clock::Clock, plan::Wrap,
+    Letter, Plan, Record, Script, Source, Stop, StopPoint, Stoppable,
+    plan::{Run, Stage, Wrap},
     subject::Lettered,
 };
 use futures_core::Stream;
@@ -50,7 +82,7 @@ use std::{
     fmt::{self, Display, Formatter},
     time::Duration,
 };
-use verdict::{Story, Tier};
+use verdict::{Claim, Story, Tier};
 
 /// A law of termination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +126,8 @@ pub enum Law {
     OneOutcome,
     /// [`honest`].
     Honest,
+    /// [`stop_is_reported`].
+    StopIsReported,
     /// [`drop_on_cancel`].
     DropOnCancel,
     /// `drains`.
@@ -113,7 +147,7 @@ const LONGER: u64 = if cfg!(miri) { 4 } else { 256 };
 
 impl Law {
     /// All that [`check_all`] asks for: those of any stream first, those of one that can say why it was stopped last.
-    /// Those of one that is dropped on cancel, drains or ends when idle are not among them.
+    /// Those of one that reports its stop, is dropped on cancel, drains or ends when idle are not among them.
     pub const ALL: [Self; 19] = [
         Self::Fused,
         Self::SizeHint,
@@ -158,6 +192,7 @@ impl Law {
             Self::OnTime => "on_time",
             Self::OneOutcome => "one_outcome",
             Self::Honest => "honest",
+            Self::StopIsReported => "stop_is_reported",
             Self::DropOnCancel => "drop_on_cancel",
             Self::Drains => "drains",
             Self::EndsWhenIdle => "ends_when_idle",
@@ -188,6 +223,7 @@ impl Law {
                 "there is a reason if it was stopped, none if it ended, and it stays"
             }
             Self::Honest => "the reason is the one it was stopped for",
+            Self::StopIsReported => "a stream that was stopped does not end without an error",
             Self::DropOnCancel => {
                 "the source is dropped by the firing of the stop, though nobody polls"
             }
@@ -315,30 +351,21 @@ impl Report {
 /// Holds a stream against some laws.
 #[track_caller]
 fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
-    let clock = Clock::new();
-    let first = Plan::new(Script::default(), StopPoint::Never).play(&clock, wrap);
+    let stage = Stage::new(wrap);
+    let first = first(&stage, laws);
     let is_timed = first.is_timed;
     assert!(
         !is_timed || !laws.contains(&Law::DropOnCancel),
         "the law `drop_on_cancel` is about a token, which somebody cancels: take that from the stop, and no point in time"
     );
-    let held = laws
-        .iter()
-        .copied()
-        .filter(|law| is_timed || !law.is_of_time())
-        .collect();
     let paced = Plan::paced().filter(|_| is_timed);
-    let long = Plan::always_ready().chain(paced).filter(|_| !cfg!(miri));
+    let long = Plan::always_ready().chain(Plan::ready_until_the_end());
+    let long = long.chain(paced).filter(|_| !cfg!(miri));
     // The long ones last, as what they break is not made any smaller.
     let plans = Plan::all(STEPS)
         .chain((0..LONGER).map(Plan::random))
         .chain(long);
-    let (held, broken) = hold(held, plans, tier, &clock, wrap);
-    Report {
-        held,
-        broken,
-        misuse: first.misuse.filter(|_| tier != Tier::Stream),
-    }
+    hold(laws, plans, tier, &first, &stage)
 }
 
 /// Holds a stream against a law that is about so much time.
@@ -348,8 +375,8 @@ fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
     allow(dead_code, reason = "there is no clock for it")
 )]
 fn examine_in_time(law: Law, time: Duration, tier: Tier, wrap: Wrap<'_>) -> Report {
-    let clock = Clock::new();
-    let first = Plan::new(Script::default(), StopPoint::Never).play(&clock, wrap);
+    let stage = Stage::new(wrap);
+    let first = first(&stage, &[law]);
     assert!(
         !first.is_timed,
         "the law `{law}` is about a token, after which time goes by: take that from the stop, and no point in time"
@@ -357,59 +384,88 @@ fn examine_in_time(law: Law, time: Duration, tier: Tier, wrap: Wrap<'_>) -> Repo
     let random = (0..LONGER).map(|seed| Plan::random_in_time(time, seed));
     let long = Plan::always_ready_in_time(time).filter(|_| !cfg!(miri));
     let plans = Plan::in_time(time, STEPS_IN_TIME).chain(random).chain(long);
-    let (held, broken) = hold(vec![law], plans, tier, &clock, wrap);
-    Report {
-        held,
-        broken,
-        misuse: first.misuse.filter(|_| tier != Tier::Stream),
-    }
+    hold(&[law], plans, tier, &first, &stage)
+}
+
+/// A run that says what the stream takes of its stop.
+#[track_caller]
+fn first(stage: &Stage<'_>, laws: &[Law]) -> Run {
+    stage.watch.laws(laws.iter().copied());
+    Plan::new(Script::default(), StopPoint::Never).play(stage)
 }
 
 /// Which of the laws hold, and which are broken by one of the plans.
+#[track_caller]
 fn hold(
-    mut held: Vec<Law>,
+    laws: &[Law],
     plans: impl Iterator<Item = Plan>,
     tier: Tier,
-    clock: &Clock,
-    wrap: Wrap<'_>,
-) -> (Vec<Law>, Vec<Broken>) {
+    first: &Run,
+    stage: &Stage<'_>,
+) -> Report {
+    let applies = |law: &Law| first.is_timed || !law.is_of_time();
+    let mut claims: Vec<_> = laws
+        .iter()
+        .copied()
+        .filter(applies)
+        .map(Claim::Keeps)
+        .collect();
+    // Code that panics has not kept a law, whichever was asked for.
+    if !laws.contains(&Law::Panics) {
+        claims.push(Claim::HasNoPanicOfItsOwn);
+    }
     let mut broken = Vec::new();
     for plan in plans.filter(|plan| tier != Tier::Stream || plan.stop == StopPoint::Never) {
-        if held.is_empty() {
+        if !claims.iter().any(|claim| matches!(claim, Claim::Keeps(_))) {
             break;
         }
-        let run = plan.play(clock, wrap);
+        stage.watch.laws(claims.iter().map(|claim| claim.law()));
+        let run = plan.play(stage);
         let story = Story::new(&plan, tier, &run);
-        held.retain(|law| match story.check(*law) {
+        claims.retain(|claim| match story.check(*claim) {
             Ok(()) => true,
             Err(expected) => {
                 let found = Broken {
-                    law: *law,
+                    law: claim.law(),
                     plan: plan.clone(),
                     record: run.record.clone(),
                     expected,
                 };
-                broken.push(smallest(found, tier, clock, wrap));
+                broken.push(smallest(found, *claim, tier, stage));
                 false
             }
         });
+        if run.not_made.is_some() {
+            // Of what cannot be made nothing else is known.
+            claims.clear();
+        }
     }
-    (held, broken)
+    let held = claims.into_iter().filter_map(|claim| match claim {
+        Claim::Keeps(law) => Some(law),
+        Claim::HasNoPanicOfItsOwn => None,
+    });
+    Report {
+        held: held.collect(),
+        broken,
+        misuse: first
+            .misuse
+            .filter(|_| tier != Tier::Stream && first.not_made.is_none()),
+    }
 }
 
 /// Makes the plan that breaks a law simpler, for as long as it does.
-fn smallest(mut found: Broken, tier: Tier, clock: &Clock, wrap: Wrap<'_>) -> Broken {
-    let law = found.law;
+fn smallest(mut found: Broken, claim: Claim, tier: Tier, stage: &Stage<'_>) -> Broken {
     let check = |plan: Plan| {
-        let run = plan.play(clock, wrap);
-        let expected = Story::new(&plan, tier, &run).check(law).err()?;
+        let run = plan.play(stage);
+        let expected = Story::new(&plan, tier, &run).check(claim).err()?;
         Some(Broken {
-            law,
+            law: claim.law(),
             plan,
             record: run.record,
             expected,
         })
     };
+    stage.watch.laws([claim.law()].into_iter());
     loop {
         let simpler = found.plan.simpler().find_map(check);
         match simpler {
@@ -430,8 +486,10 @@ where
 }
 
 fn laws_of(tier: Tier) -> Vec<Law> {
-    let all = Law::ALL.into_iter();
-    all.filter(|law| law.tier() <= tier).collect()
+    // Most streams make no promise of what they do after a panic.
+    let is_asked = |law: &Law| tier != Tier::Stream || *law != Law::Panics;
+    let all = Law::ALL.into_iter().filter(|law| law.tier() <= tier);
+    all.filter(is_asked).collect()
 }
 
 fn report_of_stoppable<S>(laws: &[Law], wrap: impl Fn(Source, Stop) -> S) -> Report
@@ -446,9 +504,12 @@ where
 
 /// Holds a stream against the laws of any stream.
 ///
-/// Many a good stream keeps but some of them, and is held against these one by one: one that polls on after a panic of
-/// its source does not keep [`panics`], one that skips items is not [`lazy`], and one that waits for a timer of its own
-/// is not told to go on, as [`wakes`] wants it to be.
+/// Many good streams keep only some of them, and are held against these one by one: one that skips items is not [`lazy`],
+/// and one that waits for a timer or a task of its own is not woken as [`wakes`] wants it to be, for which there is
+#[cfg_attr(feature = "tokio", doc = "[`check_stream_over_time`].")]
+#[cfg_attr(not(feature = "tokio"), doc = "`check_stream_over_time`.")]
+/// That it is over after a panic of its source is for [`panics`], which is not asked for here, as most streams are not. A
+/// panic of the stream's own is reported.
 ///
 /// # Panics
 ///
@@ -459,10 +520,42 @@ where
     S: Stream,
     S::Item: Letter,
 {
-    report_of(&laws_of(Tier::Stream), Tier::Stream, |source, _| {
-        wrap(source)
-    })
-    .assert();
+    report_stream(wrap).assert();
+}
+
+/// Holds a stream that waits for more than its source against the laws of any stream but [`lazy`]: a channel that a task
+/// feeds, `throttle`, a timer.
+///
+/// While it is pending its tasks run, and the paused clock goes on, timer by timer, for an hour at most, or until the
+/// stream is woken. It has to be woken by then, unless its source is pending. As it is dropped its tasks have their turn,
+/// and have to drop the source then.
+///
+/// # Panics
+///
+/// If one is broken.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use stopcock::testing::laws;
+/// use tokio_stream::StreamExt;
+///
+/// laws::check_stream_over_time(|source| Box::pin(source.throttle(Duration::from_millis(20)).fuse()));
+/// ```
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+#[track_caller]
+pub fn check_stream_over_time<S>(wrap: impl Fn(Source) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    let laws = [Law::Fused, Law::SizeHint, Law::Wakes, Law::Dropping];
+    let wrap: Wrap<'_> = &|source, _| Box::pin(Lettered::new(wrap(source)));
+    let stage = Stage::new(wrap);
+    let first = first(&stage, &laws);
+    hold(&laws, Plan::going_on(STEPS), Tier::Stream, &first, &stage).assert();
 }
 
 /// Holds a stream that can be stopped against all laws but those of its reason.
@@ -528,18 +621,49 @@ where
     S: Stream,
     S::Item: Letter,
 {
+    report(laws, wrap).assert();
+}
+
+/// Holds a stream against some laws over plans of your own: more scripts, longer ones, or fewer for a large table.
+///
+/// # Panics
+///
+/// If one is broken, or is about a length of time.
+///
+/// # Examples
+///
+/// ```
+/// use stopcock::{CancelStreamExt, testing::{Plan, Script, StopPoint, laws::{self, Law}}};
+///
+/// let plans = Script::all("a|", 6).map(|script| Plan::new(script, StopPoint::During(5)));
+/// laws::check_plans(&[Law::StopIsReported, Law::OneOutcome], plans, |source, stop| {
+///     source.with_cancellation(stop.token())
+/// });
+/// ```
+#[track_caller]
+pub fn check_plans<S>(
+    laws: &[Law],
+    plans: impl IntoIterator<Item = Plan>,
+    wrap: impl Fn(Source, Stop) -> S,
+) where
+    S: Stoppable,
+    S::Item: Letter,
+{
+    assert_timeless(laws);
+    let wrap: Wrap<'_> = &|source, stop| Box::pin(Lettered::stoppable(wrap(source, stop)));
+    let stage = Stage::new(wrap);
+    let first = first(&stage, laws);
+    hold(laws, plans.into_iter(), Tier::Stoppable, &first, &stage).assert();
+}
+
+#[track_caller]
+fn assert_timeless(laws: &[Law]) {
     for law in laws {
         assert!(
             !law.takes_a_time(),
             "the law `{law}` is about a length of time: ask it by its function, which takes one"
         );
-        assert!(
-            law.tier() <= Tier::Stopped,
-            "the law `{law}` is about the reason of a stop, which a stream need not tell: ask it by its function, or all \
-             laws by `check_all`"
-        );
     }
-    report_of(laws, Tier::Stopped, wrap).assert();
 }
 
 /// Holds one run of a stream that can be stopped against all laws but those of its reason: for property tests.
@@ -553,11 +677,13 @@ where
     S::Item: Letter,
 {
     let wrap: Wrap<'_> = &|source, stop| Box::pin(Lettered::new(wrap(source, stop)));
-    let run = plan.play(&Clock::new(), wrap);
+    let stage = Stage::new(wrap);
+    let laws = laws_of(Tier::Stopped);
+    stage.watch.laws(laws.iter().copied());
+    let run = plan.play(&stage);
     let story = Story::new(plan, Tier::Stopped, &run);
-    laws_of(Tier::Stopped)
-        .into_iter()
-        .try_for_each(|law| match story.check(law) {
+    laws.into_iter()
+        .try_for_each(|law| match story.check(Claim::Keeps(law)) {
             Ok(()) => Ok(()),
             Err(expected) => Err(Box::new(Broken {
                 law,
@@ -566,6 +692,40 @@ where
                 expected,
             })),
         })
+}
+
+/// Like [`check`], but returns what became of each law: for a table.
+///
+/// # Panics
+///
+/// If a law is about a length of time, or about what only a [`Stoppable`] stream can say.
+#[track_caller]
+pub fn report<S>(laws: &[Law], wrap: impl Fn(Source, Stop) -> S) -> Report
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    assert_timeless(laws);
+    for law in laws {
+        assert!(
+            law.tier() <= Tier::Stopped,
+            "the law `{law}` is about the reason of a stop, which a stream need not tell: ask it by its function, or all \
+             laws by `check_all`"
+        );
+    }
+    report_of(laws, Tier::Stopped, wrap)
+}
+
+/// Like [`check_stream`], but returns what became of each law: for a table.
+#[track_caller]
+pub fn report_stream<S>(wrap: impl Fn(Source) -> S) -> Report
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&laws_of(Tier::Stream), Tier::Stream, |source, _| {
+        wrap(source)
+    })
 }
 
 /// As [`check_stop`], without a panic: for a table.
@@ -864,6 +1024,35 @@ where
     S::Item: Letter,
 {
     report_of_stoppable(&[Law::Honest], wrap).assert();
+}
+
+/// A stream that was stopped before it gives `None` for the first time gives its `Err` instead: also if the stop is
+/// fired, or the deadline passes, in the very poll in which its source ends. So a response that was cut short never looks
+/// complete.
+///
+/// It is about a stream of `Result`s whose stop is an `Err`. A stop that is fired by the `Drop` of a source which has ended
+/// may be reported or not.
+///
+/// It is not one of [`check_all`]'s, as a stream may well end without an error. [`check`] asks for it as well, beside others.
+///
+/// # Panics
+///
+/// If that is not so.
+///
+/// # Examples
+///
+/// ```
+/// use stopcock::{CancelStreamExt, testing::laws};
+///
+/// laws::stop_is_reported(|source, stop| source.with_cancellation(stop.token()));
+/// ```
+#[track_caller]
+pub fn stop_is_reported<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stream,
+    S::Item: Letter,
+{
+    report_of(&[Law::StopIsReported], Tier::Stopped, wrap).assert();
 }
 
 /// Whoever fires the stop has dropped the source by the time that this returns, though nobody polls. Fired during a poll

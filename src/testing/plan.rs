@@ -1,10 +1,14 @@
 use super::{
-    Harness, Moment, Record, Script, Source, Step, Stop, StopPoint, clock::Clock,
-    harness::LONG_ROW, subject::Subject,
+    Harness, Moment, Record, Script, Source, Step, Stop, StopPoint,
+    clock::Clock,
+    harness::{LONG_ROW, message},
+    quiet::Quiet,
+    subject::{Subject, Unmade},
+    watch::Watch,
 };
 use std::{
     fmt::{self, Debug, Display, Formatter},
-    panic::resume_unwind,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     task::Poll,
     time::Duration,
@@ -31,6 +35,8 @@ pub struct Plan {
     pub(super) pace: Option<Pace>,
     /// How much time goes by between two polls, where the law is about a length of time.
     pub(super) waits: Option<Waits>,
+    /// Whether the clock and the tasks go on while it is pending.
+    pub(super) goes_on: bool,
 }
 
 /// How long each poll of the source takes, in nanoseconds.
@@ -57,9 +63,31 @@ pub(super) struct Waits {
     pub(super) is_slow: bool,
 }
 
+/// Where plans are played.
+pub(super) struct Stage<'a> {
+    pub(super) clock: Clock,
+    pub(super) wrap: Wrap<'a>,
+    pub(super) watch: Watch,
+    quiet: Quiet,
+}
+
+impl<'a> Stage<'a> {
+    #[track_caller]
+    pub(super) fn new(wrap: Wrap<'a>) -> Self {
+        Self {
+            clock: Clock::new(),
+            wrap,
+            watch: Watch::new(),
+            quiet: Quiet::new(),
+        }
+    }
+}
+
 /// How a plan went.
 pub(super) struct Run {
     pub(super) record: Record,
+    /// What the stream was not made for.
+    pub(super) not_made: Option<String>,
     /// Whether the stop was a point in time.
     pub(super) is_timed: bool,
     /// What the stream did with its stop that it should not have.
@@ -88,26 +116,58 @@ impl Plan {
             panics_in_drop: false,
             pace: None,
             waits: None,
+            goes_on: false,
         }
     }
 
-    pub(super) fn play(&self, clock: &Clock, wrap: Wrap<'_>) -> Run {
+    pub(super) fn play(&self, stage: &Stage<'_>) -> Run {
+        let (run, was_timed) = stage.quiet.run(|| self.play_on(stage));
+        stage.watch.end();
+        assert!(
+            run.is_timed == was_timed,
+            "the stop was not known to be a point in time: ask for its deadline before the stream is made, not in \
+             its first poll"
+        );
+        run
+    }
+
+    /// How it went, and whether the stop was a point in time when the stream was made.
+    fn play_on(&self, stage: &Stage<'_>) -> (Run, bool) {
+        let clock = &stage.clock;
         let _context = clock.enter();
         clock.align();
-        let mut is_timed = false;
+        let mut was_timed = false;
+        let mut not_made = None;
         let mut harness = Harness::build(
             clock.clone(),
             self.stop,
             |stop, record| {
+                stage.watch.begin(self, record);
                 let source = self.source(&stop).recorded_in(record);
-                let subject = wrap(source, stop.clone());
-                is_timed = stop.is_timed();
+                let made = catch_unwind(AssertUnwindSafe(|| (stage.wrap)(source, stop.clone())));
+                was_timed = stop.is_timed();
                 self.come_close(&stop);
-                subject
+                made.unwrap_or_else(|panic| {
+                    not_made = Some(message(&*panic));
+                    Box::pin(Unmade)
+                })
             },
             |letter, _| *letter,
             |subject| subject.outcome(),
         );
+        if not_made.is_none() {
+            self.drive(&mut harness);
+        }
+        let run = Run {
+            record: harness.record().clone(),
+            not_made,
+            is_timed: harness.stop_handle().is_timed(),
+            misuse: harness.stop_handle().misuse(),
+        };
+        (run, was_timed)
+    }
+
+    fn drive<S: Subject + ?Sized>(&self, harness: &mut Harness<S>) {
         if let Some(waits) = &self.waits {
             // Its panic is on the record.
             let _ = harness.wait_for(waits.time, waits.is_slow);
@@ -133,23 +193,19 @@ impl Plan {
                 let _ = harness.wait_for(waits.after(polls), waits.is_slow);
                 continue;
             }
-            let waits = over == 0 && matches!(polled, Ok(Poll::Pending));
-            if waits && matches!(harness.wait(), Ok(false)) {
+            if over > 0 || !matches!(polled, Ok(Poll::Pending)) {
+                continue;
+            }
+            let happened = match self.goes_on {
+                true => harness.go_on(),
+                false => harness.wait(),
+            };
+            if matches!(happened, Ok(false)) {
                 break;
             }
         }
-        assert!(
-            harness.stop_handle().is_timed() == is_timed,
-            "the stop was not known to be a point in time: ask for its deadline before the stream is made, not in \
-             its first poll"
-        );
         // Its panic is on the record.
-        let _ = harness.try_drop_stream();
-        Run {
-            record: harness.record().clone(),
-            is_timed,
-            misuse: harness.stop_handle().misuse(),
-        }
+        let _ = harness.try_drop_stream(self.goes_on);
     }
 
     fn source(&self, stop: &Stop) -> Source {
@@ -243,6 +299,16 @@ impl Plan {
         })
     }
 
+    /// Plans in which nothing stops the stream, and what it may wait for beside its source happens: timers and tasks.
+    #[cfg(feature = "tokio")]
+    pub(super) fn going_on(steps: usize) -> impl Iterator<Item = Self> {
+        let plans = Self::all(steps).filter(|plan| plan.stop == StopPoint::Never);
+        plans.map(|plan| Self {
+            goes_on: true,
+            ..plan
+        })
+    }
+
     /// A source that is always ready, for longer than anybody may go on without a yield.
     pub(super) fn always_ready() -> impl Iterator<Item = Self> {
         // At the last one it is pending, after all items and a yield.
@@ -257,6 +323,25 @@ impl Plan {
                 ..Self::new(Script::items(1100), stop)
             })
         })
+    }
+
+    /// A source that is always ready until it ends, and is stopped about then: in its last poll too, which may be far from
+    /// the last check of an expensive signal.
+    pub(super) fn ready_until_the_end() -> impl Iterator<Item = Self> {
+        [10, 63, 64, 65, 100, 1023, 1030]
+            .into_iter()
+            .flat_map(|items| {
+                // A yield has no poll of the source, but is one of the stream.
+                let last = items + items / 1024;
+                [
+                    StopPoint::Never,
+                    StopPoint::During(items - 1),
+                    StopPoint::During(items),
+                    StopPoint::Before(last - 1),
+                    StopPoint::Before(last),
+                ]
+                .map(|stop| Self::new(Script::items(items).ended(), stop))
+            })
     }
 
     /// Sources that are always ready and take their time, with a deadline on the way.
@@ -572,6 +657,9 @@ impl Display for Plan {
         }
         if let Some(waits) = &self.waits {
             write!(f, "; {waits}")?;
+        }
+        if self.goes_on {
+            f.write_str("; time and tasks go on while it is pending")?;
         }
         Ok(())
     }

@@ -168,6 +168,11 @@ impl Record {
         is_woken
     }
 
+    /// How much happened so far.
+    pub(super) fn len(&self) -> usize {
+        self.log().events.len()
+    }
+
     pub(super) fn add(&self, event: Event) {
         self.log().events.push(event);
     }

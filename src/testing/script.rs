@@ -144,6 +144,12 @@ impl Script {
         Self::from_steps(vec![Step::Item('a'); items]).relabelled()
     }
 
+    /// The same, and then the end.
+    pub(super) fn ended(mut self) -> Self {
+        self.steps.push(Step::End);
+        self
+    }
+
     /// Nothing but the last of them may be a last letter.
     pub(super) fn from_steps(steps: Vec<Step>) -> Self {
         Self { steps }

@@ -209,3 +209,20 @@ where
         (self.outcome)(&self.stream)
     }
 }
+
+/// A stream whose making panicked.
+pub(super) struct Unmade;
+
+impl Stream for Unmade {
+    type Item = Option<char>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Option<char>>> {
+        Poll::Pending
+    }
+}
+
+impl Subject for Unmade {
+    fn outcome(&self) -> Outcome {
+        None
+    }
+}

@@ -26,6 +26,8 @@ enum Fault {
     None,
     /// Nothing at all: it says its stop with an error.
     Loud,
+    /// Nothing at all: what the source does in its drop comes after its end, or before the stream's.
+    AsksAgainAfterTheDropOfItsSource,
     /// Nothing at all: who is over by a panic may say of its size what it likes.
     HasAnotherHintAfterAPanic,
     ChecksAfterThePoll,
@@ -86,10 +88,14 @@ enum Fault {
     HasItsReasonBeforeItsEnd,
     HasItsReasonAfterItsError,
     HasTheReasonOfAStopAfterItsEnd,
-    HasTheReasonOfAStopInTheDropOfItsSource,
     ChangesItsReason,
     ForgetsItsReason,
     SaysThatItWasIdle,
+    TakesAStopInTheLastPollForAnEnd,
+    IsSilentIfItsSourceHasEnded,
+    IsSilentIfItIsStoppedBeforeItsFirstPoll,
+    IsSilentIfItIsStoppedWhilePending,
+    IsSilentIfItIsStoppedBetweenPolls,
 }
 
 use Fault as F;
@@ -119,6 +125,16 @@ struct Faulty {
 }
 
 type Item = Result<char, StopReason>;
+
+/// Where an adapter is when it notices the stop.
+#[derive(PartialEq)]
+enum At {
+    ItsFirstPoll,
+    ALaterPoll,
+    AnItem,
+    APending,
+    TheEndOfItsSource,
+}
 
 impl Faulty {
     fn new(fault: Fault, source: Source, token: CancellationToken) -> Self {
@@ -199,6 +215,11 @@ impl Faulty {
             F::LosesTheItemInFlightAndIsLoud,
             F::DropsItsSourceAfterTheError,
             F::HasItsReasonAfterItsError,
+            F::TakesAStopInTheLastPollForAnEnd,
+            F::IsSilentIfItsSourceHasEnded,
+            F::IsSilentIfItIsStoppedBeforeItsFirstPoll,
+            F::IsSilentIfItIsStoppedWhilePending,
+            F::IsSilentIfItIsStoppedBetweenPolls,
         ];
         faults.contains(&self.fault)
     }
@@ -220,7 +241,7 @@ impl Faulty {
         self.has_ended = true;
     }
 
-    fn stop(&mut self) -> Poll<Option<Item>> {
+    fn stop(&mut self, at: At) -> Poll<Option<Item>> {
         let reason = match self.fault {
             F::SaysThatItWasIdle => Some(StopReason::IdleTimeout),
             _ => self.token.stop_reason(),
@@ -232,9 +253,16 @@ impl Faulty {
         if self.fault == F::PanicsAtTheStop {
             resume_unwind(Box::new("at the stop"));
         }
-        match self.is_loud() {
-            true => Poll::Ready(reason.map(Err)),
-            false => Poll::Ready(None),
+        let is_silent = match self.fault {
+            F::IsSilentIfItsSourceHasEnded => at == At::TheEndOfItsSource,
+            F::IsSilentIfItIsStoppedBeforeItsFirstPoll => at == At::ItsFirstPoll,
+            F::IsSilentIfItIsStoppedWhilePending => at == At::APending,
+            F::IsSilentIfItIsStoppedBetweenPolls => at == At::ALaterPoll,
+            _ => !self.is_loud(),
+        };
+        match is_silent {
+            true => Poll::Ready(None),
+            false => Poll::Ready(reason.map(Err)),
         }
     }
 
@@ -301,7 +329,10 @@ impl Stream for Faulty {
                 this.hangs = true;
                 return Poll::Pending;
             }
-            return this.stop();
+            return this.stop(match is_first {
+                true => At::ItsFirstPoll,
+                false => At::ALaterPoll,
+            });
         }
         if is_first {
             match this.fault {
@@ -353,7 +384,7 @@ impl Stream for Faulty {
                     F::LosesTheItemInFlight | F::LosesTheItemInFlightAndIsLoud
                         if this.token.is_cancelled() =>
                     {
-                        this.stop()
+                        this.stop(At::AnItem)
                     }
                     F::GivesAnItemAgainBeforeAYield if this.row == 0 => {
                         Poll::Ready(Some(Ok(this.last)))
@@ -384,11 +415,17 @@ impl Stream for Faulty {
                     this.has_waited = true;
                     return Poll::Ready(Some(Ok('z')));
                 }
-                let was_cancelled = this.token.is_cancelled();
-                this.end();
-                if this.fault == F::HasTheReasonOfAStopInTheDropOfItsSource && !was_cancelled {
-                    this.reason = this.token.stop_reason();
+                match this.fault {
+                    F::AsksAgainAfterTheDropOfItsSource => {
+                        this.end();
+                        this.reason = this.token.stop_reason();
+                        return Poll::Ready(None);
+                    }
+                    F::TakesAStopInTheLastPollForAnEnd => {}
+                    _ if this.token.is_cancelled() => return this.stop(At::TheEndOfItsSource),
+                    _ => {}
                 }
+                this.end();
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -398,7 +435,7 @@ impl Stream for Faulty {
                     cx.waker().wake_by_ref();
                 }
                 match this.poll_cancelled(cx) {
-                    Poll::Ready(()) => this.stop(),
+                    Poll::Ready(()) => this.stop(At::APending),
                     Poll::Pending => Poll::Pending,
                 }
             }
@@ -514,6 +551,7 @@ const TABLE: &[(Fault, &[Law])] = &[
     (F::None, &[]),
     (F::Loud, &[]),
     (F::HasAnotherHintAfterAPanic, &[]),
+    (F::AsksAgainAfterTheDropOfItsSource, &[]),
     (F::ChecksAfterThePoll, &[Law::NothingLate, Law::LeftAlone]),
     (
         F::LooksOnlyAfterAPending,
@@ -587,10 +625,6 @@ const TABLE: &[(Fault, &[Law])] = &[
     (F::HasItsReasonBeforeItsEnd, &[Law::OneOutcome]),
     (F::HasItsReasonAfterItsError, &[Law::OneOutcome]),
     (F::HasTheReasonOfAStopAfterItsEnd, &[Law::OneOutcome]),
-    (
-        F::HasTheReasonOfAStopInTheDropOfItsSource,
-        &[Law::OneOutcome],
-    ),
     (F::ChangesItsReason, &[Law::OneOutcome, Law::Honest]),
     (F::ForgetsItsReason, &[Law::OneOutcome]),
     (F::SaysThatItWasIdle, &[Law::Honest]),
@@ -619,6 +653,25 @@ fn caught<F: fmt::Debug + Copy>(law: Law, faults: &[F], hold: impl Fn(F)) -> Vec
         (is_caught == (n == 0)).then(|| format!("{fault:?}: {told}"))
     };
     faults.iter().enumerate().filter_map(wrong).collect()
+}
+
+/// The first one keeps the law.
+const SILENT: [Fault; 7] = [
+    F::Loud,
+    F::None,
+    F::TakesAStopInTheLastPollForAnEnd,
+    F::IsSilentIfItsSourceHasEnded,
+    F::IsSilentIfItIsStoppedBeforeItsFirstPoll,
+    F::IsSilentIfItIsStoppedWhilePending,
+    F::IsSilentIfItIsStoppedBetweenPolls,
+];
+
+#[test]
+fn each_stop_that_is_not_reported_is_caught() {
+    let wrong = caught(Law::StopIsReported, &SILENT, |fault| {
+        laws::stop_is_reported(faulty(fault));
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 /// What a `drop_on_cancel` adapter does wrong.
@@ -785,7 +838,7 @@ fn any_stream_may_know_its_size_but_not_wrongly() {
 /// By a point in time, which the adapter takes to be so many nanoseconds later.
 #[cfg(feature = "tokio")]
 mod timed {
-    use super::{F, Fault, Faulty, Item, TABLE, check};
+    use super::{At, F, Fault, Faulty, Item, SILENT, TABLE, caught, check};
     use futures::{Stream, stream::FusedStream};
     use std::{
         future::Future,
@@ -799,7 +852,10 @@ mod timed {
     };
     use stopcock::{
         CancellationToken, StopReason,
-        testing::{Source, Stop, Stoppable, laws::Law},
+        testing::{
+            Source, Stop, Stoppable,
+            laws::{self, Law},
+        },
     };
     use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -977,6 +1033,51 @@ mod timed {
             })
             .collect();
         assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    }
+
+    #[test]
+    fn each_stop_that_is_not_reported_is_caught_at_a_point_in_time_as_well() {
+        let wrong = caught(Law::StopIsReported, &SILENT, |fault| {
+            laws::stop_is_reported(faulty(fault));
+        });
+        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    }
+
+    /// Reads the clock before each poll and while pending, but at the end of its source it asks a timer.
+    struct AsksATimerAtTheEnd {
+        inner: Faulty,
+        timer: Pin<Box<Sleep>>,
+    }
+
+    impl Stream for AsksATimerAtTheEnd {
+        type Item = Item;
+
+        fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+            let this = self.get_mut();
+            match Pin::new(&mut this.inner).poll_next(cx) {
+                Poll::Ready(None) if this.timer.as_mut().poll(cx).is_ready() => {
+                    this.inner.stop(At::TheEndOfItsSource)
+                }
+                polled => polled,
+            }
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_passes_in_the_last_poll_is_not_known_to_a_timer() {
+        let told = crate::support::panic_of(|| {
+            laws::stop_is_reported(|source, stop| {
+                let token = CancellationToken::with_deadline(stop.deadline());
+                AsksATimerAtTheEnd {
+                    inner: Faulty::new(F::TakesAStopInTheLastPollForAnEnd, source, token),
+                    timer: Box::pin(sleep_until(stop.deadline())),
+                }
+            });
+        });
+        assert!(
+            told.contains("script \"|\", stopped during poll 0 of the source"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -30,11 +30,30 @@ pub(super) enum Tier {
     Stoppable,
 }
 
+/// What is claimed of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    Keeps(Law),
+    /// The part of the law of panics that is asked of every stream: it does not panic unless its source does.
+    HasNoPanicOfItsOwn,
+}
+
+impl Claim {
+    /// The law that is broken if it is not so.
+    pub(super) fn law(self) -> Law {
+        match self {
+            Self::Keeps(law) => law,
+            Self::HasNoPanicOfItsOwn => Law::Panics,
+        }
+    }
+}
+
 /// A run, poll by poll.
 pub(super) struct Story<'a> {
     plan: &'a Plan,
     tier: Tier,
     is_timed: bool,
+    not_made: Option<&'a str>,
     events: Vec<Event>,
     firsts: Firsts,
     turns: Vec<Turn>,
@@ -97,7 +116,7 @@ struct Turn {
 }
 
 impl<'a> Story<'a> {
-    pub(super) fn new(plan: &'a Plan, tier: Tier, run: &Run) -> Self {
+    pub(super) fn new(plan: &'a Plan, tier: Tier, run: &'a Run) -> Self {
         let events = run.record.events();
         let firsts = Firsts::new(&events);
         let begins: Vec<_> = (0..events.len())
@@ -182,6 +201,7 @@ impl<'a> Story<'a> {
             plan,
             tier,
             is_timed: run.is_timed,
+            not_made: run.not_made.as_deref(),
             events,
             firsts,
             turns,
@@ -189,8 +209,15 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Whether a law holds; else what was expected.
-    pub(super) fn check(&self, law: Law) -> Result<(), String> {
+    /// Whether a claim is true; else what was expected.
+    pub(super) fn check(&self, claim: Claim) -> Result<(), String> {
+        match claim {
+            Claim::Keeps(law) => self.keeps(law),
+            Claim::HasNoPanicOfItsOwn => self.has_no_panic_of_its_own(),
+        }
+    }
+
+    fn keeps(&self, law: Law) -> Result<(), String> {
         match law {
             Law::Fused => self.fused(),
             Law::SizeHint => self.size_hint(),
@@ -211,6 +238,7 @@ impl<'a> Story<'a> {
             Law::OneOutcome => self.one_outcome(),
             Law::Honest => self.honest(),
             Law::OnTime => self.on_time(),
+            Law::StopIsReported => self.stop_is_reported(),
             Law::DropOnCancel => self.drop_on_cancel(),
             Law::Drains => self.drains(),
             Law::EndsWhenIdle => self.ends_when_idle(),
@@ -338,16 +366,14 @@ impl<'a> Story<'a> {
     }
 
     fn wakes(&self) -> Result<(), String> {
-        let mut source_waits = false;
+        let begin = self.turns.first().map_or(0, |first| first.inside.start);
+        let mut source_waits = waits_after(false, &self.events[..begin]);
         for (n, turn) in self.lively() {
-            for event in self.inside(turn) {
-                match event {
-                    Event::SourceGave(step) => {
-                        source_waits = matches!(step, Step::Pending | Step::Never);
-                    }
-                    Event::SourceDropped => source_waits = false,
-                    _ => {}
-                }
+            source_waits = waits_after(source_waits, self.inside(turn));
+            let goes_on = self.plan.goes_on;
+            if goes_on {
+                // A task may poll it on.
+                source_waits = waits_after(source_waits, self.outside(turn));
             }
             if turn.output != Output::Pending {
                 continue;
@@ -361,7 +387,7 @@ impl<'a> Story<'a> {
                 .any(|event| matches!(event, Event::Stopped))
             {
                 Some("the stop was fired")
-            } else if happened.any(|event| matches!(event, Event::SourceWoken)) {
+            } else if !goes_on && happened.any(|event| matches!(event, Event::SourceWoken)) {
                 Some("its source was woken")
             } else if !source_waits {
                 Some("its source does not wait for anything")
@@ -423,7 +449,27 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
+    fn has_no_panic_of_its_own(&self) -> Result<(), String> {
+        let Some(message) = self.not_made else {
+            let is_of_the_source = |event: &Event| {
+                matches!(
+                    event,
+                    Event::SourceGave(Step::Panic) | Event::SourcePanickedInDrop
+                )
+            };
+            // What comes of a panic of the source is for the whole law.
+            return match self.events.iter().any(is_of_the_source) {
+                true => Ok(()),
+                false => self.panics(),
+            };
+        };
+        Err(format!("the stream to be made, and no panic: {message}"))
+    }
+
     fn panics(&self) -> Result<(), String> {
+        if self.not_made.is_some() {
+            return self.has_no_panic_of_its_own();
+        }
         let mut is_over = false;
         let mut has_ended = false;
         for (n, turn) in self.turns.iter().enumerate() {
@@ -434,7 +480,11 @@ impl<'a> Story<'a> {
             })?;
             // After the end it is the law of fused streams that says so.
             expect(is_thrown || !is_panic || has_ended, || {
-                format!("poll {n} not to panic, as the source did not")
+                let message = match &turn.output {
+                    Output::Panic(message) => message,
+                    _ => "",
+                };
+                format!("poll {n} not to panic, as the source did not: {message}")
             })?;
             let polled = |event: &Event| matches!(event, Event::SourcePolled { .. });
             expect(!is_over || !self.inside(turn).iter().any(polled), || {
@@ -675,27 +725,42 @@ impl<'a> Story<'a> {
     }
 
     fn one_outcome(&self) -> Result<(), String> {
+        let Firsts {
+            stopped,
+            source_ended,
+            source_done,
+            told,
+            ..
+        } = self.firsts;
+        // At an end of the source the stop is asked once more. By a panic it is over whatever was fired.
+        let ended = source_ended == source_done;
+        self.outcome(ended && stopped < told)
+    }
+
+    /// `stop_reason()` where the source may have ended: if that `may_be_a_stop`, there may be one then as well.
+    fn outcome(&self, may_be_a_stop: bool) -> Result<(), String> {
+        let Firsts {
+            source_done,
+            told,
+            over,
+            ..
+        } = self.firsts;
         let mut first: Option<String> = None;
         for (at, view) in self.views() {
             let Some((_, reason)) = &view.outcome else {
                 continue;
             };
             let reason = reason.as_ref().map(ToString::to_string);
-            let Firsts {
-                source_done,
-                told,
-                over,
-                ..
-            } = self.firsts;
             expect(first.is_none() || first == reason, || {
                 "stop_reason() to stay what it was".to_owned()
             })?;
             expect(over < at || reason.is_none(), || {
                 "no stop_reason() while it runs".to_owned()
             })?;
-            expect(reason.is_none() || at < source_done, || {
-                "no stop_reason() after an end of its own".to_owned()
-            })?;
+            expect(
+                reason.is_none() || at < source_done || may_be_a_stop,
+                || "no stop_reason() after an end of its own".to_owned(),
+            )?;
             expect(reason.is_some() || at < told || source_done < at, || {
                 "a stop_reason() after an end that was not the source's".to_owned()
             })?;
@@ -745,6 +810,26 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
+    fn stop_is_reported(&self) -> Result<(), String> {
+        let is_last = |turn: &Turn| matches!(turn.output, Output::End | Output::Stopped);
+        let Some((n, turn)) = self.lively().find(|(_, turn)| is_last(turn)) else {
+            return Ok(());
+        };
+        let Firsts {
+            stopped,
+            source_ended,
+            ..
+        } = self.firsts;
+        // By the drop of a source that has ended: the signal may have been asked by then.
+        let comes_late = turn.inside.contains(&source_ended) && source_ended < stopped;
+        let is_stopped = stopped < turn.inside.end && !comes_late;
+        expect(!is_stopped || turn.output == Output::Stopped, || {
+            format!(
+                "poll {n} to give the error of the stop in place of the end, as it was stopped before"
+            )
+        })
+    }
+
     fn drop_on_cancel(&self) -> Result<(), String> {
         let Firsts {
             stopped,
@@ -781,6 +866,15 @@ impl<'a> Story<'a> {
     fn is_steady(&self) -> bool {
         self.plan.pace.is_some_and(|pace| pace.polls == 0)
     }
+}
+
+/// Whether the source waits for something after these events.
+fn waits_after(waits: bool, events: &[Event]) -> bool {
+    events.iter().fold(waits, |waits, event| match event {
+        Event::SourceGave(step) => matches!(step, Step::Pending | Step::Never),
+        Event::SourceWoken | Event::SourceDropped => false,
+        _ => waits,
+    })
 }
 
 fn expect(holds: bool, expected: impl FnOnce() -> String) -> Result<(), String> {

@@ -68,7 +68,13 @@ impl Story<'_> {
         }
         self.nothing_lost()?;
         self.dropped_first()?;
-        self.one_outcome()
+        // Within the grace an end of the source is an end.
+        let last = self
+            .turns
+            .iter()
+            .find(|turn| turn.inside.contains(&self.firsts.source_ended));
+        let may_be_over = |last: &Turn| grace.is_some_and(|grace| grace.earliest <= last.at);
+        self.outcome(last.is_some_and(may_be_over))
     }
 
     pub(super) fn ends_when_idle(&self) -> Result<(), String> {
@@ -100,8 +106,7 @@ impl Story<'_> {
             }
         }
         self.nothing_lost()?;
-        self.dropped_first()?;
-        self.one_outcome()
+        self.dropped_first()
     }
 
     /// The polls until it ended, or said that it was stopped.
