@@ -69,6 +69,7 @@ mod channel;
 #[cfg(feature = "tokio")]
 mod clock;
 mod first_panic;
+mod home;
 mod sync;
 mod waker_id;
 

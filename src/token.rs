@@ -1,4 +1,9 @@
 mod ancestry;
+#[cfg_attr(
+    not(feature = "tokio"),
+    allow(dead_code, reason = "without a clock there are no deadlines")
+)]
+mod deferred;
 mod guard;
 mod listeners;
 mod moment;
@@ -27,6 +32,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use guard::{DropGuard, DropGuardRef};
+pub(crate) use registration::Callback;
 pub use registration::Registration;
 pub(crate) use settling::HeldToken;
 pub use settling::Settled;
@@ -257,13 +263,15 @@ impl CancellationToken {
     /// callback is dropped with them and does not run. So a detached callback that owns a handle of its own token leaks
     /// both of them, unless the token is cancelled.
     ///
-    /// When a deadline passes, the runtime runs the callback. If the last handle is dropped after the deadline but before
-    /// that, the thread that drops it runs the callback.
+    /// When a timer reports a deadline, the callbacks run on a task of the runtime in which the token with that deadline
+    /// was made. They may do whatever a task may: spawn, set timers, `block_in_place`. If that runtime shuts down and drops
+    /// the task, they run as it is dropped. If the last handle is dropped after the deadline but before a timer has reported
+    /// it, the thread that drops the handle runs them.
     ///
     /// # Panics
     ///
-    /// A panic of the callback comes out of the call that cancels, once all others have run; at a deadline it stays in
-    /// the runtime. If the token is cancelled already, it comes out of this call.
+    /// A panic of the callback comes out of the call that cancels, once all others have run; at a deadline it is a panic
+    /// of the task. If the token is cancelled already, it comes out of this call.
     ///
     /// # Examples
     ///
@@ -343,10 +351,10 @@ impl CancellationToken {
     /// Makes a token that is cancelled at the point in time `at`, with [`StopReason::DeadlineExceeded`], unless it
     /// is cancelled before.
     ///
-    /// A timer of the runtime cancels it, wakes the tasks that wait, and runs the callbacks. Checks do not depend on
-    /// that timer: at or after `at` every check of the token or a descendant finds it cancelled, even if the runtime is
-    /// too busy to run its timers. Such a check fixes the reason. It wakes no task and runs no callback; the timer or
-    /// the next cancel does that.
+    /// A timer of the runtime cancels it and wakes the tasks that wait; a task runs the callbacks, if there are any. Checks
+    /// do not depend on that timer: at or after `at` every check of the token or a descendant finds it cancelled, even if
+    /// the runtime is too busy to run its timers. Such a check fixes the reason. It wakes no task and runs no callback; the
+    /// timer or the next cancel does that.
     ///
     /// A check of a token with a deadline, its own or an ancestor's, reads the clock. Adapters read it once in many
     /// items, like [`with_deadline`](crate::CancelStreamExt::with_deadline).

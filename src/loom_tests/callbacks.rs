@@ -1,4 +1,4 @@
-//! Callbacks: registering, unregistering and letting go, while somebody cancels.
+//! Callbacks: registering, unregistering and letting go, while somebody cancels or a deadline passes.
 
 use super::{chain, model};
 use crate::{CancellationToken, Registration, StopReason};
@@ -152,5 +152,56 @@ fn a_callback_that_another_thread_connects_runs_once() {
         let registration = register.join().unwrap();
         assert_eq!((runs.count(), other.count()), (1, 1));
         drop((registration, others));
+    });
+}
+
+/// The timer of a deadline on one thread, and the task that runs its callbacks on another.
+fn at_a_deadline(token: CancellationToken) -> thread::JoinHandle<()> {
+    let deferred = token.cancel_as_a_timer("the reason");
+    drop(token);
+    thread::spawn(move || drop(deferred))
+}
+
+#[test]
+fn a_callback_of_a_deadline_runs_once_though_it_is_registered_meanwhile() {
+    model(|| {
+        let token = CancellationToken::new();
+        let timer = thread::spawn({
+            let token = token.clone();
+            move || at_a_deadline(token)
+        });
+        let runs = Runs::default();
+        let registration = token.on_cancel(runs.callback());
+        timer.join().unwrap().join().unwrap();
+        assert_eq!(runs.count(), 1);
+        assert!(!registration.unregister());
+        runs.check_gone();
+    });
+}
+
+#[test]
+fn a_callback_of_a_deadline_has_run_or_was_unregistered_in_time() {
+    model(|| {
+        let root = CancellationToken::new();
+        let runs = Runs::default();
+        let registration = root.child_token().on_cancel(runs.callback());
+        let timer = thread::spawn(move || at_a_deadline(root));
+        let came_in_time = registration.unregister();
+        timer.join().unwrap().join().unwrap();
+        assert_eq!(runs.count(), usize::from(!came_in_time));
+        runs.check_gone();
+    });
+}
+
+#[test]
+fn a_deadline_and_a_cancel_at_once_run_a_callback_once() {
+    model(|| {
+        let [root, _, leaf] = chain();
+        let runs = Runs::default();
+        let _registration = leaf.on_cancel(runs.callback());
+        let canceller = thread::spawn(cancel(leaf));
+        at_a_deadline(root).join().unwrap();
+        canceller.join().unwrap();
+        assert_eq!(runs.count(), 1);
     });
 }

@@ -199,3 +199,32 @@ fn what_it_is_made_for_may_be_cancelled_meanwhile() {
         check_consumer(Poll::Ready(None), stream, &Bell::new());
     });
 }
+
+#[test]
+fn at_a_deadline_the_source_is_dropped_once_by_a_poll_or_by_the_task() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (mut stream, drops) = Source::drop_on_cancel(0, &token);
+        let deferred = token.cancel_as_a_timer("the reason");
+        assert!(drops_are(&drops, 0), "not by the timer");
+        let task = thread::spawn(move || drop(deferred));
+        let bell = Bell::new();
+        let last_poll = poll(&mut stream, &bell);
+        task.join().unwrap();
+        assert!(drops_are(&drops, 1));
+        check_consumer(last_poll, stream, &bell);
+    });
+}
+
+#[test]
+fn at_a_deadline_a_stream_that_is_dropped_before_the_task_runs_leaves_nothing_behind() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (stream, drops) = Source::drop_on_cancel(0, &token);
+        let deferred = token.cancel_as_a_timer("the reason");
+        let task = thread::spawn(move || drop(deferred));
+        drop(stream);
+        task.join().unwrap();
+        assert!(drops_are(&drops, 1));
+    });
+}

@@ -2,8 +2,10 @@ use super::valve::Valve;
 use crate::{
     CancellationToken, Registration, StopReason,
     first_panic::FirstPanic,
+    home::Home,
     signal::TokenSignal,
     sync::{Mutex, MutexGuard},
+    token::Callback,
 };
 use futures_core::{FusedStream, Stream};
 use std::{
@@ -42,6 +44,8 @@ impl<A> Drop for Open<A> {
 /// Where the stream and the canceller find the adapter. Whoever needs it takes it out, so that no lock is held while its
 /// source is polled or dropped, and nobody waits for anybody.
 struct Hatch<A> {
+    /// Where `drop_on_cancel()` was called: what a source needs as it is dropped is found there.
+    home: Home,
     inside: Mutex<Inside<A>>,
 }
 
@@ -83,6 +87,43 @@ impl<A: HasValve> Hatch<A> {
     }
 }
 
+/// What the cancel does.
+struct Closing<A>(Arc<Hatch<A>>);
+
+impl<A> Callback for Closing<A>
+where
+    A: HasValve + Send + 'static,
+{
+    fn run(self: Box<Self>, reason: &StopReason) {
+        self.0.close(reason.clone());
+    }
+
+    /// Not from the timer to the source's runtime at once: should that be gone, the source is dropped here, on a task
+    /// of the deadline's, and not by the timer.
+    fn run_at_deadline(self: Box<Self>, reason: &StopReason) {
+        let hatch = Arc::clone(&self.0);
+        hatch.home.drop_on_task(CloseOnDrop {
+            hatch: self.0,
+            reason: Some(reason.clone()),
+        });
+    }
+}
+
+/// Closes the adapter when it is dropped, as part of a task that has run or has been dropped unrun.
+struct CloseOnDrop<A: HasValve> {
+    hatch: Arc<Hatch<A>>,
+    reason: Option<StopReason>,
+}
+
+impl<A: HasValve> Drop for CloseOnDrop<A> {
+    fn drop(&mut self) {
+        self.reason
+            .take()
+            .into_iter()
+            .for_each(|reason| self.hatch.close(reason));
+    }
+}
+
 /// The adapter in the hands of somebody, who gives it back even if the source panics.
 struct Loan<'a, A: HasValve> {
     hatch: &'a Hatch<A>,
@@ -112,7 +153,8 @@ impl<A: HasValve> Loan<'_, A> {
             match (inside.stop.take(), &mut self.adapter) {
                 (Some(reason), Some(adapter)) => {
                     drop(inside);
-                    panic.catch(|| adapter.as_mut().valve_mut().close(reason));
+                    let close = || adapter.as_mut().valve_mut().close(reason);
+                    panic.catch(|| self.hatch.home.run(close));
                     was_closed = true;
                 }
                 _ => {
@@ -179,16 +221,17 @@ where
 {
     fn new(adapter: A, token: &CancellationToken) -> Self {
         let hatch = Arc::new(Hatch {
+            home: Home::here(),
             inside: Mutex::new(Inside {
                 adapter: Some(Box::pin(adapter)),
                 stop: None,
                 waiting: None,
             }),
         });
-        let closed = Arc::clone(&hatch);
+        let closing = Closing(Arc::clone(&hatch));
         Self {
             hatch,
-            _closing: token.on_cancel(move |reason| closed.close(reason.clone())),
+            _closing: Registration::new(token, Box::new(closing)),
         }
     }
 }

@@ -98,19 +98,27 @@ macro_rules! refinements {
             /// Without it, the source is dropped when the stream is next polled, or dropped. A consumer that waits for
             /// something else may do neither for a long time: hyper does not poll the body of a client that does not
             /// read. Such a body keeps its database cursor, and keeps [`settled`](crate::CancellationToken::settled)
-            /// waiting. With `drop_on_cancel` the source has been dropped when `cancel()` returns.
+            /// waiting. With `drop_on_cancel` the source has been dropped when
+            /// `cancel()` returns.
             ///
             /// Exactly one thread drops the source, never while it is polled, and with no lock held:
             ///
-            /// - The thread that cancels, or the timer of a token with a deadline. If the token is cancelled already, this
-            ///   call does.
+            /// - The thread that cancels. If the token is cancelled already, this call does.
+            /// - At the deadline of a token, a task, and never the timer: a task of the runtime in which
+            ///   `drop_on_cancel()` was called; if that was outside of any, or if that runtime is gone, a task of the
+            ///   runtime of the deadline. A runtime that drops the task drops the source with it. If the runtime of the
+            ///   deadline is shutting down as well, its timer is what is left to do it.
             /// - If the cancel comes during a poll, the polling thread, as that poll returns. An item that it took from
             ///   the source is handed on.
             /// - A poll that sees the cancel before the canceller has come to this stream.
             ///
+            /// Whichever thread cancels, the source is dropped in the context of the runtime in which `drop_on_cancel()`
+            /// was called, if any: a `Drop` that spawns finds it.
+            ///
             /// While the canceller drops the source, polls are pending and are woken afterwards, and dropping the stream
             /// does not wait. A panic of the source's `Drop` comes out of the cancel, like that of a callback: after
-            /// everything else under the token has been notified. The stream is over then as well.
+            /// everything else under the token has been notified; at a deadline it is the panic of the task. The stream
+            /// is over then as well.
             ///
             /// It takes this crate's tokens only, as other signals notify nothing but a poll. A source that has been
             /// dropped cannot be drained, so it does not go with `drain_for`. The source is boxed, and an item costs two

@@ -33,7 +33,10 @@ mod timeless {
 
 #[cfg(feature = "tokio")]
 mod timed {
-    use super::{super::tree::Node, Moment, is_over};
+    use super::{
+        super::{deferred::Deferred, tree::Node},
+        Moment, is_over,
+    };
     use crate::{StopReason, clock, first_panic::discard};
     use std::{
         panic::{AssertUnwindSafe, catch_unwind},
@@ -41,6 +44,7 @@ mod timed {
         sync::{Arc, Weak},
         task::{Wake, Waker},
     };
+    use tokio::runtime::Handle;
 
     /// Dropping it releases the timer of the runtime.
     pub(in super::super) type Timer = Pin<Box<clock::Timer>>;
@@ -53,11 +57,13 @@ mod timed {
         );
     }
 
-    /// Cancels a node when its time is over. No task of its own: the timer's wake-up is the cancel.
+    /// Cancels a node when its time is over. The timer's wake-up is the cancel: it takes a task only if there are
+    /// callbacks.
     #[track_caller]
     pub(in super::super) fn set_timer(at: Moment, node: Weak<Node>) -> Timer {
         let mut timer = Box::pin(clock::Timer::new(at));
-        let waker = Waker::from(Arc::new(Alarm { at, node }));
+        let runtime = Handle::current();
+        let waker = Waker::from(Arc::new(Alarm { at, node, runtime }));
         // If it is over by now, whoever looks sees it.
         let _ = timer.as_mut().poll(&waker);
         timer
@@ -66,6 +72,8 @@ mod timed {
     struct Alarm {
         at: Moment,
         node: Weak<Node>,
+        /// The timer's.
+        runtime: Handle,
     }
 
     impl Wake for Alarm {
@@ -74,14 +82,19 @@ mod timed {
             if !is_over(self.at) {
                 return;
             }
-            // The driver of all timers runs this: a panic of somebody's waker or callback ends here.
+            // The driver of all timers runs this: a panic of somebody's waker ends here.
+            let mut deferred = Deferred::default();
             let cancelled = catch_unwind(AssertUnwindSafe(|| {
                 if let Some(node) = self.node.upgrade() {
-                    node.cancel(StopReason::DeadlineExceeded);
+                    deferred.cancel(&node, StopReason::DeadlineExceeded);
                 }
             }));
             if let Err(payload) = cancelled {
                 discard(payload);
+            }
+            if !deferred.is_empty() {
+                // A runtime that shuts down drops the task at once, which runs them, and keeps their panics.
+                self.runtime.spawn(async move { drop(deferred) });
             }
         }
     }

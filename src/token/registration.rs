@@ -1,9 +1,27 @@
-use super::{
-    CancellationToken,
-    listeners::NO_KEY,
-    tree::{Callback, Listener},
-};
+use super::{CancellationToken, listeners::NO_KEY, tree::Listener};
+use crate::StopReason;
 use std::mem;
+
+/// What a cancel runs.
+pub(crate) trait Callback: Send {
+    /// Runs it on the thread that cancels.
+    fn run(self: Box<Self>, reason: &StopReason);
+
+    /// Runs it at a deadline, on a task of the deadline's runtime.
+    #[cfg_attr(
+        not(feature = "tokio"),
+        allow(dead_code, reason = "without a clock there are no deadlines")
+    )]
+    fn run_at_deadline(self: Box<Self>, reason: &StopReason) {
+        self.run(reason);
+    }
+}
+
+impl<F: FnOnce(&StopReason) + Send> Callback for F {
+    fn run(self: Box<Self>, reason: &StopReason) {
+        self(reason);
+    }
+}
 
 /// A callback's place on a token: what [`CancellationToken::on_cancel`] makes. Dropping it unregisters the callback.
 ///
@@ -17,7 +35,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    pub(super) fn new(token: &CancellationToken, callback: Callback) -> Self {
+    pub(crate) fn new(token: &CancellationToken, callback: Box<dyn Callback>) -> Self {
         let listener = Listener::Callback(callback);
         let listed = match token.is_cancelled() {
             true => Err(listener),
@@ -25,7 +43,7 @@ impl Registration {
         };
         let key = listed.unwrap_or_else(|listener| {
             if let (Some(reason), Listener::Callback(callback)) = (token.stop_reason(), listener) {
-                callback(&reason);
+                callback.run(&reason);
             }
             NO_KEY
         });

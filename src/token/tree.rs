@@ -42,6 +42,7 @@
 //! 7. Every walk is a loop: up the parents, down the listeners, and along the parents that a drop lets go of.
 
 use super::{
+    Callback,
     ancestry::{Ancestors, Ancestry, Link, Special, rank},
     listeners::{Listeners, Taken},
     moment::{self, Moment, Timer},
@@ -91,7 +92,7 @@ pub(super) struct Guarded {
 pub(super) enum Listener {
     Waker(Waker),
     Child(Weak<Node>),
-    Callback(Callback),
+    Callback(Box<dyn Callback>),
     /// Is not told anything: to be let go is all that it wants.
     #[cfg_attr(
         not(feature = "tokio"),
@@ -99,8 +100,6 @@ pub(super) enum Listener {
     )]
     Timer(Timer),
 }
-
-pub(super) type Callback = Box<dyn FnOnce(&StopReason) + Send>;
 
 /// What stopped a node. All that were stopped by the same share it.
 pub(super) struct Verdict {
@@ -351,6 +350,11 @@ impl Node {
 
     /// Cancels the subtree, tells every listener in it, and says whether this call is what cancelled this node.
     pub(super) fn cancel(self: &Arc<Self>, reason: StopReason) -> bool {
+        self.cancel_and(reason, &mut run_here)
+    }
+
+    /// The same, with `run` for the callbacks, each with the verdict that it is to be told.
+    pub(super) fn cancel_and(self: &Arc<Self>, reason: StopReason, run: &mut Run<'_>) -> bool {
         // An ancestor that is cancelled already has its say first. The reason that lost is kept until everybody has
         // been told, as its error may panic when it is dropped.
         let (verdict, _lost) = match self.verdict() {
@@ -359,7 +363,7 @@ impl Node {
         };
         let (won, in_force, listeners) = self.close(&verdict);
         // A loser tells too: a look may have fixed the verdict, and a look tells nobody.
-        tell(in_force, listeners);
+        tell(in_force, listeners, run);
         won
     }
 
@@ -519,7 +523,7 @@ impl Node {
             false => None,
         };
         if let Some(verdict) = verdict {
-            return tell(verdict, listeners);
+            return tell(verdict, listeners, &mut run_here);
         }
         let mut panic = FirstPanic::default();
         for listener in listeners {
@@ -555,8 +559,15 @@ impl Fixed {
     }
 }
 
+/// What a cancel does with the callbacks that it comes to.
+pub(super) type Run<'a> = dyn FnMut(Box<dyn Callback>, &Arc<Verdict>) + 'a;
+
+fn run_here(callback: Box<dyn Callback>, verdict: &Arc<Verdict>) {
+    callback.run(&verdict.reason);
+}
+
 /// Tells everybody below: their subtree first, then the next in line.
-fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>) {
+fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>, run: &mut Run<'_>) {
     let mut panic = FirstPanic::default();
     let mut above = Vec::new();
     let mut fixed = Fixed::default();
@@ -565,7 +576,7 @@ fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>) {
     loop {
         match listeners.next() {
             Some(Listener::Waker(waker)) => panic.catch(|| waker.wake()),
-            Some(Listener::Callback(callback)) => panic.catch(|| callback(&verdict.reason)),
+            Some(Listener::Callback(callback)) => panic.catch(|| run(callback, &verdict)),
             Some(Listener::Timer(timer)) => panic.catch(|| {
                 let _released = timer;
             }),

@@ -566,7 +566,10 @@ mod deadlines {
     use crate::{on_cancel::Told, token::reason, with_deadline::tick};
     use std::time::Duration;
     use stopcock::CancellationToken;
-    use tokio::time::{Instant, advance};
+    use tokio::{
+        task::yield_now,
+        time::{Instant, advance},
+    };
 
     const NANOSECOND: Duration = Duration::from_nanos(1);
     const SECOND: Duration = Duration::from_secs(1);
@@ -601,6 +604,8 @@ mod deadlines {
         tick(NANOSECOND);
         assert_eq!(reason(&linked).unwrap(), "deadline exceeded");
         advance(SECOND / 2).await;
+        // The task that runs callbacks has its turn.
+        yield_now().await;
         assert_eq!(told.all(), ["linked: deadline exceeded"]);
         assert!(!late.is_cancelled());
     }

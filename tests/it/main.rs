@@ -19,6 +19,8 @@ mod on_cancel;
 mod residue;
 mod run_blocking;
 mod run_until_cancelled;
+#[cfg(feature = "tokio")]
+mod runtimes;
 mod script;
 mod sequences;
 mod settled;

@@ -976,20 +976,22 @@ mod deadlines {
     use crate::{token::reason, with_deadline::tick};
     use std::time::Duration;
     use stopcock::CancellationToken;
-    use tokio::time::advance;
+    use tokio::{task::yield_now, time::advance};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn the_timer_runs_the_callbacks_of_the_whole_subtree_and_survives_their_panics() {
+    async fn at_a_deadline_the_callbacks_of_the_whole_subtree_run_and_the_runtime_survives_their_panics()
+     {
         let told = Told::new();
         let request = CancellationToken::with_timeout(SECOND);
         let query = request.child_token();
-        request.on_cancel(panics("ends in the timer")).detach();
+        request.on_cancel(panics("ends in the task")).detach();
         query.on_cancel(told.callback("query")).detach();
         let other = CancellationToken::with_timeout(SECOND);
         other.on_cancel(told.callback("other")).detach();
         advance(2 * SECOND).await;
+        yield_now().await;
         let mut all = told.all();
         all.sort();
         assert_eq!(
@@ -1039,6 +1041,7 @@ mod deadlines {
         token.on_cancel(told.callback("later")).detach();
         assert_eq!(told.all(), ["later: deadline exceeded"]);
         advance(SECOND).await;
+        yield_now().await;
         assert_eq!(
             told.all(),
             ["later: deadline exceeded", "earlier: deadline exceeded"]

@@ -1,0 +1,61 @@
+//! The runtime in which something was made.
+
+#[cfg(feature = "tokio")]
+pub(crate) use runtime::Home;
+
+#[cfg(not(feature = "tokio"))]
+pub(crate) use nowhere::Home;
+
+#[cfg(feature = "tokio")]
+mod runtime {
+    use tokio::runtime::Handle;
+
+    /// A runtime, or none where the thread was in none.
+    pub(crate) struct Home(Option<Handle>);
+
+    impl Home {
+        pub(crate) fn here() -> Self {
+            Self(Handle::try_current().ok())
+        }
+
+        /// Calls `f` in the context of the runtime.
+        pub(crate) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+            // No context can be entered while the thread-locals of a thread are being destroyed.
+            let can_enter = || match Handle::try_current() {
+                Ok(_) => true,
+                Err(error) => error.is_missing_context(),
+            };
+            let home = self.0.as_ref().filter(|_| can_enter());
+            let _context = home.map(Handle::enter);
+            f()
+        }
+
+        /// Drops `owned` on a task of the runtime; at once if there is none, or if it is gone.
+        pub(crate) fn drop_on_task(&self, owned: impl Send + 'static) {
+            if let Self(Some(handle)) = self {
+                handle.spawn(async move { drop(owned) });
+            }
+        }
+    }
+}
+
+/// Without tokio there is no runtime to know of.
+#[cfg(not(feature = "tokio"))]
+mod nowhere {
+    pub(crate) struct Home;
+
+    impl Home {
+        pub(crate) fn here() -> Self {
+            Self
+        }
+
+        #[inline]
+        pub(crate) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+            f()
+        }
+
+        pub(crate) fn drop_on_task(&self, owned: impl Send + 'static) {
+            drop(owned);
+        }
+    }
+}
