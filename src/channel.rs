@@ -3,6 +3,7 @@
 use crate::{
     CancellationToken, StopReason,
     first_panic::FirstPanic,
+    line::Line,
     sync::{Mutex, MutexGuard},
 };
 use futures_core::Stream;
@@ -25,6 +26,9 @@ const ITEMS_IN_A_ROW: u32 = 1024;
 /// For so many items there is room from the beginning.
 const ROOM: usize = 16;
 
+/// Room for more than so many items is not kept while there are none.
+const LARGE: usize = 4 * ROOM;
+
 pub(crate) struct Channel<T> {
     queue: Mutex<Queue<T>>,
     capacity: usize,
@@ -35,8 +39,7 @@ pub(crate) struct Channel<T> {
 struct Queue<T> {
     items: VecDeque<T>,
     /// Who waits for room, in the order in which they came. Nobody while there is room.
-    line: VecDeque<Waiting<T>>,
-    next_place: u64,
+    line: Line<Waiting<T>>,
     sent_in_a_row: u32,
     consumer: Option<Waker>,
     /// Who waits until the body is gone.
@@ -55,7 +58,6 @@ struct Queue<T> {
 }
 
 struct Waiting<T> {
-    place: u64,
     item: T,
     /// `None` once it has been told that nothing is taken in any more.
     waker: Option<Waker>,
@@ -81,8 +83,7 @@ impl<T: Send + 'static> Channel<T> {
         Arc::new(Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::with_capacity(capacity.min(ROOM)),
-                line: VecDeque::new(),
-                next_place: 0,
+                line: Line::with_first_key(0),
                 sent_in_a_row: 0,
                 consumer: None,
                 joiner: None,
@@ -218,16 +219,17 @@ impl<T> Channel<T> {
         loop {
             let mut queue = self.lock();
             if let Stage::InLine(place) = *sending {
-                let Some(at) = queue.find(place) else {
+                let is_open = queue.is_open();
+                let Some(waiting) = queue.line.get_mut(place) else {
                     // The consumer has let it in.
                     return Poll::Ready(Ok(()));
                 };
-                if !queue.is_open() {
+                if !is_open {
                     drop(queue);
                     return Poll::Ready(Err(self.why_closed()));
                 }
                 if let Some(waker) = spare.take() {
-                    let former = queue.line[at].waker.replace(waker);
+                    let former = waiting.waker.replace(waker);
                     drop(queue);
                     drop(former);
                     return Poll::Pending;
@@ -255,14 +257,9 @@ impl<T> Channel<T> {
                 }
                 if let Some(waker) = spare.take() {
                     queue.sent_in_a_row = 0;
-                    let place = queue.next_place;
-                    queue.next_place += 1;
-                    if let Stage::New(item) = mem::replace(sending, Stage::InLine(place)) {
-                        queue.line.push_back(Waiting {
-                            place,
-                            item,
-                            waker: Some(waker),
-                        });
+                    if let Stage::New(item) = mem::replace(sending, Stage::Done) {
+                        let waker = Some(waker);
+                        *sending = Stage::InLine(queue.line.push(Waiting { item, waker }));
                     }
                     return Poll::Pending;
                 }
@@ -279,7 +276,7 @@ impl<T> Channel<T> {
 
     fn leave_line(&self, place: u64) {
         let mut queue = self.lock();
-        let waiting = queue.find(place).and_then(|at| queue.line.remove(at));
+        let waiting = queue.line.remove(place);
         drop(queue);
         drop(waiting);
     }
@@ -326,11 +323,6 @@ impl<T> Queue<T> {
         !self.is_stopped && self.ended.is_none()
     }
 
-    /// Where somebody stands in the line.
-    fn find(&self, place: u64) -> Option<usize> {
-        self.line.binary_search_by_key(&place, |w| w.place).ok()
-    }
-
     /// Whom to tell that nothing is taken in any more. Their items stay theirs.
     fn take_line(&mut self) -> Vec<Waker> {
         let wakers = self.line.iter_mut().map(|waiting| waiting.waker.take());
@@ -369,6 +361,10 @@ impl<T> Stream for Receiver<T> {
                 drop(queue);
                 let_in.into_iter().for_each(Waker::wake);
                 return Poll::Ready(Some(item));
+            }
+            // After a burst that the consumer has caught up with, the room that it took is given back.
+            if queue.items.capacity() > LARGE {
+                queue.items.shrink_to(ROOM);
             }
             if queue.ended.is_some() {
                 let last = queue.last.take();

@@ -70,6 +70,7 @@ mod channel;
 mod clock;
 mod first_panic;
 mod home;
+mod line;
 mod sync;
 mod waker_id;
 

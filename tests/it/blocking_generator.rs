@@ -181,6 +181,23 @@ fn a_pending_stream_is_woken_by_items_the_end_and_the_stop() {
 }
 
 #[test]
+fn a_stopped_stream_keeps_no_waker_though_nobody_polls_it_and_the_body_goes_on() {
+    let token = CancellationToken::new();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let mut stream = blocking_generator(&token, 1, move |tx: BlockingSender<u8>| {
+        may_go_on.recv().unwrap();
+        tx.check()
+    });
+    let wakes = Wakes::new();
+    assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
+    assert!(Arc::strong_count(&wakes) > 1);
+    token.cancel();
+    assert_eq!(Arc::strong_count(&wakes), 1);
+    assert_eq!(wakes.count(), 1);
+    go_on.send(()).unwrap();
+}
+
+#[test]
 fn a_panic_comes_after_the_items_before_it_and_once() {
     let mut stream = blocking_generator(CancellationToken::new(), 4, |tx| {
         tx.send(1)?;

@@ -1,7 +1,7 @@
 //! What is left of those who came and went (T8), and what they cost while they are there, in bytes of the heap.
 
 use crate::support::poll as poll_stream;
-use futures::{Stream, stream};
+use futures::{FutureExt, Stream, stream};
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -15,7 +15,11 @@ use stopcock::{
 };
 
 #[cfg(feature = "tokio")]
-use std::time::Duration;
+use {
+    futures::{channel::oneshot, future},
+    std::time::Duration,
+    stopcock::spawn_generator,
+};
 
 /// Counts what each thread allocates and frees, so that tests beside do not disturb.
 #[allow(
@@ -529,4 +533,38 @@ fn a_token_with_a_deadline_that_was_cancelled_keeps_no_timer() {
         assert!(timer > 0, "nothing was released");
         drop(timed);
     });
+}
+
+/// The room of items in the channel, and that of those who waited for room.
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn a_channel_gives_back_the_room_of_a_burst_once_all_of_it_was_consumed() {
+    // As many as may be sent in a row.
+    const BURST: usize = 1000;
+    for capacity in [2 * BURST, 1] {
+        let (hand_out, handed_out) = oneshot::channel();
+        let mut stream = spawn_generator(never(), capacity, |tx| async move {
+            assert!(hand_out.send(tx.clone()).is_ok());
+            future::pending().await
+        });
+        let tx = handed_out.await.unwrap();
+        assert!(poll_stream(Pin::new(&mut stream)).is_pending());
+        let before = Heap::now();
+        let mut sends: Vec<_> = (0..BURST).map(|_| Box::pin(tx.send([0_u8; 16]))).collect();
+        for send in &mut sends {
+            let _ = send.now_or_never();
+        }
+        assert!(before.growth().bytes > 16 * BURST as isize);
+        for _ in 0..BURST {
+            assert!(poll_stream(Pin::new(&mut stream)).is_ready());
+        }
+        drop(sends);
+        // Idle.
+        assert!(poll_stream(Pin::new(&mut stream)).is_pending());
+        let left = before.growth().bytes;
+        assert!(
+            left <= RESIDUE,
+            "capacity {capacity}: {left} bytes are left"
+        );
+    }
 }

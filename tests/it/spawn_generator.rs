@@ -1,7 +1,9 @@
 //! `spawn_generator`: a body on a task of its own.
 
 use crate::support::{Wakes, panic_of, poll};
-use futures::{FutureExt, StreamExt, channel::oneshot, future::pending, stream::FusedStream};
+use futures::{
+    FutureExt, Stream, StreamExt, channel::oneshot, future::pending, stream::FusedStream,
+};
 use std::{
     io,
     pin::Pin,
@@ -460,6 +462,69 @@ async fn a_clone_that_waits_when_the_body_ends_is_told_and_one_that_was_let_in_i
     assert!(waits.await.is_err());
     assert_eq!(stream.next().await, Some(2));
     assert_eq!(stream.next().await, None);
+}
+
+/// A stream whose body waits until it is told to end, and the sender of that body.
+async fn with_sender(capacity: usize) -> (SpawnedGenerator<usize>, Sender<usize>, Arc<Notify>) {
+    let (hand_out, handed_out) = oneshot::channel();
+    let end = Arc::new(Notify::new());
+    let ends = Arc::clone(&end);
+    let stream = spawn_generator(signal::never(), capacity, |tx| async move {
+        assert!(hand_out.send(tx).is_ok());
+        ends.notified().await;
+        Ok(())
+    });
+    (stream, handed_out.await.unwrap(), end)
+}
+
+#[tokio::test]
+async fn one_that_waits_when_the_body_ends_is_not_let_in_though_there_is_room_later() {
+    let (mut stream, tx, end) = with_sender(1).await;
+    assert!(tx.send(1).await.is_ok());
+    let mut waits = Box::pin(tx.send(2));
+    assert!((&mut waits).now_or_never().is_none());
+    end.notify_one();
+    turn().await;
+    // It has not been polled since: the item in the channel is taken first.
+    assert_eq!(stream.next().await, Some(1));
+    assert_eq!(stream.next().await, None);
+    assert!(waits.await.is_err());
+}
+
+#[tokio::test]
+async fn a_wait_for_room_begins_a_new_run() {
+    let (mut stream, tx, _end) = with_sender(600).await;
+    for _ in 0..2 {
+        // Together they are more than may be sent in a row.
+        for n in 0..600 {
+            let sent = tx.send(n).now_or_never();
+            assert!(matches!(sent, Some(Ok(()))), "{n}: {sent:?}");
+        }
+        let mut waits = Box::pin(tx.send(600));
+        assert!((&mut waits).now_or_never().is_none());
+        for n in 0..600 {
+            assert_eq!(stream.next().await, Some(n));
+        }
+        assert!(matches!(waits.now_or_never(), Some(Ok(()))));
+        assert_eq!(stream.next().await, Some(600));
+    }
+}
+
+#[tokio::test]
+async fn its_size_hint_counts_the_error_that_is_to_come() {
+    let mut stream = try_spawn_generator(signal::never(), 8, |tx| async move {
+        tx.send(1).await?;
+        Err(io::Error::other("the disk is full"))
+    });
+    turn().await;
+    for left in [2, 1] {
+        let (lower, upper) = stream.size_hint();
+        assert_eq!(lower, 0);
+        assert!(upper.is_none_or(|upper| upper >= left), "{left}: {upper:?}");
+        assert!(stream.next().await.is_some());
+    }
+    assert!(stream.next().await.is_none());
+    assert_eq!(stream.size_hint(), (0, Some(0)));
 }
 
 #[tokio::test]
