@@ -221,9 +221,10 @@ struct Slot<T> {
 
 struct Inner<T> {
     item: Option<T>,
-    /// The address of the waker that the body is polled with.
+    /// The address of the waker that the body is polled with; with the bit `HAS_WAITED` once a yield has been polled in
+    /// vain in this poll of the body.
     waker: usize,
-    /// How often a yield has been polled with its way blocked, in this poll of the body.
+    /// What the yields that were polled in vain in this poll count for.
     waits: u32,
     token: StreamToken,
 }
@@ -289,14 +290,25 @@ impl<T> Slot<T> {
 // SAFETY: a shared slot can do nothing: `open`, `take` and `end` want it `Pin<&mut>`.
 unsafe impl<T: Send> Sync for Slot<T> {}
 
-/// How often `yield_item` may be polled with its way blocked in one poll of the body, before it is taken for stuck.
+/// A bit that no address of a waker has. Opening the slot takes it away, at no cost per item.
+const HAS_WAITED: usize = 1;
+
+const _: () = assert!(align_of::<Waker>() > HAS_WAITED);
+
+/// What yields may count for that are polled in vain in one poll of the body, before the body is taken for stuck.
 ///
-/// Nothing that suspends its body comes near it: a `FuturesUnordered` asks a few times before it lets go. What asks
-/// on and on is an executor inside of the body.
-const WAITS: u32 = 1 << 12;
+/// Nothing tells for certain: a `select!` whose other branch is ready polls the yield again and again, as an executor
+/// inside of the body does. But a `select!` is done after some time, and an executor goes on for ever, woken by the
+/// yield itself. So the limit is where a poll of the body has taken so long that its task is stuck in any case.
+const STUCK_AFTER: u32 = 1 << 26;
+
+/// What a poll with a waker that is not the stream's counts for: an executor has its own, and takes longer for a poll.
+/// With the stream's it is a loop in the body itself, and counts for 1.
+const FOREIGN: u32 = 1 << 6;
 
 const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be taken before the body's poll returns: \
-                     something inside of the body waits for it, such as a `block_on`. Await it in the body instead";
+                     something inside of the body waits for it, such as a `block_on`, or a loop around it never awaits \
+                     anything that is pending. Await it in the body instead";
 
 /// Hands items from the body of a [`generator`](crate::generator()) or a
 /// [`try_generator`](crate::try_generator()) to the stream.
@@ -326,7 +338,9 @@ impl<'a, T> Yielder<'a, T> {
     /// # Panics
     ///
     /// If it is waited for by something that does not return to the stream meanwhile, such as a `block_on` inside
-    /// of the body: nobody could take the item.
+    /// of the body: nobody could take the item. That is noticed by how often the future is polled within one poll of
+    /// the stream: a million times by another waker than the stream's, or 67 million by that. A `select!` whose other
+    /// branch is ready some thousand times meanwhile is far from it.
     pub fn yield_item(&mut self, item: T) -> YieldItem<'_, 'a, T> {
         YieldItem {
             yielder: Yielder {
@@ -411,7 +425,7 @@ impl<'a, T> Yielder<'a, T> {
             if inner.waker == address(waker) {
                 return Poll::Pending;
             }
-        } else if inner.wait() == address(waker) {
+        } else if inner.wait(address(waker)) {
             return Poll::Pending;
         }
         // The next poll of the stream polls the body. What polls the yield on the body's behalf with a waker of its
@@ -422,14 +436,17 @@ impl<'a, T> Yielder<'a, T> {
 }
 
 impl<T> Inner<T> {
-    /// Counts a yield that is polled with its way blocked, and says which waker the stream has.
+    /// Counts a yield that is polled in vain, and says whether that was with the stream's waker.
     #[cold]
-    fn wait(&mut self) -> usize {
-        // The first one since the slot was opened takes the waker away, which the opening puts back.
-        let waker = mem::replace(&mut self.waker, NO_WAKER);
-        self.waits = if waker == NO_WAKER { self.waits + 1 } else { 0 };
-        assert!(self.waits < WAITS, "{STUCK}");
-        waker
+    fn wait(&mut self, waker: usize) -> bool {
+        if self.waker & HAS_WAITED == 0 {
+            self.waker |= HAS_WAITED;
+            self.waits = 0;
+        }
+        let is_streams = self.waker == waker | HAS_WAITED;
+        self.waits += if is_streams { 1 } else { FOREIGN };
+        assert!(self.waits < STUCK_AFTER, "{STUCK}");
+        is_streams
     }
 }
 

@@ -7,7 +7,7 @@ use crate::support::{Wakes, panic_of, poll};
 use futures::{
     FutureExt, StreamExt,
     executor::block_on,
-    future::{self, join, join_all},
+    future::{self, join, join_all, poll_fn},
     stream::FuturesUnordered,
 };
 use std::{
@@ -216,6 +216,64 @@ fn an_item_costs_no_wake_up_of_the_consumer() {
 }
 
 #[test]
+fn what_is_ready_often_beside_a_yield_is_not_taken_for_an_executor() {
+    const READY: u32 = if cfg!(miri) { 100 } else { 100_000 };
+
+    // With the stream's waker, as `select!` does, and with another one.
+    let mut items = pin!(generator(signal::never(), async |mut y| {
+        for item in [1, 2] {
+            let mut yielding = pin!(y.yield_item(item));
+            let mut ready = 0;
+            poll_fn(|cx| {
+                while yielding.as_mut().poll(cx).is_pending() {
+                    ready += 1;
+                    if ready == READY {
+                        return Poll::Pending;
+                    }
+                }
+                Poll::Ready(())
+            })
+            .await;
+        }
+        let mut yielding = FuturesUnordered::from_iter([y.yield_item(3)]);
+        let mut ready = 0;
+        poll_fn(|cx| {
+            while yielding.poll_next_unpin(cx).is_pending() {
+                ready += 1;
+                if ready == READY {
+                    return Poll::Pending;
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }));
+    let wakes = Wakes::new();
+    for item in [1, 2] {
+        assert_eq!(wakes.poll(items.as_mut()), Poll::Ready(Some(item)));
+        assert_eq!(wakes.count(), 0, "the stream is not woken for nothing");
+    }
+    assert_eq!(wakes.poll(items.as_mut()), Poll::Ready(Some(3)));
+    assert_eq!(wakes.poll(items.as_mut()), Poll::Ready(None));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it takes millions of polls")]
+fn a_loop_that_polls_a_yield_for_ever_panics_and_does_not_hang() {
+    let mut items = pin!(generator(signal::never(), async |mut y| {
+        let mut yielding = pin!(y.yield_item(1));
+        poll_fn(|cx| {
+            while yielding.as_mut().poll(cx).is_pending() {}
+            Poll::Ready(())
+        })
+        .await;
+    }));
+    assert!(panic_of(|| poll(items.as_mut())).contains("never awaits"));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it takes a million polls")]
 fn an_executor_inside_of_the_body_panics_and_does_not_hang() {
     /// The smallest `block_on`: it parks until it is woken.
     fn block_on_it(future: impl Future<Output = ()>) {
