@@ -128,6 +128,20 @@ impl Signal for Deadline {
         polled.map(|()| StopReason::DeadlineExceeded)
     }
 
+    /// By the clock, and without a timer: it may be due, and not have gone off.
+    fn poll_fired_at_end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
+        let is_over = match &self.alarm {
+            Alarm::Never => false,
+            Alarm::At(at) => *at <= Instant::now(),
+            Alarm::Set(timer) => timer.at <= Instant::now(),
+            Alarm::Over => true,
+        };
+        match is_over {
+            true => Poll::Ready(StopReason::DeadlineExceeded),
+            false => Poll::Pending,
+        }
+    }
+
     #[inline]
     fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
         let (at, is_set) = match &self.alarm {
@@ -217,6 +231,11 @@ impl Signal for Idle {
         if over_at <= now || self.poll_timer(over_at, cx.waker()).is_ready() {
             return Poll::Ready(StopReason::IdleTimeout);
         }
+        Poll::Pending
+    }
+
+    /// An end counts as an item.
+    fn poll_fired_at_end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
         Poll::Pending
     }
 

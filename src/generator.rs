@@ -209,6 +209,10 @@ where
 /// body     a---b---c---Err(e)
 /// signal   ------------------
 /// output   Ok(a)---Ok(b)---Ok(c)---Err(e)|
+///
+/// body     a---b---c---d--
+/// signal   ---------!
+/// output   Ok(a)---Ok(b)----Err(reason)|
 /// ```
 ///
 /// The items are `Result`s: `y.yield_item(x)` yields `Ok(x)`. A body that ends with `Ok(())` ends the stream without
@@ -218,9 +222,9 @@ where
 ///
 /// # Termination
 ///
-/// As [`generator`]: ends when the body returns, or in silence at the signal, which
-/// [`stop_reason`](TryGenerator::stop_reason) tells from an end of the body. The body is dropped before the last `Err`
-/// is told, and with that item the stream is over. An item that a dropped [`yield_item`](Yielder::yield_item) left
+/// Like [`generator`], with an `Err` for the stop: ends when the body returns, or at the signal, of which
+/// [`stop_reason`](TryGenerator::stop_reason) gives the reason as well. The body is dropped before the last `Err` is
+/// returned, and with that item the stream is over. An item that a dropped [`yield_item`](Yielder::yield_item) left
 /// behind comes out first and the error in the next poll, unless the signal has fired by then.
 ///
 /// # Fairness
@@ -233,39 +237,38 @@ where
 ///
 /// # Errors
 ///
-/// The error of the body is an item, the last one. Of the stop none is made: for that there is
-/// [`try_with_cancellation`](crate::CancelTryStreamExt::try_with_cancellation), around a generator under
-/// [`signal::never`](fn@crate::signal::never).
+/// The last item, if it is an `Err`, is the error of the body or that of the stop, `E::from(reason)`: one in all, the
+/// stop's if the signal fired first. So a truncated stream never looks complete.
 ///
 /// # Examples
 ///
 /// ```
 /// use futures::{StreamExt, TryStreamExt};
-/// use std::{num::ParseIntError, pin::pin};
+/// use std::{io, pin::pin};
 /// use stopcock::{CancellationToken, try_generator};
 ///
 /// # futures::executor::block_on(async {
 /// let token = CancellationToken::new();
 /// let parsed = |text: &'static str| {
-///     try_generator(&token, async move |mut y| -> Result<(), ParseIntError> {
+///     try_generator(&token, async move |mut y| -> io::Result<()> {
 ///         for number in text.split(' ') {
-///             y.yield_item(number.parse::<u32>()?).await;
+///             y.yield_item(number.parse::<u32>().map_err(io::Error::other)?).await;
 ///         }
 ///         Ok(())
 ///     })
 /// };
-/// assert_eq!(parsed("1 2 3").try_collect::<Vec<_>>().await, Ok(vec![1, 2, 3]));
+/// assert_eq!(parsed("1 2 3").try_collect::<Vec<_>>().await.unwrap(), [1, 2, 3]);
 ///
 /// let mut numbers = pin!(parsed("4 x 5"));
-/// assert_eq!(numbers.next().await, Some(Ok(4)));
-/// assert!(matches!(numbers.next().await, Some(Err(_))));
-/// assert_eq!(numbers.next().await, None);
+/// assert_eq!(numbers.next().await.unwrap().unwrap(), 4);
+/// assert!(numbers.next().await.unwrap().is_err());
+/// assert!(numbers.next().await.is_none());
 ///
 /// let mut stopped = pin!(parsed("6 7"));
-/// assert_eq!(stopped.next().await, Some(Ok(6)));
-/// token.cancel();
-/// assert_eq!(stopped.next().await, None);
-/// assert!(stopped.stop_reason().is_some());
+/// assert_eq!(stopped.next().await.unwrap().unwrap(), 6);
+/// token.cancel_with("enough");
+/// assert_eq!(stopped.next().await.unwrap().unwrap_err().to_string(), "enough");
+/// assert!(stopped.next().await.is_none());
 /// # });
 /// ```
 pub fn try_generator<T, E, G, B>(signal: G, body: B) -> TryGenerator<T, E, B, G::Signal>
@@ -379,6 +382,7 @@ where
 impl<T, E, B, G> Stream for TryGenerator<T, E, B, G>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+    E: From<StopReason>,
     G: Signal,
 {
     type Item = Result<T, E>;
@@ -389,10 +393,14 @@ where
         let end = |body: Pin<&mut Coroutine<T, B, Result<(), E>>>, reason: Option<&StopReason>| {
             returned.set(body.end(reason));
         };
-        match self.project().valve.poll_next_with(cx, end) {
+        let mut valve = self.project().valve;
+        match valve.as_mut().poll_next_with(cx, end) {
             Ok(item) => Poll::Ready(Some(Ok(item))),
             Err(Halt::Pending) => Poll::Pending,
-            Err(Halt::Stopped) => Poll::Ready(None),
+            Err(Halt::Stopped) => {
+                let reason = valve.stop_reason().cloned();
+                Poll::Ready(reason.map(|reason| Err(reason.into())))
+            }
             Err(Halt::Ended) => Poll::Ready(match returned.into_inner() {
                 Some(Err(error)) => Some(Err(error)),
                 Some(Ok(())) | None => None,
@@ -401,13 +409,14 @@ where
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, self.valve.upper_bound())
+        (0, self.valve.upper_bound_with_error())
     }
 }
 
 impl<T, E, B, G> FusedStream for TryGenerator<T, E, B, G>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+    E: From<StopReason>,
     G: Signal,
 {
     fn is_terminated(&self) -> bool {

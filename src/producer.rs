@@ -74,15 +74,35 @@ struct Consumer<T> {
     channel: Arc<Channel<T>>,
     /// What the body ended with by itself.
     failed: Option<StopReason>,
+    /// `None` once there is nothing to report any more.
+    report: Option<Report<T>>,
+}
+
+/// How a stream of results reports its stop, in place of ending without an error.
+struct Report<T> {
+    /// The item that a stop makes.
+    of_stop: fn(StopReason) -> T,
+    /// Whether an item is the error of the body, with which the stream has ended: no body sends one.
+    is_error: fn(&T) -> bool,
+}
+
+impl<T, E: From<StopReason>> Report<Result<T, E>> {
+    const fn new() -> Self {
+        Self {
+            of_stop: |reason| Err(reason.into()),
+            is_error: Result::is_err,
+        }
+    }
 }
 
 impl<T> Consumer<T> {
-    fn new(channel: Arc<Channel<T>>) -> Self {
+    fn new(channel: Arc<Channel<T>>, report: Option<Report<T>>) -> Self {
         let stop = Watch::new(channel.stop().clone());
         Self {
             valve: Valve::new(Receiver::new(Arc::clone(&channel)), stop),
             channel,
             failed: None,
+            report,
         }
     }
 
@@ -91,21 +111,36 @@ impl<T> Consumer<T> {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        match Pin::new(&mut self.valve).poll_next(cx) {
-            Ok(item) => Poll::Ready(Some(item)),
-            Err(Halt::Pending) => Poll::Pending,
-            Err(Halt::Stopped) => Poll::Ready(None),
+        let mut valve = Pin::new(&mut self.valve);
+        match valve.as_mut().poll_next(cx) {
+            Ok(item) => {
+                if self
+                    .report
+                    .as_ref()
+                    .is_some_and(|report| (report.is_error)(&item))
+                {
+                    // One error in all, whatever fires later.
+                    self.report = None;
+                    valve.finish();
+                }
+                return Poll::Ready(Some(item));
+            }
+            Err(Halt::Pending) => return Poll::Pending,
+            Err(Halt::Stopped) => {}
             Err(Halt::Ended) => {
                 if let Some(Err(reason)) = self.channel.ended() {
                     self.failed = self.failed.take().or(Some(reason));
                 }
-                Poll::Ready(None)
             }
         }
+        let report = self.report.take().zip(self.stop_reason().cloned());
+        Poll::Ready(report.map(|(report, reason)| (report.of_stop)(reason)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, self.valve.upper_bound())
+        let upper = self.valve.upper_bound();
+        let error = usize::from(self.report.is_some());
+        (0, upper.and_then(|upper| upper.checked_add(error)))
     }
 
     fn is_terminated(&self) -> bool {

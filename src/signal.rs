@@ -114,6 +114,15 @@ pub trait Signal {
     #[inline]
     fn note_item(self: Pin<&mut Self>) {}
 
+    /// Like [`poll_fired`](Self::poll_fired), asked once more when the source has ended: if the signal has fired by then,
+    /// the stream was stopped and did not end by itself.
+    ///
+    /// Nobody is woken for it any more, so only the answer counts. A signal that fires when no item comes for too long
+    /// returns `Pending`, as an end counts as an item; one that wraps other signals asks them the same question.
+    fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        self.poll_fired(cx)
+    }
+
     /// The token behind this signal, if there is one. Tokens that are cancelled with the stream are children of it.
     fn as_token(&self) -> Option<&CancellationToken> {
         None
@@ -292,6 +301,14 @@ impl<Fut: Future> Signal for When<Fut> {
         }
     }
 
+    /// Polls the future though it has woken nobody: what fires many futures wakes one after the other.
+    fn poll_fired_at_end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
+        match self.poll_future() {
+            true => Poll::Ready(StopReason::Cancelled),
+            false => Poll::Pending,
+        }
+    }
+
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let this = self.project();
         *this.row = match items {
@@ -356,6 +373,14 @@ impl<A: Signal, B: Signal> Signal for Any<A, B> {
         let this = self.project();
         match this.a.poll_fired(cx) {
             Poll::Pending => this.b.poll_fired(cx),
+            fired => fired,
+        }
+    }
+
+    fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        let this = self.project();
+        match this.a.poll_fired_at_end(cx) {
+            Poll::Pending => this.b.poll_fired_at_end(cx),
             fired => fired,
         }
     }

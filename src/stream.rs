@@ -63,12 +63,15 @@ pub type TryWithIdleTimeout<S> = TryWithCancellation<S, Idle>;
 /// - The source is dropped before the end: when `None`, or the last `Err`, comes out, what the source owned has been
 ///   dropped. Dropping the adapter drops the source at once.
 /// - They are fused. `stop_reason()` is `None` after a natural end, and never changes once it is set.
+/// - An end of the source when the signal has fired is a stop, as a stream below may have seen the same signal first. An
+///   end within the grace of `drain_for` is natural, and an idle timeout counts an end as an item.
 /// - A panic of the source passes through once, then the stream has ended.
 ///
 /// A stream may be borrowed, as in `(&mut stream).with_timeout(..)`, and read further afterwards.
 ///
-/// Adapters may be stacked: a `with_*` stream that has been stopped returns its `Err`, even if the stream below it has
-/// ended for the same stop. A stop of the stream below alone is an end like any other to the one above.
+/// Adapters may be stacked: a `with_*` or `try_*` stream whose signal has fired returns its `Err`, even if the stream
+/// below it ended for the same stop without an error. A stop of the stream below alone, as by a child token, is an end
+/// like any other to the one above. So `drain_for` belongs on the innermost adapter.
 pub trait CancelStreamExt: Stream {
     /// Takes items until `signal` fires, then ends.
     ///

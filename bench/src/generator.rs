@@ -7,7 +7,7 @@ use crate::{
 use async_fn_stream::fn_stream;
 use async_stream::stream;
 use futures::{Stream, StreamExt};
-use std::{future::poll_fn, hint::black_box, num::TryFromIntError, thread};
+use std::{future::poll_fn, hint::black_box, io, thread};
 use stopcock::{CancellationToken, blocking_iter, generator, spawn_generator, try_generator};
 use tokio::sync::mpsc;
 
@@ -137,11 +137,11 @@ struct TryGenerator(CancellationToken);
 
 impl Numbers for TryGenerator {
     fn numbers(&self) -> impl Stream<Item: Number> {
-        try_generator(&self.0, async |mut y| -> Result<(), TryFromIntError> {
+        try_generator(&self.0, async |mut y| -> io::Result<()> {
             let mut next = 0_u64;
             loop {
                 y.yield_item(next).await;
-                next = u64::try_from(black_box(next as i64 + 1))?;
+                next = u64::try_from(black_box(next as i64 + 1)).map_err(io::Error::other)?;
             }
         })
     }

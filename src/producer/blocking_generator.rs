@@ -1,5 +1,5 @@
 use super::{
-    Consumer, Join, Outcome, blocking_sender::BlockingSender, impl_stream, thread, token_of,
+    Consumer, Join, Outcome, Report, blocking_sender::BlockingSender, impl_stream, thread, token_of,
 };
 use crate::{IntoSignal, StopReason, channel::Channel, first_panic::FirstPanic, token::HeldToken};
 use futures_core::{FusedStream, Stream};
@@ -122,7 +122,7 @@ where
     G: IntoSignal<Signal: Send + 'static>,
     B: FnOnce(BlockingSender<T>) -> Result<(), StopReason> + Send + 'static,
 {
-    start(signal, capacity, |item| item, body, Outcome::of)
+    start(signal, capacity, |item| item, body, Outcome::of, None)
 }
 
 /// As [`blocking_generator`], of a body that may fail: its error is the last item.
@@ -130,12 +130,18 @@ where
 /// ```text
 /// body     a--b--Err
 /// output   -a--b--(Err|)
+///
+/// body     a--b--c--d--
+/// signal   -------!
+/// output   -a--b--(Err|)
 /// ```
 ///
-/// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both. What
-/// the body returns after a stop is not delivered: the stream ends in silence then, with a
-/// [`stop_reason`](BlockingGenerator::stop_reason). Where that must not look like a whole answer, put
-/// [`try_with_cancellation`](crate::CancelTryStreamExt::try_with_cancellation) around it.
+/// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both.
+///
+/// # Errors
+///
+/// The last item, if it is an `Err`, is the error of the body or that of the stop, `E::from(reason)`: one in all, the
+/// stop's if the signal fired first. What the body returns after a stop is not delivered. So a truncated stream never looks complete.
 ///
 /// # Panics
 ///
@@ -172,7 +178,8 @@ where
     G: IntoSignal<Signal: Send + 'static>,
     B: FnOnce(BlockingSender<T, Result<T, E>>) -> Result<(), E> + Send + 'static,
 {
-    start(signal, capacity, Ok, body, Outcome::of_try)
+    let report = Some(Report::new());
+    start(signal, capacity, Ok, body, Outcome::of_try, report)
 }
 
 /// A [`blocking_generator`] of the items of an iterator.
@@ -211,6 +218,7 @@ fn start<T, R, G, B, E>(
     wrap: fn(T) -> R,
     body: B,
     outcome: fn(Result<(), E>) -> Outcome<R>,
+    report: Option<Report<R>>,
 ) -> BlockingGenerator<R>
 where
     T: 'static,
@@ -222,7 +230,7 @@ where
     let stop = token_of(signal.into_signal());
     let channel = Channel::new(capacity, stop);
     channel.close_at_stop();
-    let consumer = Consumer::new(Arc::clone(&channel));
+    let consumer = Consumer::new(Arc::clone(&channel), report);
     // A body that is stopped beforehand never begins.
     match channel.stop_reason() {
         Some(reason) => channel.end(Err(reason), None),

@@ -1,4 +1,4 @@
-use super::{Consumer, Join, Outcome, impl_stream, sender::Sender, token_of};
+use super::{Consumer, Join, Outcome, Report, impl_stream, sender::Sender, token_of};
 use crate::{
     IntoSignal, Signal, StopReason,
     channel::Channel,
@@ -122,7 +122,8 @@ where
     B: FnOnce(Sender<T>) -> Fut,
     Fut: Future<Output = Result<(), StopReason>> + Send + 'static,
 {
-    spawn(handle, signal, capacity, |item| item, body, Outcome::of)
+    let (wrap, outcome) = (|item| item, Outcome::of);
+    spawn(handle, signal, capacity, wrap, body, outcome, None)
 }
 
 /// As [`spawn_generator`], of a body that may fail: its error is the last item.
@@ -130,12 +131,19 @@ where
 /// ```text
 /// body     a--b--Err
 /// output   -a--b--(Err|)
+///
+/// body     a--b--c--d--
+/// signal   -------!
+/// output   -a--b--(Err|)
 /// ```
 ///
-/// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both. What
-/// the body returns after a stop is not delivered: the stream ends in silence then, with a
-/// [`stop_reason`](SpawnedGenerator::stop_reason). Where that must not look like a whole answer, put
-/// [`try_with_cancellation`](crate::CancelTryStreamExt::try_with_cancellation) around it.
+/// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both.
+///
+/// # Errors
+///
+/// The last item, if it is an `Err`, is the error of the body or that of the stop, `E::from(reason)`: one in all, the
+/// stop's if the signal fired first. What the body returns after a stop is not delivered. A runtime that shuts down is a
+/// stop as well, with [`StopReason::Cancelled`]. So a truncated stream never looks complete.
 ///
 /// # Panics
 ///
@@ -195,7 +203,8 @@ where
     B: FnOnce(Sender<T, Result<T, E>>) -> Fut,
     Fut: Future<Output = Result<(), E>> + Send + 'static,
 {
-    spawn(handle, signal, capacity, Ok, body, Outcome::of_try)
+    let report = Some(Report::new());
+    spawn(handle, signal, capacity, Ok, body, Outcome::of_try, report)
 }
 
 #[track_caller]
@@ -206,6 +215,7 @@ fn spawn<T, R, G, B, Fut>(
     wrap: fn(T) -> R,
     body: B,
     outcome: fn(Fut::Output) -> Outcome<R>,
+    report: Option<Report<R>>,
 ) -> SpawnedGenerator<R>
 where
     R: Send + 'static,
@@ -218,7 +228,7 @@ where
         token_of(signal.into_signal())
     };
     let channel = Channel::new(capacity, stop);
-    let consumer = Consumer::new(Arc::clone(&channel));
+    let consumer = Consumer::new(Arc::clone(&channel), report);
     // A body that is stopped beforehand never begins.
     match channel.stop_reason() {
         Some(reason) => channel.end(Err(reason), None),

@@ -45,6 +45,19 @@ impl<G> Draining<G> {
 }
 
 impl Grace {
+    /// Begins with the first poll that sees the signal.
+    #[inline]
+    fn begin(fired: Poll<StopReason>, time: Duration) -> Option<Self> {
+        match fired {
+            Poll::Pending => None,
+            Poll::Ready(reason) => Some(Self {
+                reason,
+                deadline: Deadline::after(time),
+                is_known: false,
+            }),
+        }
+    }
+
     fn is_over(&mut self) -> bool {
         let mut deadline = Pin::new(&mut self.deadline);
         if !self.is_known {
@@ -68,14 +81,7 @@ impl<G: Signal> Signal for Draining<G> {
     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         let this = self.project();
         if this.grace.is_none() {
-            let Poll::Ready(reason) = this.signal.poll_fired(cx) else {
-                return Poll::Pending;
-            };
-            *this.grace = Some(Grace {
-                reason,
-                deadline: Deadline::after(*this.time),
-                is_known: false,
-            });
+            *this.grace = Grace::begin(this.signal.poll_fired(cx), *this.time);
         }
         let Some(grace) = this.grace else {
             return Poll::Pending;
@@ -84,6 +90,19 @@ impl<G: Signal> Signal for Draining<G> {
         grace.is_over();
         let deadline = Pin::new(&mut grace.deadline);
         deadline.poll_fired(cx).map(|_| grace.reason.clone())
+    }
+
+    /// An end within the grace is the source's own, also if the signal is seen only now.
+    fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        let this = self.project();
+        if this.grace.is_none() {
+            *this.grace = Grace::begin(this.signal.poll_fired_at_end(cx), *this.time);
+        }
+        let Some(grace) = this.grace else {
+            return Poll::Pending;
+        };
+        let deadline = Pin::new(&mut grace.deadline);
+        deadline.poll_fired_at_end(cx).map(|_| grace.reason.clone())
     }
 
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {

@@ -73,6 +73,10 @@ impl Signal for TokenSignal {
         Pin::new(&mut self.0).poll_fired(cx)
     }
 
+    fn poll_fired_at_end(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        Pin::new(&mut self.0).poll_fired_at_end(cx)
+    }
+
     #[inline]
     fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
         Pin::new(&mut self.0).check_every(items)
@@ -98,6 +102,12 @@ impl<T: Borrow<CancellationToken> + Unpin> Signal for Watch<T> {
                 None => unreachable!("a cancelled token has a reason"),
             },
         }
+    }
+
+    fn poll_fired_at_end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
+        self.token()
+            .stop_reason()
+            .map_or(Poll::Pending, Poll::Ready)
     }
 
     #[cfg(feature = "tokio")]

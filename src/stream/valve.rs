@@ -188,8 +188,9 @@ impl<S: Stream, G: Signal> Valve<S, G> {
                 guard.defuse(Ok(item))
             }
             Poll::Ready(None) => {
-                guard.defuse(());
-                Err(self.end(None, at_end))
+                // A source that another adapter stopped ends as well: the stop is not to look like an end.
+                let reason = guard.defuse(stop_by_the_end(signal, cx));
+                Err(self.end(reason, at_end))
             }
             Poll::Pending => {
                 guard.0.begin();
@@ -235,6 +236,12 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         let next_look = signal.check_every(items.into());
         guard.0.begin_stretch(next_look);
         guard.defuse(Ok(()))
+    }
+
+    /// Ends it as an end of the source does.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn finish(self: Pin<&mut Self>) {
+        self.end(None, |_, _| {});
     }
 
     /// For one that is not open any more.
@@ -321,6 +328,15 @@ impl Row {
         self.stretch = next_look as u16;
         self.left -= next_look;
         self.unwatched = self.stretch - 1;
+    }
+}
+
+/// Why a stream whose source has just ended was stopped before, if it was.
+#[cold]
+fn stop_by_the_end<G: Signal>(signal: Pin<&mut G>, cx: &mut Context<'_>) -> Option<StopReason> {
+    match signal.poll_fired_at_end(cx) {
+        Poll::Ready(reason) => Some(reason),
+        Poll::Pending => None,
     }
 }
 

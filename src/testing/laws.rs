@@ -997,7 +997,7 @@ where
 }
 
 /// `stop_reason()` is `None` while the stream runs and after an end of its own, `Some` once it was stopped, and
-/// never changes.
+/// never changes. A source that ends in a poll during which the stop was fired, before it ended, was stopped.
 ///
 /// # Panics
 ///

@@ -139,6 +139,7 @@ impl<T> Stoppable for BlockingGenerator<T> {
 impl<T, E, B, G> Stoppable for TryGenerator<T, E, B, G>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+    E: From<StopReason>,
     G: Signal,
 {
     fn stop_reason(&self) -> Option<&StopReason> {

@@ -27,6 +27,7 @@ mod settled;
 mod signal;
 #[cfg(feature = "tokio")]
 mod spawn_generator;
+mod stop_at_end;
 mod stop_reason;
 mod stress;
 mod support;

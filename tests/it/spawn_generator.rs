@@ -721,7 +721,7 @@ async fn the_error_of_a_body_that_may_fail_is_the_last_item() {
 }
 
 #[tokio::test]
-async fn an_error_that_comes_after_the_stop_is_not_delivered() {
+async fn an_error_that_comes_after_the_stop_gives_way_to_that_of_the_stop() {
     let token = CancellationToken::new();
     let mut stream = try_spawn_generator(&token, 1, |tx| async move {
         loop {
@@ -734,6 +734,10 @@ async fn an_error_that_comes_after_the_stop_is_not_delivered() {
     assert!(stream.next().await.unwrap().is_ok());
     token.cancel();
     turn().await;
+    assert_eq!(
+        stream.next().await.unwrap().unwrap_err().to_string(),
+        "cancelled"
+    );
     assert!(stream.next().await.is_none());
     assert!(stream.stop_reason().is_some());
     assert!(matches!(stream.join().await, Err(StopReason::Cancelled)));

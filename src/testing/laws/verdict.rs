@@ -235,7 +235,7 @@ impl<'a> Story<'a> {
             Law::DroppedFirst => self.dropped_first(),
             Law::Released => self.released(),
             Law::Fair => self.fair(),
-            Law::OneOutcome => self.one_outcome(),
+            Law::OneOutcome => self.one_outcome(self.is_stopped_at_end()),
             Law::Honest => self.honest(),
             Law::OnTime => self.on_time(),
             Law::StopIsReported => self.stop_is_reported(),
@@ -724,45 +724,62 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    fn one_outcome(&self) -> Result<(), String> {
+    /// Whether it was stopped by the time that its source ended; `None` if that may be answered either way: to an adapter
+    /// over another one its source ends only once that has dropped its own.
+    fn is_stopped_at_end(&self) -> Option<bool> {
         let Firsts {
             stopped,
             source_ended,
-            source_done,
-            told,
-            ..
-        } = self.firsts;
-        // At an end of the source the stop is asked once more. By a panic it is over whatever was fired.
-        let ended = source_ended == source_done;
-        self.outcome(ended && stopped < told)
-    }
-
-    /// `stop_reason()` where the source may have ended: if that `may_be_a_stop`, there may be one then as well.
-    fn outcome(&self, may_be_a_stop: bool) -> Result<(), String> {
-        let Firsts {
-            source_done,
             told,
             over,
             ..
         } = self.firsts;
+        // A panic of the source as it is dropped may come before the answer.
+        let panicked = over < told;
+        match stopped < source_ended {
+            true if !panicked => Some(true),
+            false if over <= stopped => Some(false),
+            _ => None,
+        }
+    }
+
+    /// `stopped_at_end`: a stop that came before the end of the source, in the same poll as well, is one.
+    fn one_outcome(&self, stopped_at_end: Option<bool>) -> Result<(), String> {
         let mut first: Option<String> = None;
         for (at, view) in self.views() {
             let Some((_, reason)) = &view.outcome else {
                 continue;
             };
             let reason = reason.as_ref().map(ToString::to_string);
+            let Firsts {
+                source_ended,
+                source_done,
+                told,
+                over,
+                ..
+            } = self.firsts;
+            // What a panic ended was not stopped.
+            let was_stopped = match source_ended == source_done {
+                true => stopped_at_end,
+                false => Some(false),
+            };
             expect(first.is_none() || first == reason, || {
                 "stop_reason() to stay what it was".to_owned()
             })?;
             expect(over < at || reason.is_none(), || {
                 "no stop_reason() while it runs".to_owned()
             })?;
-            expect(
-                reason.is_none() || at < source_done || may_be_a_stop,
-                || "no stop_reason() after an end of its own".to_owned(),
-            )?;
-            expect(reason.is_some() || at < told || source_done < at, || {
-                "a stop_reason() after an end that was not the source's".to_owned()
+            let may_have_ended = source_done < at && was_stopped != Some(true);
+            let may_be_stopped = at < source_done || was_stopped != Some(false);
+            expect(reason.is_none() || may_be_stopped, || {
+                "no stop_reason() after an end of its own".to_owned()
+            })?;
+            expect(reason.is_some() || at < told || may_have_ended, || {
+                match source_done < at {
+                    true => "a stop_reason() after an end of the source that came after the stop"
+                        .to_owned(),
+                    false => "a stop_reason() after an end that was not the source's".to_owned(),
+                }
             })?;
             first = first.or(reason);
         }

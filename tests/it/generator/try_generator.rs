@@ -14,7 +14,32 @@ use std::{
     pin::{Pin, pin},
     task::Poll,
 };
-use stopcock::{CancellationToken, TryGenerator, Yielder, signal, try_generator};
+use stopcock::{CancellationToken, StopReason, TryGenerator, Yielder, signal, try_generator};
+
+/// What a stream fails with: the error of its body, or a stop.
+#[derive(Clone, Debug, PartialEq)]
+enum Failure<E> {
+    Body(E),
+    Stop(String),
+}
+
+use Failure::Body;
+
+impl<E> From<StopReason> for Failure<E> {
+    fn from(reason: StopReason) -> Self {
+        Self::Stop(reason.to_string())
+    }
+}
+
+impl From<ParseIntError> for Failure<ParseIntError> {
+    fn from(error: ParseIntError) -> Self {
+        Body(error)
+    }
+}
+
+fn stopped<T, E>(reason: &str) -> Poll<Option<Result<T, Failure<E>>>> {
+    Poll::Ready(Some(Err(Failure::Stop(reason.to_owned()))))
+}
 
 #[test]
 fn an_error_is_the_last_item() {
@@ -23,7 +48,7 @@ fn an_error_is_the_last_item() {
             for number in text.split(' ') {
                 y.yield_item(number.parse::<u8>()?).await;
             }
-            Ok::<_, ParseIntError>(())
+            Ok::<_, Failure<ParseIntError>>(())
         }))
     };
     assert_eq!(parsed("1 2"), [Ok(1), Ok(2)]);
@@ -75,11 +100,14 @@ fn with_its_error_the_stream_is_over_and_its_body_gone() {
         let _first = Dropped(&dropped, "first");
         let _second = Dropped(&dropped, "second");
         y.yield_item(1).await;
-        Err("it broke")
+        Err(Body("it broke"))
     }));
     assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Ok(1))));
     assert!(!items.is_terminated());
-    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Err("it broke"))));
+    assert_eq!(
+        poll(items.as_mut()),
+        Poll::Ready(Some(Err(Body("it broke"))))
+    );
     assert_eq!(*dropped.borrow(), ["second", "first", "captured"]);
     assert!(items.is_terminated());
     assert_eq!(items.size_hint(), (0, Some(0)));
@@ -92,9 +120,10 @@ fn with_its_error_the_stream_is_over_and_its_body_gone() {
 
 #[test]
 fn an_end_without_an_error_is_told_at_once() {
-    let mut items = pin!(try_generator::<u8, (), _, _>(signal::never(), async |_| {
-        Ok(())
-    }));
+    let mut items = pin!(try_generator::<u8, Failure<()>, _, _>(
+        signal::never(),
+        async |_| { Ok(()) }
+    ));
     assert_eq!(poll(items.as_mut()), Poll::Ready(None));
     assert!(items.is_terminated());
 }
@@ -108,14 +137,14 @@ fn a_body_runs_up_to_the_yield_that_is_asked_for_and_no_further() {
             y.yield_item(n).await;
         }
         steps.set(4);
-        Err(())
+        Err(Body(()))
     }));
     assert_eq!(steps.get(), 0);
     for n in 1..=3 {
         assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Ok(n))));
         assert_eq!(steps.get(), n);
     }
-    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Err(()))));
+    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Err(Body(())))));
     assert_eq!(steps.get(), 4);
 }
 
@@ -130,13 +159,16 @@ fn dropping_or_stopping_drops_the_locals_in_reverse_order_and_the_body_never_res
             let _second = Dropped(&dropped, "second");
             y.yield_item(1).await;
             resumed.set(true);
-            Err(())
+            Err(Body(()))
         }));
         assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Ok(1))));
         if stop {
             token.cancel_with("enough");
-            assert_eq!(poll(items.as_mut()), Poll::Ready(None));
+            assert_eq!(items.size_hint(), (0, None));
+            assert_eq!(poll(items.as_mut()), stopped("enough"));
             assert_eq!(items.stop_reason().unwrap().to_string(), "enough");
+            assert_eq!(items.size_hint(), (0, Some(0)));
+            assert_eq!(poll(items.as_mut()), Poll::Ready(None));
             assert_eq!(*dropped.borrow(), ["second", "first"]);
         }
         drop(items);
@@ -151,12 +183,15 @@ fn the_item_of_the_last_poll_comes_out_before_the_error() {
     let mut items = pin!(try_generator(signal::never(), async |mut y| {
         let _local = Dropped(&dropped, "local");
         assert!(y.yield_item(1).now_or_never().is_none());
-        Err("it broke")
+        Err(Body("it broke"))
     }));
     assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Ok(1))));
     assert_eq!(*dropped.borrow(), ["local"]);
     assert!(!items.is_terminated());
-    assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Err("it broke"))));
+    assert_eq!(
+        poll(items.as_mut()),
+        Poll::Ready(Some(Err(Body("it broke"))))
+    );
     assert!(items.is_terminated());
     assert_eq!(poll(items.as_mut()), Poll::Ready(None));
 }
@@ -167,10 +202,12 @@ fn a_stop_between_the_last_item_and_the_error_wins() {
     let token = CancellationToken::new();
     let mut items = pin!(try_generator(&token, async |mut y| {
         assert!(y.yield_item(1).now_or_never().is_none());
-        Err(Dropped(&dropped, "error"))
+        Err(Body(Dropped(&dropped, "error")))
     }));
     assert!(matches!(poll(items.as_mut()), Poll::Ready(Some(Ok(1)))));
     token.cancel();
+    let told = poll(items.as_mut());
+    assert!(matches!(told, Poll::Ready(Some(Err(Failure::Stop(_))))));
     assert!(matches!(poll(items.as_mut()), Poll::Ready(None)));
     assert!(items.stop_reason().is_some());
     assert_eq!(*dropped.borrow(), ["error"]);
@@ -182,7 +219,7 @@ fn a_panic_passes_through_once() {
         y.yield_item(1).await;
         let number: u8 = "x".parse().unwrap();
         y.yield_item(number).await;
-        Ok::<_, ()>(())
+        Ok::<_, Failure<()>>(())
     }));
     assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Ok(1))));
     assert!(panic_of(|| poll(items.as_mut())).contains("ParseIntError"));
@@ -192,9 +229,9 @@ fn a_panic_passes_through_once() {
 
 #[test]
 fn a_yield_is_raced_joined_and_lent_and_none_is_lost() {
-    async fn helper(y: &mut Yielder<'_, u32>, n: u32) -> Result<(), u32> {
+    async fn helper(y: &mut Yielder<'_, u32>, n: u32) -> Result<(), Failure<u32>> {
         y.yield_item(n).await;
-        if n == 8 { Err(9) } else { Ok(()) }
+        if n == 8 { Err(Body(9)) } else { Ok(()) }
     }
     let items = try_generator(signal::never(), async |mut y| {
         futures::select_biased! {
@@ -228,11 +265,11 @@ fn a_yield_is_raced_joined_and_lent_and_none_is_lost() {
             helper(&mut y, n).await?;
         }
         y.yield_item(200).await;
-        Ok::<_, u32>(())
+        Ok::<_, Failure<u32>>(())
     });
     assert_eq!(
         collect(items),
-        Vec::from_iter((0..9).map(Ok).chain([Err(9_u32)]))
+        Vec::from_iter((0..9).map(Ok).chain([Err(Body(9_u32))]))
     );
 }
 
@@ -243,7 +280,7 @@ fn generators_nest_and_hand_their_errors_on() {
             outer.yield_item(1).await;
             inner.yield_item(2).await;
             outer.yield_item(3).await;
-            Err("within")
+            Err(Body("within"))
         });
         let mut inner = pin!(inner);
         while let Some(n) = inner.try_next().await? {
@@ -251,7 +288,7 @@ fn generators_nest_and_hand_their_errors_on() {
         }
         Ok(())
     });
-    assert_eq!(collect(items), [Ok(1), Ok(3), Err("within")]);
+    assert_eq!(collect(items), [Ok(1), Ok(3), Err(Body("within"))]);
 }
 
 #[test]
@@ -261,23 +298,23 @@ fn it_moves_to_another_thread_between_two_polls() {
         for n in &local {
             y.yield_item(*n).await;
         }
-        Err(String::from("it broke"))
+        Err(Body(String::from("it broke")))
     }));
     assert_eq!(poll(items.as_mut()), Poll::Ready(Some(Ok(1))));
     let rest = std::thread::spawn(move || collect(items)).join().unwrap();
-    assert_eq!(rest, [Ok(2), Err(String::from("it broke"))]);
+    assert_eq!(rest, [Ok(2), Err(Body(String::from("it broke")))]);
 }
 
 #[test]
 fn results_of_no_size_and_huge_errors_come_out() {
     let nothing = try_generator(signal::never(), async |mut y| {
         y.yield_item(()).await;
-        Err(())
+        Err(Body(()))
     });
-    assert_eq!(collect(nothing), [Ok(()), Err(())]);
+    assert_eq!(collect(nothing), [Ok(()), Err(Body(()))]);
     let huge = try_generator(signal::never(), async |mut y| {
         y.yield_item(1_u8).await;
-        Err([7; 4096])
+        Err(Body([7; 4096]))
     });
-    assert_eq!(collect(huge), [Ok(1), Err([7; 4096])]);
+    assert_eq!(collect(huge), [Ok(1), Err(Body([7; 4096]))]);
 }

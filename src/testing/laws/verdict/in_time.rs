@@ -1,6 +1,6 @@
 //! What the laws say that are about a length of time.
 
-use super::{LATE_ITEMS, LATE_NANOS, Story, Turn, expect};
+use super::{Firsts, LATE_ITEMS, LATE_NANOS, Story, Turn, expect};
 use crate::testing::{Event, Output, Step};
 use std::time::Duration;
 
@@ -68,13 +68,7 @@ impl Story<'_> {
         }
         self.nothing_lost()?;
         self.dropped_first()?;
-        // Within the grace an end of the source is an end.
-        let last = self
-            .turns
-            .iter()
-            .find(|turn| turn.inside.contains(&self.firsts.source_ended));
-        let may_be_over = |last: &Turn| grace.is_some_and(|grace| grace.earliest <= last.at);
-        self.outcome(last.is_some_and(may_be_over))
+        self.one_outcome(self.is_drained_at_end(grace.as_ref()))
     }
 
     pub(super) fn ends_when_idle(&self) -> Result<(), String> {
@@ -106,7 +100,9 @@ impl Story<'_> {
             }
         }
         self.nothing_lost()?;
-        self.dropped_first()
+        self.dropped_first()?;
+        // An end counts as an item.
+        self.one_outcome(Some(false))
     }
 
     /// The polls until it ended, or said that it was stopped.
@@ -114,6 +110,27 @@ impl Story<'_> {
         let told = self.firsts.told;
         self.lively()
             .take_while(move |(_, turn)| turn.inside.end <= told)
+    }
+
+    /// Whether its grace was over by the time that its source ended.
+    fn is_drained_at_end(&self, grace: Option<&Grace>) -> Option<bool> {
+        let Firsts {
+            stopped,
+            source_ended,
+            ..
+        } = self.firsts;
+        let mut turns = self.turns.iter();
+        let end = turns.find(|turn| turn.inside.contains(&source_ended));
+        let (Some(grace), Some(end)) = (grace, end) else {
+            return Some(false);
+        };
+        if source_ended < stopped || end.at < grace.earliest {
+            Some(false)
+        } else if grace.latest <= end.at {
+            Some(true)
+        } else {
+            None
+        }
     }
 
     fn grace(&self, time: Duration) -> Option<Grace> {
