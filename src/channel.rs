@@ -2,6 +2,7 @@
 
 use crate::{
     CancellationToken, StopReason,
+    fairness::ITEMS_IN_A_ROW,
     first_panic::FirstPanic,
     line::Line,
     sync::{Mutex, MutexGuard},
@@ -20,9 +21,6 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// How many items may be sent in a row before the sender yields to its siblings.
-const ITEMS_IN_A_ROW: u32 = 1024;
-
 /// For so many items there is room from the beginning.
 const ROOM: usize = 16;
 
@@ -40,7 +38,7 @@ struct Queue<T> {
     items: VecDeque<T>,
     /// Who waits for room, in the order in which they came. Nobody while there is room.
     line: Line<Waiting<T>>,
-    sent_in_a_row: u32,
+    sent_in_a_row: u16,
     consumer: Option<Waker>,
     /// Who waits until the body is gone.
     joiner: Option<Waker>,

@@ -68,6 +68,7 @@ mod bell;
 mod channel;
 #[cfg(feature = "tokio")]
 mod clock;
+mod fairness;
 mod first_panic;
 mod home;
 mod line;

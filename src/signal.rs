@@ -6,7 +6,7 @@ mod token;
 #[cfg(feature = "tokio-util")]
 mod tokio_util;
 
-use crate::{CancellationToken, StopReason, bell::Bell, stream::ITEMS_IN_A_ROW};
+use crate::{CancellationToken, StopReason, bell::Bell, fairness::ITEMS_IN_A_ROW};
 use pin_project::{pin_project, pinned_drop};
 use std::{
     future::Future,

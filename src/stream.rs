@@ -12,7 +12,7 @@ pub use take_until_cancelled::TakeUntilCancelled;
 pub use try_with_cancellation::TryWithCancellation;
 pub use with_cancellation::WithCancellation;
 
-pub(crate) use valve::{Halt, ITEMS_IN_A_ROW, Valve};
+pub(crate) use valve::{Halt, Valve};
 
 use crate::{CancellationToken, IntoSignal, StopReason};
 use futures_core::Stream;
@@ -93,6 +93,13 @@ pub trait CancelStreamExt: Stream {
     ///
     /// The signal is checked before every item. After 1024 items without a `Pending` the adapter wakes its task and
     /// returns `Pending` once, so that a source which is always ready can be stopped from the same thread.
+    ///
+    /// In a tokio task that holds for several such streams in a `select`, a `merge` or a loop of `select!` as well: each
+    /// yield also takes a sixteenth of the budget that all of them share, in proportion with another
+    /// [`yield_every`](TakeUntilCancelled::yield_every) but at least a unit of 128, and the stream stays pending while
+    /// there is none left. So `K` streams let other tasks of the thread run after `(K + 16) * 1024` items in all.
+    /// Without that budget, on other runtimes, under `unconstrained`, and with `yield_every(0)` or more than 1024, a merge
+    /// polls the others in place of the one that yields: put the adapter around the merge.
     ///
     /// # Cancel safety
     ///

@@ -1,6 +1,9 @@
 //! The one mechanism under all adapters: a source, a signal, and the shape of every `poll_next`.
 
-use crate::{Signal, StopReason};
+use crate::{
+    Signal, StopReason,
+    fairness::{ITEMS_IN_A_ROW, poll_budget, spend},
+};
 use futures_core::Stream;
 use pin_project::pin_project;
 use std::{
@@ -9,9 +12,6 @@ use std::{
     pin::Pin,
     task::{Context, Poll},
 };
-
-/// How many items in a row an adapter lets by before it yields to its siblings.
-pub(crate) const ITEMS_IN_A_ROW: u16 = 1024;
 
 /// Why no item came of a poll.
 pub(crate) enum Halt {
@@ -49,6 +49,8 @@ struct Row {
     /// How long the first one is: a whole row, or nothing if the signal wants a look before.
     first_stretch: u16,
     is_broken: bool,
+    /// The last poll has yielded after a whole row. The next one begins once the task has budget.
+    has_yielded: bool,
     /// How many may come in this row after this stretch, unless it is the first one.
     left: u32,
     /// How long a row may be.
@@ -67,6 +69,7 @@ impl<S, G> Valve<S, G> {
                 stretch: 0,
                 first_stretch: 0,
                 is_broken: false,
+                has_yielded: false,
                 left: 0,
                 longest: ITEMS_IN_A_ROW.into(),
             },
@@ -227,11 +230,18 @@ impl<S: Stream, G: Signal> Valve<S, G> {
                     return Err(self.end(Some(reason), at_end));
                 }
             }
-            guard.0.left = guard.0.longest;
-            if guard.0.longest != ENDLESS {
+            if guard.0.longest != ENDLESS && !guard.0.has_yielded {
+                guard.0.has_yielded = true;
+                spend(guard.0.longest, cx);
                 cx.waker().wake_by_ref();
                 return guard.defuse(Err(Halt::Pending));
             }
+            // Polled again in the same turn of its task, as a merge does: the others there may come to an end of theirs.
+            if guard.0.has_yielded && poll_budget(cx).is_pending() {
+                return guard.defuse(Err(Halt::Pending));
+            }
+            guard.0.has_yielded = false;
+            guard.0.left = guard.0.longest;
         }
         let next_look = signal.check_every(items.into());
         guard.0.begin_stretch(next_look);
@@ -296,6 +306,7 @@ impl Row {
         };
         // The row at hand may be longer than that already.
         self.first_stretch = 0;
+        self.has_yielded = false;
         self.begin();
     }
 

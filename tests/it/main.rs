@@ -14,6 +14,8 @@ mod generator;
 mod kit;
 mod laws;
 mod linked;
+#[cfg(feature = "tokio")]
+mod merges;
 mod model;
 mod on_cancel;
 mod residue;

@@ -1,0 +1,179 @@
+//! S11 in company: streams that are always ready, each under an adapter or a generator of its own, leave the other tasks
+//! of their thread a turn however they are merged.
+
+use futures::{Stream, StreamExt, future, stream};
+use futures_concurrency::stream::Merge;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::Poll,
+    time::Duration,
+};
+use stopcock::{
+    CancelStreamExt, CancelTryStreamExt, CancellationToken, StopReason, Yielder, generator, signal,
+    try_generator,
+};
+use tokio_stream::StreamMap;
+
+const RUN: usize = 1024;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How many items all sources have given.
+type Count = Arc<AtomicUsize>;
+type Feed = Pin<Box<dyn Stream<Item = ()> + Send>>;
+
+fn busy(count: &Count) -> impl Stream<Item = ()> + Send + Unpin + use<> {
+    let count = Arc::clone(count);
+    stream::poll_fn(move |_| {
+        count.fetch_add(1, SeqCst);
+        Poll::Ready(Some(()))
+    })
+}
+
+fn results(count: &Count) -> impl Stream<Item = Result<(), StopReason>> + Send + Unpin + use<> {
+    busy(count).map(Ok)
+}
+
+fn boxed<T>(stream: impl Stream<Item = T> + Send + 'static) -> Feed {
+    Box::pin(stream.map(|_| ()))
+}
+
+type Make = fn(&Count, &CancellationToken) -> Feed;
+
+const STREAMS: [(&str, Make); 14] = [
+    ("take_until_cancelled", |c, t| {
+        boxed(busy(c).take_until_cancelled(t))
+    }),
+    ("with_cancellation", |c, t| {
+        boxed(busy(c).with_cancellation(t))
+    }),
+    ("try_with_cancellation", |c, t| {
+        boxed(results(c).try_with_cancellation(t))
+    }),
+    ("under a future", |c, t| {
+        let cancelled = signal::when(Box::pin(t.clone().cancelled_owned()));
+        boxed(busy(c).take_until_cancelled(cancelled))
+    }),
+    ("drop_on_cancel", |c, t| {
+        boxed(busy(c).take_until_cancelled(t).drop_on_cancel())
+    }),
+    ("drain_for", |c, t| {
+        boxed(busy(c).take_until_cancelled(t).drain_for(DAY))
+    }),
+    ("with_timeout", |c, _| boxed(busy(c).with_timeout(DAY))),
+    ("a token with a deadline", |c, _| {
+        boxed(busy(c).take_until_cancelled(CancellationToken::with_timeout(DAY)))
+    }),
+    ("with_idle_timeout", |c, _| {
+        boxed(busy(c).with_idle_timeout(DAY))
+    }),
+    ("try_with_idle_timeout", |c, _| {
+        boxed(results(c).try_with_idle_timeout(DAY))
+    }),
+    ("two adapters", |c, t| {
+        boxed(busy(c).take_until_cancelled(t).with_cancellation(t))
+    }),
+    ("shorter runs", |c, t| {
+        boxed(busy(c).take_until_cancelled(t).yield_every(100))
+    }),
+    ("generator", |c, t| {
+        let mut source = busy(c);
+        boxed(generator(t, async move |mut y: Yielder<'_, ()>| {
+            while let Some(item) = source.next().await {
+                y.yield_item(item).await;
+            }
+        }))
+    }),
+    ("try_generator", |c, t| {
+        let mut source = busy(c);
+        boxed(try_generator(t, async move |mut y| {
+            while let Some(item) = source.next().await {
+                y.yield_item(item).await;
+            }
+            Ok::<_, StopReason>(())
+        }))
+    }),
+];
+
+const MERGES: [(&str, fn(Vec<Feed>) -> Feed); 6] = [
+    ("select", |feeds| {
+        let merged = feeds
+            .into_iter()
+            .reduce(|all, one| Box::pin(stream::select(all, one)));
+        merged.unwrap()
+    }),
+    ("select_all", |feeds| Box::pin(stream::select_all(feeds))),
+    ("StreamMap", |feeds| {
+        let map: StreamMap<usize, Feed> = feeds.into_iter().enumerate().collect();
+        boxed(map)
+    }),
+    ("tokio-stream's merge", |feeds| {
+        let merged = feeds
+            .into_iter()
+            .reduce(|all, one| Box::pin(tokio_stream::StreamExt::merge(all, one)));
+        merged.unwrap()
+    }),
+    ("futures-concurrency's merge", |feeds| {
+        Box::pin(feeds.merge())
+    }),
+    ("a loop of select", |feeds| {
+        boxed(stream::unfold(feeds, async |mut feeds| {
+            future::select_all(feeds.iter_mut().map(StreamExt::next)).await;
+            Some(((), feeds))
+        }))
+    }),
+];
+
+/// How many items come of so many streams, of different phases, before another task of the thread has its turn. Gives up
+/// once there are more than `most`.
+fn items_before_a_turn(
+    make: impl Fn(&Count) -> Feed,
+    streams: usize,
+    merge: fn(Vec<Feed>) -> Feed,
+    most: usize,
+) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let count = Count::default();
+        let mut feeds = Vec::new();
+        for n in 0..streams {
+            let mut feed = make(&count);
+            for _ in 0..100 * n {
+                feed.next().await;
+            }
+            feeds.push(feed);
+        }
+        let task = tokio::spawn(async move {
+            let mut merged = merge(feeds);
+            count.store(0, SeqCst);
+            let turn = Arc::new(AtomicUsize::new(usize::MAX));
+            let (seen, counted) = (Arc::clone(&turn), Arc::clone(&count));
+            tokio::spawn(async move { seen.store(counted.load(SeqCst), SeqCst) });
+            while turn.load(SeqCst) == usize::MAX && count.load(SeqCst) <= most {
+                merged.next().await;
+            }
+            turn.load(SeqCst)
+        });
+        task.await.unwrap()
+    })
+}
+
+#[test]
+fn other_tasks_have_a_turn_however_streams_are_merged() {
+    let token = CancellationToken::new();
+    for (stream, make) in STREAMS {
+        for (merge, merged) in MERGES {
+            for streams in [1, 2, 3, 8] {
+                let most = (streams + 16) * RUN;
+                let items = items_before_a_turn(|count| make(count, &token), streams, merged, most);
+                assert!(items <= most, "{streams} of {stream} in {merge}");
+            }
+        }
+    }
+}
