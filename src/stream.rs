@@ -369,6 +369,9 @@ pub trait CancelStreamExt: Stream {
     /// a `Pending` that the source returns only because the task's cooperative budget is used up. When the time is over
     /// the source is polled once more, and an item wins.
     ///
+    /// A consumer that was away is not a silent source. A poll that is late, by more than a sixteenth of `timeout` and
+    /// more than 10 ms, starts the time anew, once: if it is over again before an item has come, that counts.
+    ///
     /// # Termination
     ///
     /// Ends with the source, or with one `Err` when no item came for `timeout`. The timer is set once, and again when it

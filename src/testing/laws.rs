@@ -1139,7 +1139,8 @@ where
 /// The stream ends, with an error or without, once its source gave nothing for `time`, and changes nothing before that.
 /// The time runs from the first `Pending` after an item or the start, so that a consumer which is busy does not count.
 /// When it is over a pending stream is woken, and a poll asks the source once more: an item wins. Else the source is
-/// dropped, and then the end is told.
+/// dropped, and then the end is told. But a poll that is late, by more than a sixteenth of `time` and more than 10 ms,
+/// starts the time anew, once until the next item: the consumer was away.
 ///
 /// Time goes by as for [`drains`]. A pending stream may be woken at the whole millisecond after the end.
 ///

@@ -1118,6 +1118,7 @@ mod in_time {
     use futures::{Stream, stream::FusedStream};
     use std::{
         future::Future,
+        mem,
         pin::Pin,
         sync::{Arc, OnceLock},
         task::{Context, Poll},
@@ -1380,6 +1381,7 @@ mod in_time {
         KeepsItsFirstTimer,
         KeepsTheFirstWakerOfItsTimer,
         DropsItsSourceAfterTheError,
+        CountsWhileItsConsumerIsAway,
     }
 
     use IdleFault as I;
@@ -1393,6 +1395,7 @@ mod in_time {
         has_given: bool,
         /// How long it was pending before its last item.
         waited: Duration,
+        was_away: bool,
         leftover: Option<Source>,
     }
 
@@ -1405,6 +1408,7 @@ mod in_time {
                 timer: None,
                 has_given: false,
                 waited: Duration::ZERO,
+                was_away: fault == I::CountsWhileItsConsumerIsAway,
                 leftover: None,
             }
         }
@@ -1421,6 +1425,7 @@ mod in_time {
         fn note_item(&mut self) {
             let now = Instant::now();
             self.has_given = true;
+            self.was_away = self.fault == I::CountsWhileItsConsumerIsAway;
             self.waited += self.since.map_or(Duration::ZERO, |since| now - since);
             match self.fault {
                 I::CountsFromTheFirstPending => return,
@@ -1437,8 +1442,13 @@ mod in_time {
             if self.fault == I::CountsFromTheLastPoll {
                 self.since = None;
             }
-            let since = *self.since.get_or_insert(now);
-            let over_at = since + self.time();
+            let time = self.time();
+            let since = self.since.get_or_insert(now);
+            let late = now.saturating_duration_since(*since + time);
+            if late > SECOND / 16 && !mem::replace(&mut self.was_away, true) {
+                *since = now;
+            }
+            let over_at = *since + time;
             match (self.fault, &self.timer) {
                 (I::NeverEnds, _) => return false,
                 (I::DoesNotCountBeforeItsFirstItem, _) if !self.has_given => return false,
@@ -1516,6 +1526,7 @@ mod in_time {
             I::KeepsItsFirstTimer,
             I::KeepsTheFirstWakerOfItsTimer,
             I::DropsItsSourceAfterTheError,
+            I::CountsWhileItsConsumerIsAway,
         ];
         let wrong = caught(Law::EndsWhenIdle, &faults, |fault| {
             laws::ends_when_idle(SECOND, |source| Idling::new(fault, source));

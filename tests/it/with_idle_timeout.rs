@@ -3,9 +3,11 @@
 use futures::{FutureExt, StreamExt, stream};
 use std::{pin::pin, task::Poll, time::Duration};
 use stopcock::{
-    CancelStreamExt, CancelTryStreamExt, StopReason,
+    CancelStreamExt, CancelTryStreamExt, StopReason, generator, signal,
     testing::{Harness, Source},
 };
+use tokio::{sync::mpsc, time};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -131,11 +133,11 @@ fn none_at_all_means_that_a_pending_is_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pending_for_a_spent_budget_does_not_count() {
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::unbounded_channel();
     for n in 0..1000 {
         sender.send(n).unwrap();
     }
-    let receiver = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
+    let receiver = UnboundedReceiverStream::new(receiver);
     // A timeout of nothing: the first pending that counts is the end.
     let mut stream = pin!(receiver.with_idle_timeout(Duration::ZERO));
     let mut items = 0;
@@ -143,6 +145,109 @@ async fn a_pending_for_a_spent_budget_does_not_count() {
         items += 1;
     }
     assert_eq!(items, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_a_neighbour_spends_does_not_count_when_the_time_is_over_either() {
+    let (chat, mut chatty) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let task = tokio::spawn(async move {
+        let mut quiet = pin!(UnboundedReceiverStream::new(receiver).with_idle_timeout(SECOND));
+        let chatter = async { while chatty.recv().await.is_some() {} };
+        futures::join!(chatter, quiet.next()).1
+    });
+    time::sleep(SECOND / 2).await;
+    sender.send(7).unwrap();
+    for n in 0..500 {
+        chat.send(n).unwrap();
+    }
+    // The task is polled when the time is over, and its item is there.
+    time::advance(SECOND / 2).await;
+    drop(chat);
+    assert!(matches!(task.await.unwrap(), Some(Ok(7))));
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+/// Whether a stream that is polled so late after the time was over is idle.
+fn is_idle(timeout: Duration, late: Duration) -> bool {
+    let mut harness = Harness::scripted("~", |source, _| source.with_idle_timeout(timeout));
+    assert!(harness.poll().is_pending());
+    harness.advance(timeout + late);
+    harness.poll().is_ready()
+}
+
+#[test]
+fn a_poll_that_is_late_by_more_than_a_sixteenth_and_ten_milliseconds_starts_the_time_anew() {
+    let sixteenth = SECOND / 16;
+    assert!(is_idle(SECOND, sixteenth));
+    assert!(!is_idle(SECOND, sixteenth + NANOSECOND));
+    let short = 32 * MILLISECOND;
+    assert!(is_idle(short, 10 * MILLISECOND));
+    assert!(!is_idle(short, 10 * MILLISECOND + NANOSECOND));
+}
+
+#[test]
+fn the_time_of_a_consumer_that_was_away_is_whole_again_and_wakes() {
+    let mut harness = harness("~");
+    assert!(harness.poll().is_pending());
+    harness.advance(5 * SECOND);
+    assert!(harness.poll().is_pending());
+    harness.advance(SECOND - NANOSECOND);
+    assert!(harness.poll().is_pending());
+    let wakes = harness.wakes();
+    harness.advance(NANOSECOND);
+    assert!(harness.wakes() > wakes);
+    assert!(matches!(harness.poll(), Poll::Ready(Some(Err(_)))));
+}
+
+#[test]
+fn a_second_expiry_counts_however_late_it_is_seen() {
+    let mut first = harness("~");
+    assert!(first.poll().is_pending());
+    first.advance(5 * SECOND);
+    assert!(first.poll().is_pending());
+    first.advance(5 * SECOND);
+    assert!(matches!(first.poll(), Poll::Ready(Some(Err(_)))));
+
+    // An item between the two begins anew.
+    let mut with_an_item = harness("--a~");
+    let away = |harness: &mut Harness<_>| {
+        assert!(Harness::poll(harness).is_pending());
+        harness.advance(5 * SECOND);
+        assert!(harness.poll().is_pending());
+    };
+    away(&mut with_an_item);
+    assert!(matches!(with_an_item.poll(), Poll::Ready(Some(Ok('a')))));
+    away(&mut with_an_item);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_arm_of_select_that_takes_its_time_does_not_make_a_lazy_source_idle() {
+    let feed = generator(signal::never(), async |mut y| {
+        loop {
+            // In two steps, of which each is polled by its consumer.
+            time::sleep(SECOND / 5).await;
+            time::sleep(SECOND / 5).await;
+            y.yield_item("row").await;
+        }
+    });
+    let mut feed = pin!(feed.with_idle_timeout(SECOND));
+    let mut slow = pin!(time::sleep(SECOND / 10));
+    let mut is_done = false;
+    for _ in 0..2 {
+        let row = loop {
+            tokio::select! {
+                row = feed.next() => break row,
+                () = &mut slow, if !is_done => {
+                    is_done = true;
+                    time::sleep(10 * SECOND).await;
+                }
+            }
+        };
+        assert!(matches!(row, Some(Ok("row"))), "{row:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,9 @@ use super::{Firsts, LATE_ITEMS, LATE_NANOS, Story, Turn, expect};
 use crate::testing::{Event, Output, Step};
 use std::time::Duration;
 
+/// How late a poll may be, beside a sixteenth of the time, before its consumer counts as having been away.
+const AWAY_AFTER: Duration = Duration::from_millis(10);
+
 /// When a grace is over, at the earliest and at the latest: it begins with the first poll that saw the stop, and one
 /// during which the stop was fired may have seen it.
 struct Grace {
@@ -76,13 +79,26 @@ impl Story<'_> {
             return Ok(());
         };
         let mut idle_since = None;
+        // Since the last item a poll was so late that the time began anew.
+        let mut was_away = false;
         for (n, turn) in self.until_told().filter(|(_, turn)| !turn.is_yield) {
             match self.given(turn) {
-                Some(Step::Item(_)) => idle_since = None,
+                Some(Step::Item(_)) => (idle_since, was_away) = (None, false),
                 Some(Step::Pending | Step::Never) => {
                     idle_since.get_or_insert(turn.at);
                 }
                 _ => {}
+            }
+            let is_away = |since: Duration| {
+                let late = turn.at.saturating_sub(since + waits.time);
+                late > waits.time / 16 && late > AWAY_AFTER
+            };
+            if let Some(since) = idle_since
+                .as_mut()
+                .filter(|since| !was_away && is_away(**since))
+            {
+                *since = turn.at;
+                was_away = true;
             }
             let over_at = idle_since.map(|since| since + waits.time);
             if over_at.is_some_and(|over_at| over_at <= turn.at) {
