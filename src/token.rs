@@ -57,6 +57,11 @@ pub use settling::Settled;
 /// bytes and a level to each check, until the last token of the chain is dropped. Where the earlier tokens are no
 /// longer needed, make all of the children from one parent.
 ///
+/// # Deadlines and runtimes
+///
+/// The timer of a deadline belongs to the runtime in which the token was made. Once that runtime has ended, checks still
+/// see the deadline, but what waits is not woken by it: see `with_deadline`.
+///
 /// # Races
 ///
 /// Of several cancels exactly one wins, and its reason never changes. When any of them returns, even one that lost, the
@@ -361,6 +366,14 @@ impl CancellationToken {
     ///
     /// The timer is released when the token is cancelled or dropped. If the deadline has passed, none is made.
     ///
+    /// # When the runtime ends
+    ///
+    /// A token may outlive the runtime in which it was made, and with that its timer. Checks stay honest, but nothing
+    /// reports the deadline any more: a stream, a future or a callback that waits under this token, or under a plain
+    /// child of it, is not woken until something cancels it. A child that was made with a deadline of its own hears of
+    /// the earliest deadline from the runtime in which it was made itself. So for work on another runtime, make a child
+    /// there by [`child_with_deadline`](Self::child_with_deadline).
+    ///
     /// # Panics
     ///
     /// Outside of a tokio runtime. Where a timer is needed, also in one that was built without `enable_time`.
@@ -401,7 +414,9 @@ impl CancellationToken {
 
     /// Makes a child that is cancelled at the point in time `at`, if this token is not cancelled before.
     ///
-    /// Where this token has an earlier deadline, its own or an ancestor's, the child needs no timer.
+    /// Where this token has an earlier deadline, its own or an ancestor's, the child needs no timer, unless the runtime
+    /// of that timer has ended, or ends: then the child is cancelled at the earlier deadline by a timer of the runtime in
+    /// which this is called.
     ///
     /// # Panics
     ///

@@ -5,6 +5,8 @@ use super::{
     moment::Moment,
     tree::{Listener, Node},
 };
+#[cfg(feature = "tokio")]
+use crate::sync::AtomicBool;
 use crate::sync::{AtomicU64, Ordering};
 use std::{cmp, collections::BinaryHeap, mem, slice, sync::Arc};
 
@@ -24,12 +26,38 @@ pub(super) struct Special {
     pub(super) links: Box<[Link]>,
     /// The earliest of its own and its ancestors'.
     pub(super) deadline: Option<Moment>,
+    /// That is its own.
+    is_own: bool,
+    /// Whether it has a timer for the deadline, of a runtime that lives.
+    // ORDERING: `Relaxed`. Whoever misses that a timer is gone has listed a node below before the walk that follows
+    // comes by, or finds it gone after the lock of a node where the walk has been.
+    #[cfg(feature = "tokio")]
+    has_timer: AtomicBool,
 }
 
 impl Special {
+    pub(super) fn new(links: Box<[Link]>, deadline: Option<Moment>, is_own: bool) -> Self {
+        Self {
+            links,
+            deadline,
+            is_own,
+            #[cfg(feature = "tokio")]
+            has_timer: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn own_deadline(&self) -> Option<Moment> {
-        // That of a node with several parents is one of theirs.
-        self.deadline.filter(|_| self.links.len() < 2)
+        self.deadline.filter(|_| self.is_own)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn set_has_timer(&self, has_timer: bool) {
+        self.has_timer.store(has_timer, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn has_timer_for(&self, at: Moment) -> bool {
+        self.deadline == Some(at) && self.has_timer.load(Ordering::Relaxed)
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Listeners<L> {
 pub(super) const NO_KEY: u64 = 0;
 
 /// The key of the first.
-const FIRST: u64 = 1;
+pub(super) const FIRST: u64 = 1;
 
 impl<L> Default for Listeners<L> {
     fn default() -> Self {
@@ -63,6 +63,14 @@ impl<L> Listeners<L> {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty())
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &L> {
+        let rest = self.rest.iter().flat_map(|rest| &rest.entries);
+        self.first
+            .iter()
+            .chain(rest.filter_map(|entry| entry.listener.as_ref()))
     }
 
     #[inline]

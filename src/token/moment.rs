@@ -1,7 +1,7 @@
 //! The only file of the tree that knows whether there is a clock.
 
 #[cfg(feature = "tokio")]
-pub(super) use timed::{Timer, require_runtime, set_timer};
+pub(super) use timed::{Timer, require_runtime, set_timer, stand_by};
 #[cfg(feature = "tokio")]
 pub(super) use tokio::time::Instant as Moment;
 
@@ -39,6 +39,7 @@ mod timed {
     };
     use crate::{StopReason, clock, first_panic::discard};
     use std::{
+        collections::{BTreeSet, VecDeque},
         panic::{AssertUnwindSafe, catch_unwind},
         pin::Pin,
         sync::{Arc, Weak},
@@ -47,7 +48,16 @@ mod timed {
     use tokio::runtime::Handle;
 
     /// Dropping it releases the timer of the runtime.
-    pub(in super::super) type Timer = Pin<Box<clock::Timer>>;
+    pub(in super::super) enum Timer {
+        #[expect(dead_code, reason = "kept until it goes off or is dropped")]
+        Set(Pin<Box<clock::Timer>>),
+        /// None as yet: where to set one, once an ancestor's is lost.
+        StandsBy(Handle),
+    }
+
+    pub(in super::super) fn stand_by() -> Timer {
+        Timer::StandsBy(Handle::current())
+    }
 
     #[track_caller]
     pub(in super::super) fn require_runtime() {
@@ -60,13 +70,15 @@ mod timed {
     /// Cancels a node when its time is over. The timer's wake-up is the cancel: it takes a task only if there are
     /// callbacks.
     #[track_caller]
-    pub(in super::super) fn set_timer(at: Moment, node: Weak<Node>) -> Timer {
+    pub(in super::super) fn set_timer(at: Moment, node: &Arc<Node>) -> Timer {
+        set_has_timer(node, true);
+        let node = Arc::downgrade(node);
         let mut timer = Box::pin(clock::Timer::new(at));
         let runtime = Handle::current();
         let waker = Waker::from(Arc::new(Alarm { at, node, runtime }));
         // If it is over by now, whoever looks sees it.
         let _ = timer.as_mut().poll(&waker);
-        timer
+        Timer::Set(timer)
     }
 
     struct Alarm {
@@ -80,6 +92,9 @@ mod timed {
         fn wake(self: Arc<Self>) {
             // A runtime that shuts down wakes its timers before their time.
             if !is_over(self.at) {
+                if let Some(node) = self.node.upgrade() {
+                    hand_over(node);
+                }
                 return;
             }
             // The driver of all timers runs this: a panic of somebody's waker ends here.
@@ -95,6 +110,45 @@ mod timed {
             if !deferred.is_empty() {
                 // A runtime that shuts down drops the task at once, which runs them, and keeps their panics.
                 self.runtime.spawn(async move { drop(deferred) });
+            }
+        }
+    }
+
+    fn set_has_timer(node: &Node, has_timer: bool) {
+        if let Some(special) = node.ancestry.special() {
+            special.set_has_timer(has_timer);
+        }
+    }
+
+    /// For a node whose timer is lost: those below that stand by set one of their own runtime, the upper ones first.
+    fn hand_over(node: Arc<Node>) {
+        set_has_timer(&node, false);
+        let mut seen = BTreeSet::new();
+        let mut nodes = VecDeque::from([node]);
+        while let Some(node) = nodes.pop_front() {
+            let (children, runtime) = node.listed(|timer| match timer {
+                Timer::StandsBy(runtime) => Some(runtime.clone()),
+                Timer::Set(_) => None,
+            });
+            if let Some(runtime) = runtime.flatten() {
+                let node = Arc::downgrade(&node);
+                // On a task, as a runtime that is gone as well drops it where a timer would panic.
+                runtime.spawn(async move { node.upgrade().iter().for_each(take_over) });
+            }
+            let new = |child: &Arc<Node>| seen.insert(Arc::as_ptr(child));
+            nodes.extend(children.into_iter().filter(new));
+        }
+    }
+
+    fn take_over(node: &Arc<Node>) {
+        if let Some(at) = node.deadline() {
+            if node.has_timer_above(at) {
+                return;
+            }
+            node.replace_timer(set_timer(at, node));
+            if is_over(at) {
+                // Nobody waits for a timer that went off before it was polled. This is a task: callbacks run here.
+                Deferred::default().cancel(node, StopReason::DeadlineExceeded);
             }
         }
     }

@@ -41,6 +41,8 @@
 //!    list, and then found the node connected or connected it, is told by a cancel of any ancestor.
 //! 7. Every walk is a loop: up the parents, down the listeners, and along the parents that a drop lets go of.
 
+#[cfg(feature = "tokio")]
+use super::listeners::FIRST;
 use super::{
     Callback,
     ancestry::{Ancestors, Ancestry, Link, Special, rank},
@@ -152,7 +154,7 @@ impl Node {
             _ => {}
         }
         let deadline = parents.iter().filter_map(|parent| parent.deadline()).min();
-        Self::special(&parents, deadline)
+        Self::special(&parents, deadline, false)
     }
 
     /// A child of `parent`, or a root, that is cancelled at a point in time, or never.
@@ -160,29 +162,76 @@ impl Node {
     #[track_caller]
     pub(super) fn with_deadline(parent: Option<&Arc<Self>>, at: Option<Moment>) -> Arc<Self> {
         moment::require_runtime();
-        let parents_deadline = parent.and_then(|parent| parent.deadline());
-        let at = at.filter(|at| parents_deadline.is_none_or(|earlier| *at < earlier));
         let Some(at) = at else {
             return parent.map_or_else(Self::root, Self::child);
         };
-        let node = Self::special(parent.as_slice(), Some(at));
+        let parents_deadline = parent.and_then(|parent| parent.deadline());
+        if let Some(earlier) = parents_deadline.filter(|earlier| *earlier <= at) {
+            return Self::with_later_deadline(parent, earlier);
+        }
+        let node = Self::special(parent.as_slice(), Some(at), true);
         if moment::is_over(at) {
             // It cannot have been before the node was: a parent that is cancelled already was first.
             let inherited = parent.and_then(|parent| parent.verdict());
             let verdict = inherited.unwrap_or_else(|| Verdict::new(StopReason::DeadlineExceeded));
             drop(node.give(&mut node.lock(), &verdict));
         } else {
-            let timer = moment::set_timer(at, Arc::downgrade(&node));
+            let timer = moment::set_timer(at, &node);
             // What comes back is dropped: where a parent is cancelled, the node needs no timer.
             drop(node.add(Listener::Timer(timer)));
         }
         node
     }
 
+    /// A child whose own deadline is not before an ancestor's. It relies on the timer of that one for as long as its
+    /// runtime lives, and stands by to set one of this runtime then.
+    #[cfg(feature = "tokio")]
+    fn with_later_deadline(parent: Option<&Arc<Self>>, at: Moment) -> Arc<Self> {
+        let node = Self::special(parent.as_slice(), Some(at), false);
+        // Listed first: a timer that is lost from now on is heard of.
+        let is_listed = node.add(Listener::Timer(moment::stand_by())).is_ok();
+        if is_listed && !moment::is_over(at) && !node.has_timer_above(at) {
+            node.replace_timer(moment::set_timer(at, &node));
+        }
+        node
+    }
+
+    /// Whether a runtime that lives reports the deadline `at`, which is an ancestor's, to this node.
+    #[cfg(feature = "tokio")]
+    pub(super) fn has_timer_above(self: &Arc<Self>, at: Moment) -> bool {
+        let has_timer = |node: &Self| {
+            let special = node.ancestry.special();
+            special.is_some_and(|special| special.has_timer_for(at))
+        };
+        has_timer(self) || Ancestors::of(self).any(|parent| has_timer(parent))
+    }
+
+    /// Puts a timer in the place of the one that the node was made with, unless it is cancelled.
+    #[cfg(feature = "tokio")]
+    pub(super) fn replace_timer(&self, timer: Timer) {
+        // Nobody else had the node when it got its timer.
+        drop(self.replace(FIRST, Listener::Timer(timer)));
+    }
+
+    /// The nodes that are listed here, and this one's timer if it has one.
+    #[cfg(feature = "tokio")]
+    pub(super) fn listed<R>(&self, of_timer: impl Fn(&Timer) -> R) -> (Vec<Arc<Self>>, Option<R>) {
+        let mut children = Vec::new();
+        let mut timer = None;
+        for listener in self.lock().listeners.iter() {
+            match listener {
+                Listener::Child(child) => children.extend(child.upgrade()),
+                Listener::Timer(found) => timer = Some(of_timer(found)),
+                Listener::Waker(_) | Listener::Callback(_) => {}
+            }
+        }
+        (children, timer)
+    }
+
     /// Nothing is asked of the parents here either, so that the depth costs nothing.
-    fn special(parents: &[&Arc<Self>], deadline: Option<Moment>) -> Arc<Self> {
+    fn special(parents: &[&Arc<Self>], deadline: Option<Moment>, is_own: bool) -> Arc<Self> {
         let links = parents.iter().map(|parent| Link::to(parent)).collect();
-        let special = Special { links, deadline };
+        let special = Special::new(links, deadline, is_own);
         let level = parents
             .first()
             .map_or(0, |parent| parent.level.wrapping_add(1));

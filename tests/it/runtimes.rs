@@ -344,3 +344,122 @@ fn nothing_of_a_deadline_that_went_wrong_comes_out_of_the_runtime() {
     assert!(catch_unwind(AssertUnwindSafe(|| drop(runtime))).is_ok());
     assert!(token.is_cancelled());
 }
+
+// Runtimes that end.
+
+/// A token of a runtime with a timeout of a second.
+fn timed(runtime: &Runtime) -> CancellationToken {
+    let _context = runtime.enter();
+    CancellationToken::with_timeout(SECOND)
+}
+
+/// A child of it, made in `runtime`, with a later deadline of its own; and how often its waiter has been woken.
+fn later(
+    token: &CancellationToken,
+    runtime: &Runtime,
+) -> (CancellationToken, impl Sized + use<>, Arc<Wakes>) {
+    let _context = runtime.enter();
+    let child = token.child_with_timeout(3600 * SECOND);
+    let wakes = Wakes::new();
+    let mut waits = Box::pin(stream::once(child.clone().cancelled_owned()));
+    assert!(wakes.poll(waits.as_mut()).is_pending());
+    (child, waits, wakes)
+}
+
+fn run(runtime: &Runtime, time: Duration) {
+    runtime.block_on(async { sleep(time).await });
+}
+
+#[test]
+fn a_later_deadline_has_no_timer_while_the_runtime_of_the_earlier_one_lives() {
+    let (parents, childs) = (paused_runtime(), paused_runtime());
+    let token = timed(&parents);
+    let (_child, _waits, wakes) = later(&token, &childs);
+    run(&childs, 2 * SECOND);
+    assert_eq!(wakes.count(), 0);
+    run(&parents, 2 * SECOND);
+    assert_eq!(wakes.count(), 1);
+}
+
+#[test]
+fn a_later_deadline_is_told_of_the_earlier_one_by_its_own_runtime_once_the_others_has_ended() {
+    let (parents, childs) = (paused_runtime(), paused_runtime());
+    let token = timed(&parents);
+    let (child, _waits, wakes) = later(&token.child_token(), &childs);
+    drop(parents);
+    run(&childs, SECOND / 2);
+    assert_eq!(wakes.count(), 0);
+    run(&childs, SECOND);
+    assert_eq!(wakes.count(), 1);
+    assert!(matches!(
+        child.stop_reason(),
+        Some(StopReason::DeadlineExceeded)
+    ));
+}
+
+#[test]
+fn a_later_deadline_that_is_made_after_the_runtime_of_the_earlier_one_has_ended_is_told_of_that() {
+    let (parents, childs) = (paused_runtime(), paused_runtime());
+    let token = timed(&parents);
+    drop(parents);
+    let (_child, _waits, wakes) = later(&token, &childs);
+    let (_below, _waits_below, wakes_below) = later(&_child, &childs);
+    run(&childs, 2 * SECOND);
+    assert_eq!((wakes.count(), wakes_below.count()), (1, 1));
+}
+
+#[test]
+fn a_later_deadline_whose_runtime_had_no_time_until_the_earlier_one_had_passed_is_told_at_once() {
+    let (parents, childs) = (paused_runtime(), paused_runtime());
+    let token = timed(&parents);
+    let (child, _waits, wakes) = later(&token, &childs);
+    let called = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::clone(&called);
+    child
+        .on_cancel(move |_| {
+            calls.fetch_add(1, SeqCst);
+        })
+        .detach();
+    {
+        let _context = childs.enter();
+        advance_by(2 * SECOND);
+    }
+    drop(parents);
+    childs.block_on(yield_now());
+    assert_eq!((wakes.count(), called.load(SeqCst)), (1, 1));
+}
+
+#[test]
+fn of_the_later_deadlines_of_several_runtimes_those_that_live_go_on() {
+    let [first, second, third] = [(); 3].map(|()| paused_runtime());
+    let token = timed(&first);
+    let (middle, _waits, _) = later(&token, &second);
+    let (_leaf, _waits_too, wakes) = later(&middle, &third);
+    drop(first);
+    run(&second, SECOND / 2);
+    // The leaf relies on the middle one's.
+    drop(second);
+    run(&third, 2 * SECOND);
+    assert_eq!(wakes.count(), 1);
+
+    let [first, second, third] = [(); 3].map(|()| paused_runtime());
+    let token = timed(&first);
+    let (_gone, _waits, wakes_gone) = later(&token, &second);
+    let (_leaf, _waits_too, wakes) = later(&token, &third);
+    drop(second);
+    drop(first);
+    run(&third, 2 * SECOND);
+    assert_eq!((wakes_gone.count(), wakes.count()), (0, 1));
+}
+
+#[test]
+fn a_cancel_after_the_runtime_has_ended_stops_a_later_deadline_for_its_own_reason() {
+    let (parents, childs) = (paused_runtime(), paused_runtime());
+    let token = timed(&parents);
+    let (child, _waits, wakes) = later(&token, &childs);
+    drop(parents);
+    childs.block_on(yield_now());
+    token.cancel_with("enough");
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(child.stop_reason().unwrap().to_string(), "enough");
+}
