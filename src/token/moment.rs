@@ -71,9 +71,9 @@ mod timed {
     /// callbacks.
     #[track_caller]
     pub(in super::super) fn set_timer(at: Moment, node: &Arc<Node>) -> Timer {
+        let mut timer = Box::pin(clock::Timer::new(at));
         set_has_timer(node, true);
         let node = Arc::downgrade(node);
-        let mut timer = Box::pin(clock::Timer::new(at));
         let runtime = Handle::current();
         let waker = Waker::from(Arc::new(Alarm { at, node, runtime }));
         // If it is over by now, whoever looks sees it.
@@ -90,18 +90,15 @@ mod timed {
 
     impl Wake for Alarm {
         fn wake(self: Arc<Self>) {
-            // A runtime that shuts down wakes its timers before their time.
-            if !is_over(self.at) {
-                if let Some(node) = self.node.upgrade() {
-                    hand_over(node);
-                }
-                return;
-            }
             // The driver of all timers runs this: a panic of somebody's waker ends here.
             let mut deferred = Deferred::default();
             let cancelled = catch_unwind(AssertUnwindSafe(|| {
                 if let Some(node) = self.node.upgrade() {
-                    deferred.cancel(&node, StopReason::DeadlineExceeded);
+                    match is_over(self.at) {
+                        true => deferred.cancel(&node, StopReason::DeadlineExceeded),
+                        // A runtime that shuts down wakes its timers before their time.
+                        false => hand_over(node),
+                    }
                 }
             }));
             if let Err(payload) = cancelled {
