@@ -59,11 +59,26 @@ impl<L> Line<L> {
         Some(value)
     }
 
+    #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<L> {
+        // As a rule nobody waits.
+        if self.is_empty() {
+            return None;
+        }
+        self.pop_first_of_some()
+    }
+
+    #[inline(never)]
+    fn pop_first_of_some(&mut self) -> Option<L> {
         let value = self.entries.pop_front()?.value;
         self.live -= 1;
         self.close_gaps();
         value
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &L> {
+        self.entries.iter().filter_map(|entry| entry.value.as_ref())
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut L> {

@@ -8,8 +8,13 @@ use async_fn_stream::fn_stream;
 use async_stream::stream;
 use futures::{Stream, StreamExt};
 use std::{future::poll_fn, hint::black_box, io, thread};
-use stopcock::{CancellationToken, blocking_iter, generator, spawn_generator, try_generator};
-use tokio::sync::mpsc;
+use stopcock::{
+    CancellationToken, blocking_iter, generator, run_blocking, spawn_generator, try_generator,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+};
 
 trait Numbers: Default {
     fn numbers(&self) -> impl Stream<Item: Number>;
@@ -90,6 +95,17 @@ pub(crate) fn rows() -> Vec<Row> {
             cases: vec![
                 Case::new("tokio `mpsc`, a thread", thread_each),
                 Case::new("**ours**, with a token", blocking_each),
+            ],
+        },
+        Row {
+            work: "call that blocks, answered at once".to_owned(),
+            has_bare: false,
+            counted: None,
+            timed: 10_000,
+            cases: vec![
+                Case::new("tokio `spawn_blocking`", pooled_calls),
+                Case::new("`std::thread`, a oneshot", threaded_calls),
+                Case::new("**ours**, with a token", our_calls),
             ],
         },
     ]
@@ -270,4 +286,34 @@ fn thread_each(n: u64) {
         }
     });
     runtime().block_on(async { receive(receiver, n).await });
+}
+
+#[inline(never)]
+fn pooled_calls(n: u64) {
+    runtime().block_on(async {
+        for n in 0..n {
+            black_box(spawn_blocking(move || n).await.is_ok());
+        }
+    });
+}
+
+#[inline(never)]
+fn threaded_calls(n: u64) {
+    runtime().block_on(async {
+        for n in 0..n {
+            let (answer, answered) = oneshot::channel();
+            thread::spawn(move || answer.send(n));
+            black_box(answered.await.is_ok());
+        }
+    });
+}
+
+#[inline(never)]
+fn our_calls(n: u64) {
+    let token = CancellationToken::new();
+    runtime().block_on(async {
+        for n in 0..n {
+            black_box(run_blocking(&token, move || n).await.is_ok());
+        }
+    });
 }

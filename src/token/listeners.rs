@@ -67,10 +67,8 @@ impl<L> Listeners<L> {
 
     #[cfg(feature = "tokio")]
     pub(super) fn iter(&self) -> impl Iterator<Item = &L> {
-        let rest = self.rest.iter().flat_map(|rest| &rest.entries);
-        self.first
-            .iter()
-            .chain(rest.filter_map(|entry| entry.listener.as_ref()))
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        self.first.iter().chain(rest)
     }
 
     #[inline]
