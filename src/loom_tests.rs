@@ -8,6 +8,7 @@ mod callbacks;
 mod channel;
 mod drop_on_cancel;
 mod links;
+mod run_blocking;
 mod settling;
 
 use crate::{CancellationToken, CancelledOwned, StopReason};

@@ -14,6 +14,8 @@ pub use blocking_generator::{
     BlockingGenerator, blocking_generator, blocking_iter, try_blocking_generator,
 };
 pub use blocking_sender::BlockingSender;
+#[cfg(all(test, stopcock_loom))]
+pub(crate) use run_blocking::Call;
 pub use run_blocking::{RunBlocking, run_blocking};
 #[cfg(feature = "tokio")]
 pub use sender::{Sender, Sending};

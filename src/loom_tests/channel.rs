@@ -7,6 +7,7 @@ use crate::{
     signal::Watch,
     stream::{Halt, Valve},
 };
+use futures_core::Stream;
 use loom::{
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -277,5 +278,20 @@ fn who_leaves_the_line_does_not_keep_the_next_one_out() {
             send(&mut stayer, &Bell::new()),
             Poll::Ready(Ok(()))
         ));
+    });
+}
+
+#[test]
+fn a_receiver_that_is_polled_after_the_stop_keeps_no_waker() {
+    model(|| {
+        let Setting { channel, .. } = Setting::new();
+        channel.close();
+        let mut receiver = Receiver::new(channel);
+        let bell = Bell::new();
+        let waker = Waker::from(Arc::clone(&bell));
+        let polled = Pin::new(&mut receiver).poll_next(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
     });
 }

@@ -88,6 +88,25 @@ fn a_pending_stream_is_woken_and_its_source_dropped_once() {
     });
 }
 
+/// The same with the canceller as the thread that runs first, which takes a preemption less until the stream finds the
+/// adapter with a canceller who has nothing left to close.
+#[test]
+fn a_stream_that_finds_its_source_with_the_canceller_is_woken_when_that_gives_it_back() {
+    model(|| {
+        let token = CancellationToken::new();
+        let (mut stream, drops) = Source::drop_on_cancel(0, &token);
+        let consumer = thread::spawn(move || {
+            let bell = Bell::new();
+            let last_poll = poll(&mut stream, &bell);
+            (last_poll, stream, bell)
+        });
+        token.cancel();
+        let (last_poll, stream, bell) = consumer.join().unwrap();
+        assert!(drops_are(&drops, 1));
+        check_consumer(last_poll, stream, &bell);
+    });
+}
+
 #[test]
 fn a_stream_that_is_moved_to_another_task_meanwhile_is_woken_there() {
     model(|| {
