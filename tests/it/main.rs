@@ -29,6 +29,7 @@ mod settled;
 mod signal;
 #[cfg(feature = "tokio")]
 mod spawn_generator;
+mod stacks;
 mod stop_at_end;
 mod stop_reason;
 mod stress;
