@@ -41,8 +41,8 @@ pub trait CancelFutureExt: Future {
     ///
     /// ```text
     /// future   ------------a
-    /// signal   -------!
-    /// output   -------E
+    /// signal   -------X
+    /// output   -------X
     /// ```
     ///
     /// # Cancel safety
@@ -78,8 +78,8 @@ pub trait CancelFutureExt: Future {
     ///
     /// ```text
     /// future   ------------a
-    /// deadline -------|
-    /// output   -------E
+    /// deadline -------X
+    /// output   -------X
     /// ```
     ///
     /// If the deadline is in the past, the future is never polled.
@@ -118,8 +118,8 @@ pub trait CancelFutureExt: Future {
     ///
     /// ```text
     /// future   ------------a
-    /// timeout  |------|
-    /// output   -------E
+    /// timeout  -------X
+    /// output   -------X
     /// ```
     ///
     /// A timeout that is too long for the clock, such as [`Duration::MAX`], never passes.

@@ -22,7 +22,7 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 ///
 /// ```text
 /// body     a---b---c---d--
-/// signal   ---------!
+/// signal   ---------X
 /// output   a---b----|
 /// ```
 ///
@@ -206,13 +206,13 @@ where
 /// As [`generator`], for a body that may fail: `?` works in it, and the error is the stream's last item.
 ///
 /// ```text
-/// body     a---b---c---Err(e)
+/// body     a---b---c---E
 /// signal   ------------------
-/// output   Ok(a)---Ok(b)---Ok(c)---Err(e)|
+/// output   a---b---c---(E|)
 ///
 /// body     a---b---c---d--
-/// signal   ---------!
-/// output   Ok(a)---Ok(b)----Err(reason)|
+/// signal   ---------X
+/// output   a---b----(X|)
 /// ```
 ///
 /// The items are `Result`s: `y.yield_item(x)` yields `Ok(x)`. A body that ends with `Ok(())` ends the stream without

@@ -67,6 +67,16 @@ pub type TryWithIdleTimeout<S> = TryWithCancellation<S, Idle>;
 ///   end within the grace of `drain_for` is natural, and an idle timeout counts an end as an item.
 /// - A panic of the source passes through once, then the stream has ended.
 ///
+/// | in a diagram | is |
+/// |---|---|
+/// | `a`, `b`, `c` | an item; those in parentheses come at once |
+/// | `-` | time that passes; for a poll, that it is pending |
+/// | `X` | the stop: beside a signal, a deadline or a timeout where it fires, in an output the `Err` that reports it |
+/// | <code>&#124;</code> | the end |
+/// | `E` | an `Err` of the source or the body |
+/// | `D` | the source is dropped |
+/// | `/` | the stream is dropped by its consumer |
+///
 /// A stream may be borrowed, as in `(&mut stream).with_timeout(..)`, and read further afterwards.
 ///
 /// Adapters may be stacked: a `with_*` or `try_*` stream whose signal has fired returns its `Err`, even if the stream
@@ -77,7 +87,7 @@ pub trait CancelStreamExt: Stream {
     ///
     /// ```text
     /// source   a---b---c---d--
-    /// signal   ---------!
+    /// signal   ---------X
     /// output   a---b----|
     /// ```
     ///
@@ -133,8 +143,8 @@ pub trait CancelStreamExt: Stream {
     ///
     /// ```text
     /// source   a---b---c---d--
-    /// signal   ---------!
-    /// output   a---b----(E|)
+    /// signal   ---------X
+    /// output   a---b----(X|)
     /// ```
     ///
     /// For the body of a response, and wherever else a truncated stream must not look complete: hyper and tonic turn an
@@ -184,7 +194,7 @@ pub trait CancelStreamExt: Stream {
     ///
     /// ```text
     /// source   a---b---c---d--
-    /// at                !
+    /// at                X
     /// output   a---b---c|
     /// ```
     ///
@@ -225,7 +235,7 @@ pub trait CancelStreamExt: Stream {
     ///
     /// ```text
     /// source   a---b---c---d--
-    /// timeout  |-------|
+    /// timeout  --------X
     /// output   a---b---|
     /// ```
     ///
@@ -261,8 +271,8 @@ pub trait CancelStreamExt: Stream {
     ///
     /// ```text
     /// source   a---b---c---d--
-    /// at                !
-    /// output   a---b---c(E|)
+    /// at                X
+    /// output   a---b---c(X|)
     /// ```
     ///
     /// # Termination
@@ -321,8 +331,8 @@ pub trait CancelStreamExt: Stream {
     ///
     /// ```text
     /// source   a---b---c---d--
-    /// timeout  |-------|
-    /// output   a---b---(E|)
+    /// timeout  --------X
+    /// output   a---b---(X|)
     /// ```
     ///
     /// A timeout that is too long for the clock, such as [`Duration::MAX`], never passes.
@@ -361,8 +371,8 @@ pub trait CancelStreamExt: Stream {
     ///
     /// ```text
     /// source   a--b----c-----------
-    /// timeout            !!!!!!
-    /// output   a--b----c------(E|)
+    /// timeout           ------X
+    /// output   a--b----c------(X|)
     /// ```
     ///
     /// The time runs from the first `Pending` after an item, or after the start. A slow consumer does not count, nor does
@@ -475,9 +485,9 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// Like [`with_cancellation`](CancelStreamExt::with_cancellation), with the reason converted into the stream's error.
     ///
     /// ```text
-    /// source   a---b---Err---c--
-    /// signal   -------------!
-    /// output   a---b---Err--(E|)
+    /// source   a---b---E-----c--
+    /// signal   -------------X
+    /// output   a---b---E----(X|)
     /// ```
     ///
     /// The natural adapter for the body of a response. The source is dropped when the stream is next polled, or dropped,
@@ -512,9 +522,9 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// Like [`with_deadline`](CancelStreamExt::with_deadline), with the reason converted into the stream's error.
     ///
     /// ```text
-    /// source   a---b---Err---c--
-    /// deadline -------------|
-    /// output   a---b---Err--(E|)
+    /// source   a---b---E-----c--
+    /// deadline -------------X
+    /// output   a---b---E----(X|)
     /// ```
     ///
     /// # Panics
@@ -549,9 +559,9 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// Like [`with_timeout`](CancelStreamExt::with_timeout), with the reason converted into the stream's error.
     ///
     /// ```text
-    /// source   a---b---Err---c--
-    /// timeout  |------------|
-    /// output   a---b---Err--(E|)
+    /// source   a---b---E-----c--
+    /// timeout  -------------X
+    /// output   a---b---E----(X|)
     /// ```
     ///
     /// # Panics
@@ -584,8 +594,8 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     ///
     /// ```text
     /// source   a---b------------
-    /// timeout      |-------|
-    /// output   a---b-------(E|)
+    /// timeout      --------X
+    /// output   a---b-------(X|)
     /// ```
     ///
     /// # Panics

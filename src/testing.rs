@@ -54,8 +54,23 @@
 //! expected the source to be dropped before poll 0 gives the end
 //! ```
 //!
-//! A column is a poll, or something that came about between two polls; [`Record`] has the letters. Here the stop was
-//! fired, the first poll gave the end, as it should, and the source lived on until the stream was dropped.
+//! A column is a poll, or something that came about between two polls. The letters are those of the diagrams of
+//! [`CancelStreamExt`](crate::CancelStreamExt), with some for what only a test sees:
+//!
+//! | in a diagram | is |
+//! |---|---|
+//! | `a`, `b`, `c` | an item |
+//! | `-` | pending |
+//! | `X` | the stop: where it is fired, and in an output the `Err` that reports it |
+//! | <code>&#124;</code> | the end |
+//! | `D` | the source is dropped |
+//! | `/` | the stream is dropped |
+//! | `~` | pending, and never woken |
+//! | `!` | a panic |
+//! | `w` | the stream is woken |
+//! | `.` | nothing |
+//!
+//! Here the stop was fired, the first poll gave the end, as it should, and the source lived on until the stream was dropped.
 //!
 //! Where an adapter does not promise everything, ask for the laws that it keeps:
 //!

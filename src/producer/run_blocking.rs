@@ -23,8 +23,8 @@ use std::{
 ///
 /// ```text
 /// call     ------------a      dropped
-/// signal   -------!
-/// output   -------E
+/// signal   -------X
+/// output   -------X
 /// ```
 ///
 /// The call begins now, and needs no runtime. Giving up on it, at the signal or by dropping the future, does not wait:

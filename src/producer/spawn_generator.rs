@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 ///
 /// ```text
 /// body     abc-----d--e--      capacity 2, one more waits for room
-/// signal   ---------------!
+/// signal   ---------------X
 /// output   ------a--b--c--|
 /// ```
 ///
@@ -129,12 +129,12 @@ where
 /// As [`spawn_generator`], of a body that may fail: its error is the last item.
 ///
 /// ```text
-/// body     a--b--Err
-/// output   -a--b--(Err|)
+/// body     a--b--E
+/// output   -a--b--(E|)
 ///
 /// body     a--b--c--d--
-/// signal   -------!
-/// output   -a--b--(Err|)
+/// signal   -------X
+/// output   -a--b--(X|)
 /// ```
 ///
 /// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both.

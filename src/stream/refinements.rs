@@ -39,7 +39,7 @@ macro_rules! refinements {
             ///
             /// ```text
             /// source   a--b--c--d--e--f
-            /// signal   ----!
+            /// signal   ----X
             /// time           |------|
             #[doc = concat!("output   a--b--c--d--e", $stop)]
             /// ```
@@ -90,7 +90,7 @@ macro_rules! refinements {
             ///
             /// ```text
             /// source   a---b---c---
-            /// signal   ------!
+            /// signal   ------X
             /// dropped  ------D
             #[doc = concat!("output   a---b------", $stop, "     when it is polled next")]
             /// ```

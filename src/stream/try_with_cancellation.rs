@@ -38,7 +38,7 @@ refinements!(
     TryWithCancellation,
     trait: "CancelTryStreamExt",
     call: "map(std::io::Result::Ok).try_with_cancellation",
-    stop: "(E|)"
+    stop: "(X|)"
 );
 
 impl<S, G, T, E> Stream for TryWithCancellation<S, G>

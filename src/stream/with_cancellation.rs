@@ -34,7 +34,7 @@ impl<S, G> WithCancellation<S, G> {
     }
 }
 
-refinements!(WithCancellation, trait: "CancelStreamExt", call: "with_cancellation", stop: "(E|)");
+refinements!(WithCancellation, trait: "CancelStreamExt", call: "with_cancellation", stop: "(X|)");
 
 impl<S: Stream, G: Signal> Stream for WithCancellation<S, G> {
     type Item = Result<S::Item, StopReason>;

@@ -10,13 +10,14 @@ use std::{
 /// What happened, in order, to a [`Source`](super::Source) or a [`Probe`](super::Probe), and to the stream around it
 /// if a [`Harness`](super::Harness) drives it. It outlives them; clones are the same record.
 ///
-/// It displays as a marble diagram, a column for each poll and for each thing that came about between two polls:
+/// It displays as a marble diagram, a column for each poll and for each thing that came about between two polls, with the
+/// letters of [`testing`](super):
 ///
 /// ```text
 /// source   a-..     what each poll of the source gave, as in a `Script`
 /// stop     ..X.     where the stop was fired
 /// woken    ..w.     where a waker of the stream was woken
-/// output   a-.|     what each poll of the stream gave; `X` for the `Err` of a stop, `/` for a drop of the stream
+/// output   a-.|     what each poll of the stream gave
 /// dropped  ...D     where the source was dropped
 /// ```
 #[derive(Clone, Default)]
