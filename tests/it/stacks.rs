@@ -362,17 +362,20 @@ impl Pair {
         }
     }
 
+    #[cfg(feature = "tokio")]
+    fn is_timed(self) -> bool {
+        matches!(
+            self,
+            Self::OneDeadline | Self::OuterDeadlineAlone | Self::InnerDeadlineAlone
+        )
+    }
+
     /// Whether both of a stack can be given their signals.
     fn suits(self, outer: &Layer, inner: &Layer) -> bool {
-        let is_timed = match self {
-            #[cfg(feature = "tokio")]
-            Self::OneDeadline | Self::OuterDeadlineAlone | Self::InnerDeadlineAlone => true,
-            _ => false,
-        };
         let fires = |layer: &Layer| match layer.takes {
             Takes::Signal => true,
             #[cfg(feature = "tokio")]
-            Takes::Deadline => is_timed,
+            Takes::Deadline => self.is_timed(),
             Takes::Nothing => false,
         };
         // Parent and child both have to be tokens.
