@@ -98,7 +98,9 @@ const STREAMS: [(&str, Make); 14] = [
     }),
 ];
 
-const MERGES: [(&str, fn(Vec<Feed>) -> Feed); 6] = [
+type MergeFeeds = fn(Vec<Feed>) -> Feed;
+
+const MERGES: [(&str, MergeFeeds); 6] = [
     ("select", |feeds| {
         let merged = feeds
             .into_iter()
@@ -132,7 +134,7 @@ const MERGES: [(&str, fn(Vec<Feed>) -> Feed); 6] = [
 fn items_before_a_turn(
     make: impl Fn(&Count) -> Feed,
     streams: usize,
-    merge: fn(Vec<Feed>) -> Feed,
+    merge: MergeFeeds,
     most: usize,
 ) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread()
