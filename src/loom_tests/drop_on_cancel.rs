@@ -88,8 +88,7 @@ fn a_pending_stream_is_woken_and_its_source_dropped_once() {
     });
 }
 
-/// The same with the canceller as the thread that runs first, which takes a preemption less until the stream finds the
-/// adapter with a canceller who has nothing left to close.
+/// The same with the canceller as the thread that runs first: within the same number of preemptions it gets further.
 #[test]
 fn a_stream_that_finds_its_source_with_the_canceller_is_woken_when_that_gives_it_back() {
     model(|| {
