@@ -1,7 +1,7 @@
 //! What is left of those who came and went (T8), and what they cost while they are there, in bytes of the heap.
 
 use crate::support::poll as poll_stream;
-use futures::{FutureExt, Stream, stream};
+use futures::{Stream, stream};
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -16,7 +16,7 @@ use stopcock::{
 
 #[cfg(feature = "tokio")]
 use {
-    futures::{channel::oneshot, future},
+    futures::{FutureExt, channel::oneshot, future},
     std::time::Duration,
     stopcock::spawn_generator,
 };
