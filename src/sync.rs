@@ -11,6 +11,15 @@ pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::Ordering};
 #[cfg(all(test, stopcock_loom))]
 pub(crate) use turnstile::{AtomicBool, AtomicU8, AtomicU64};
 
+/// How many cancels are under way in this process.
+#[cfg(not(all(test, stopcock_loom)))]
+pub(crate) static CANCELS_UNDER_WAY: AtomicU64 = AtomicU64::new(0);
+
+#[cfg(all(test, stopcock_loom))]
+loom::lazy_static! {
+    pub(crate) static ref CANCELS_UNDER_WAY: AtomicU64 = AtomicU64::new(0);
+}
+
 /// Loom's atomics with a turnstile before each access.
 ///
 /// Loom 0.7 looks for a conflict of a store only with the last access before it. If that is a load by the storing

@@ -264,6 +264,11 @@ impl CancellationToken {
     /// which they were registered, so that a callback should be quick. No lock is held: it may cancel, register,
     /// unregister, make children, and drop the last handle of this token or of any other.
     ///
+    /// A callback that cancels another token runs that one's callbacks before it returns itself. So where each of many
+    /// callbacks cancels the token of the next, each takes a part of the stack: some thousand in a row overflow it. Make
+    /// such tokens [children](Self::child_token) of one another or [link](Self::linked) them, which takes no stack
+    /// however many there are, or cancel the next one from a task.
+    ///
     /// Dropping the [`Registration`] unregisters it. If all handles of the token are dropped before it is cancelled, the
     /// callback is dropped with them and does not run. So a detached callback that owns a handle of its own token leaks
     /// both of them, unless the token is cancelled.

@@ -249,7 +249,6 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     }
 
     /// Ends it as an end of the source does.
-    #[cfg(feature = "tokio")]
     pub(crate) fn finish(self: Pin<&mut Self>) {
         self.end(None, |_, _| {});
     }

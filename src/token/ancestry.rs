@@ -8,7 +8,7 @@ use super::{
 #[cfg(feature = "tokio")]
 use crate::sync::AtomicBool;
 use crate::sync::{AtomicU64, Ordering};
-use std::{cmp, collections::BinaryHeap, mem, slice, sync::Arc};
+use std::{collections::BTreeMap, mem, slice, sync::Arc};
 
 /// Set when the node is made, and left alone until it goes.
 ///
@@ -24,11 +24,8 @@ pub(super) enum Ancestry {
 pub(super) struct Special {
     /// From the parent of the highest level to that of the lowest, as a walk goes.
     pub(super) links: Box<[Link]>,
-    /// The earliest of its own and its ancestors'.
-    pub(super) deadline: Option<Moment>,
-    /// That is its own.
-    is_own: bool,
-    /// Whether it has a timer for the deadline, of a runtime that lives.
+    pub(super) own_deadline: Option<Moment>,
+    /// Whether it has a timer for its deadline, of a runtime that lives.
     // ORDERING: `Relaxed`. Whoever misses that a timer is gone has listed a node below before the walk that follows
     // comes by, or finds it gone after the lock of a node where the walk has been.
     #[cfg(feature = "tokio")]
@@ -36,18 +33,13 @@ pub(super) struct Special {
 }
 
 impl Special {
-    pub(super) fn new(links: Box<[Link]>, deadline: Option<Moment>, is_own: bool) -> Self {
+    pub(super) fn new(links: Box<[Link]>, own_deadline: Option<Moment>) -> Self {
         Self {
             links,
-            deadline,
-            is_own,
+            own_deadline,
             #[cfg(feature = "tokio")]
             has_timer: AtomicBool::new(false),
         }
-    }
-
-    pub(super) fn own_deadline(&self) -> Option<Moment> {
-        self.deadline.filter(|_| self.is_own)
     }
 
     #[cfg(feature = "tokio")]
@@ -56,8 +48,8 @@ impl Special {
     }
 
     #[cfg(feature = "tokio")]
-    pub(super) fn has_timer_for(&self, at: Moment) -> bool {
-        self.deadline == Some(at) && self.has_timer.load(Ordering::Relaxed)
+    pub(super) fn has_timer(&self) -> bool {
+        self.has_timer.load(Ordering::Relaxed)
     }
 }
 
@@ -182,7 +174,7 @@ impl<'a> Ancestors<'a> {
     #[inline(never)]
     fn next_way(&mut self, links: &'a [Link]) -> Option<&'a Arc<Node>> {
         let ways = self.ways.get_or_insert_default();
-        ways.push(Way(links));
+        ways.push(links);
         ways.pop()
     }
 }
@@ -207,101 +199,53 @@ impl<'a> Iterator for Ancestors<'a> {
 }
 
 /// The parents of a node that a walk has still to go to, from the highest level to the lowest.
-#[derive(Clone, Copy, Default)]
-struct Way<'a>(&'a [Link]);
+type Way<'a> = &'a [Link];
 
-impl<'a> Way<'a> {
-    /// The lowest for one that is over.
-    fn rank(self) -> Option<Rank> {
-        self.0.first().map(|link| rank(&link.parent))
-    }
-
-    fn step(self) -> (Option<&'a Arc<Node>>, Self) {
-        match self.0 {
-            [link, others @ ..] => (Some(&link.parent), Way(others)),
-            [] => (None, self),
-        }
-    }
-}
-
-type Rank = (u32, *const Node);
-
-/// Where a node is in the order of all walks.
-pub(super) fn rank(node: &Arc<Node>) -> Rank {
-    (node.level, Arc::as_ptr(node))
-}
-
-impl PartialEq for Way<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Way<'_> {}
-
-impl PartialOrd for Way<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Way<'_> {
-    fn cmp(&self, other: &Self) -> cmp::Ordering {
-        self.rank().cmp(&other.rank())
-    }
-}
-
+/// Where a walk has to go on. No two ways go on at the same node.
 #[derive(Default)]
 struct Ways<'a> {
-    /// No two of them go on at the same node, and the last one of them at the highest level.
+    /// The last one of them at the highest level.
     few: [Way<'a>; FEW],
     count: usize,
-    /// Those that came when there was no room. Of these several may go on at the same node.
-    rest: BinaryHeap<Way<'a>>,
-    /// Where the walk has been last.
-    last: Option<*const Node>,
+    /// Those that came when there was no room.
+    rest: BTreeMap<(u32, *const Node), Way<'a>>,
 }
 
 impl<'a> Ways<'a> {
     fn push(&mut self, mut way: Way<'a>) {
-        while let Some(rank) = way.rank() {
+        while let [link, others @ ..] = way {
             let few = &self.few[..self.count];
-            let place = few.partition_point(|earlier| earlier.rank() < Some(rank));
-            if few
-                .get(place)
-                .is_some_and(|earlier| earlier.rank() == Some(rank))
-            {
+            let level = link.parent.level;
+            let key = (level, Arc::as_ptr(&link.parent));
+            let is_here = |earlier: &Way<'_>| Arc::ptr_eq(&earlier[0].parent, &link.parent);
+            if few.iter().any(is_here) || self.rest.contains_key(&key) {
                 // Another way goes on there.
-                (_, way) = way.step();
-            } else if self.count < FEW {
+                way = others;
+                continue;
+            }
+            if self.count < FEW {
+                let place = few.partition_point(|earlier| earlier[0].parent.level < level);
                 self.few.copy_within(place..self.count, place + 1);
                 self.few[place] = way;
                 self.count += 1;
-                return;
             } else {
-                self.rest.push(way);
-                return;
+                self.rest.insert(key, way);
             }
+            return;
         }
     }
 
     fn pop(&mut self) -> Option<&'a Arc<Node>> {
-        loop {
-            let of_few = self.count.checked_sub(1).map(|last| self.few[last]);
-            let way = match self.rest.peek() {
-                Some(of_rest) if Some(*of_rest) > of_few => self.rest.pop(),
-                _ => {
-                    self.count = self.count.saturating_sub(1);
-                    of_few
-                }
-            };
-            let (node, others) = way?.step();
-            self.push(others);
-            let place = node.map(Arc::as_ptr);
-            if place != self.last {
-                self.last = place;
-                return node;
-            }
-        }
+        let of_few = self.few[..self.count].last().map(|way| way[0].parent.level);
+        let of_rest = self.rest.last_key_value().map(|((level, _), _)| *level);
+        let way = if of_few >= of_rest {
+            self.count = self.count.checked_sub(1)?;
+            self.few[self.count]
+        } else {
+            self.rest.pop_last()?.1
+        };
+        let (link, others) = way.split_first()?;
+        self.push(others);
+        Some(&link.parent)
     }
 }

@@ -37,7 +37,7 @@ pub struct Registration {
 impl Registration {
     pub(crate) fn new(token: &CancellationToken, callback: Box<dyn Callback>) -> Self {
         let listener = Listener::Callback(callback);
-        let listed = match token.is_cancelled() {
+        let listed = match token.node.is_too_late_to_add() {
             true => Err(listener),
             false => token.node.add(listener),
         };

@@ -15,6 +15,11 @@
 //! In instructions, as measured: a look is 4 at a root and 12 at its child, of the 8 and 16 of a loop around it; a
 //! child made and dropped is 319, where tokio-util's, which is linked at once, is 718.
 //!
+//! A listener is added after a check. That check goes no further than to the first connected node, invariant 6: what is
+//! above one has closed it, if a cancel there has ended. While any cancel is under way, it goes all the way up. A walk
+//! over several parents is ordered by levels, see `Ancestors`: marks in the nodes would be writes by all who check, and a
+//! set of what has been seen would be an allocation.
+//!
 //! # What can be stopped from more than one side
 //!
 //! A node of several parents has the verdict of the first of them, and one with a deadline that of whichever comes
@@ -45,7 +50,7 @@
 use super::listeners::FIRST;
 use super::{
     Callback,
-    ancestry::{Ancestors, Ancestry, Link, Special, rank},
+    ancestry::{Ancestors, Ancestry, Link, Special},
     listeners::{Listeners, Taken},
     moment::{self, Moment, Timer},
     settling::{Settlers, Settling},
@@ -53,11 +58,11 @@ use super::{
 use crate::{
     StopReason,
     first_panic::FirstPanic,
-    sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering},
+    sync::{AtomicBool, AtomicU8, CANCELS_UNDER_WAY, Mutex, MutexGuard, Ordering},
 };
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     iter, mem,
     sync::{Arc, PoisonError, Weak, atomic::AtomicU64},
     task::Waker,
@@ -67,6 +72,9 @@ use std::{
 const OPEN_ROOT: u8 = 0;
 const OPEN: u8 = 1;
 const CANCELLED: u8 = 2;
+
+/// So few levels are gone through again rather than noted.
+const NEAR: u32 = 8;
 
 pub(super) struct Node {
     // ORDERING: stored with `Release` under the lock, loaded with `Acquire` without it. The pair makes what came
@@ -78,6 +86,8 @@ pub(super) struct Node {
     /// One more than the highest of its parents' levels, 0 at a root: so a node is above none of its own level.
     // So deep that it wrapped no chain fits into memory.
     pub(super) level: u32,
+    /// The earliest of its own and its ancestors'.
+    deadline: Option<Moment>,
     pub(super) settling: Settling,
     pub(super) ancestry: Ancestry,
     guarded: Mutex<Guarded>,
@@ -133,28 +143,50 @@ impl Verdict {
     }
 }
 
+/// A cancel, from before it closes its node until all below have been told.
+struct UnderWay;
+
+impl UnderWay {
+    fn begin() -> Self {
+        // ORDERING: `Relaxed`. Whoever sees the node closed sees this as well.
+        CANCELS_UNDER_WAY.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+
+    fn is_any() -> bool {
+        // ORDERING: pairs with the `Release` of each that has ended: what they have closed is seen as closed.
+        CANCELS_UNDER_WAY.load(Ordering::Acquire) > 0
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        CANCELS_UNDER_WAY.fetch_sub(1, Ordering::Release);
+    }
+}
+
 impl Node {
     pub(super) fn root() -> Arc<Self> {
-        Self::new(OPEN_ROOT, 0, Ancestry::ROOT)
+        Self::new(OPEN_ROOT, 0, None, Ancestry::ROOT)
     }
 
     /// Nothing is asked of the parent: what it is, or becomes, the child sees when it is looked at.
     pub(super) fn child(self: &Arc<Self>) -> Arc<Self> {
         let level = self.level.wrapping_add(1);
-        Self::new(OPEN, level, Ancestry::Child(Link::to(self)))
+        Self::new(OPEN, level, self.deadline, Ancestry::Child(Link::to(self)))
     }
 
     /// A child of all of them.
     pub(super) fn linked(mut parents: Vec<&Arc<Self>>) -> Arc<Self> {
-        parents.sort_unstable_by_key(|parent| Reverse(rank(parent)));
-        parents.dedup_by_key(|parent| Arc::as_ptr(parent));
+        let mut seen = BTreeSet::new();
+        parents.retain(|parent| seen.insert(Arc::as_ptr(parent)));
+        parents.sort_by_key(|parent| Reverse(parent.level));
         match parents[..] {
             [] => return Self::root(),
             [parent] => return parent.child(),
             _ => {}
         }
-        let deadline = parents.iter().filter_map(|parent| parent.deadline()).min();
-        Self::special(&parents, deadline, false)
+        Self::special(&parents, None)
     }
 
     /// A child of `parent`, or a root, that is cancelled at a point in time, or never.
@@ -165,11 +197,11 @@ impl Node {
         let Some(at) = at else {
             return parent.map_or_else(Self::root, Self::child);
         };
-        let parents_deadline = parent.and_then(|parent| parent.deadline());
+        let parents_deadline = parent.and_then(|parent| parent.deadline);
         if let Some(earlier) = parents_deadline.filter(|earlier| *earlier <= at) {
             return Self::with_later_deadline(parent, earlier);
         }
-        let node = Self::special(parent.as_slice(), Some(at), true);
+        let node = Self::special(parent.as_slice(), Some(at));
         if moment::is_over(at) {
             // It cannot have been before the node was: a parent that is cancelled already was first.
             let inherited = parent.and_then(|parent| parent.verdict());
@@ -187,7 +219,7 @@ impl Node {
     /// runtime lives, and stands by to set one of this runtime then.
     #[cfg(feature = "tokio")]
     fn with_later_deadline(parent: Option<&Arc<Self>>, at: Moment) -> Arc<Self> {
-        let node = Self::special(parent.as_slice(), Some(at), false);
+        let node = Self::special(parent.as_slice(), None);
         // Listed first: a timer that is lost from now on is heard of.
         let is_listed = node.add(Listener::Timer(moment::stand_by())).is_ok();
         if is_listed && !moment::is_over(at) && !node.has_timer_above(at) {
@@ -201,7 +233,7 @@ impl Node {
     pub(super) fn has_timer_above(self: &Arc<Self>, at: Moment) -> bool {
         let has_timer = |node: &Self| {
             let special = node.ancestry.special();
-            special.is_some_and(|special| special.has_timer_for(at))
+            node.deadline == Some(at) && special.is_some_and(Special::has_timer)
         };
         has_timer(self) || Ancestors::of(self).any(|parent| has_timer(parent))
     }
@@ -229,21 +261,26 @@ impl Node {
     }
 
     /// Nothing is asked of the parents here either, so that the depth costs nothing.
-    fn special(parents: &[&Arc<Self>], deadline: Option<Moment>, is_own: bool) -> Arc<Self> {
+    fn special(parents: &[&Arc<Self>], own_deadline: Option<Moment>) -> Arc<Self> {
         let links = parents.iter().map(|parent| Link::to(parent)).collect();
-        let special = Special::new(links, deadline, is_own);
         let level = parents
-            .first()
-            .map_or(0, |parent| parent.level.wrapping_add(1));
-        Self::new(OPEN, level, Ancestry::Other(Some(Box::new(special))))
+            .iter()
+            .map(|parent| parent.level.wrapping_add(1))
+            .max();
+        let deadlines = parents.iter().filter_map(|parent| parent.deadline);
+        let deadline = deadlines.chain(own_deadline).min();
+        let special = Special::new(links, own_deadline);
+        let ancestry = Ancestry::Other(Some(Box::new(special)));
+        Self::new(OPEN, level.unwrap_or(0), deadline, ancestry)
     }
 
     #[inline(always)]
-    fn new(state: u8, level: u32, ancestry: Ancestry) -> Arc<Self> {
+    fn new(state: u8, level: u32, deadline: Option<Moment>, ancestry: Ancestry) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU8::new(state),
             is_connected: AtomicBool::new(ancestry.is_root()),
             level,
+            deadline,
             settling: Settling::default(),
             ancestry,
             guarded: Mutex::new(Guarded::default()),
@@ -324,7 +361,35 @@ impl Node {
 
     #[cold]
     fn is_any_closed_above(self: &Arc<Self>) -> bool {
-        Ancestors::of(self).any(|node| node.is_closed())
+        let mut above = Ancestors::of(self);
+        while let Some(node) = above.next() {
+            match node.climb_if_near() {
+                Some(true) => return true,
+                Some(false) => above.turn_back(),
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// Whether this node is cancelled or one above it, if the root is near by each of its parents. So what is near the
+    /// roots is no way of its own to a walk, and however much of that there is, the walk allocates nothing.
+    fn climb_if_near(&self) -> Option<bool> {
+        if self.is_closed() || self.level > NEAR {
+            return self.is_closed().then_some(true);
+        }
+        for link in self.ancestry.links() {
+            let mut node = &link.parent;
+            while let (false, [link]) = (node.is_closed(), node.ancestry.links()) {
+                node = &link.parent;
+            }
+            match node.ancestry.links() {
+                _ if node.is_closed() => return Some(true),
+                [] => {}
+                _ => return None,
+            }
+        }
+        Some(false)
     }
 
     /// Whether this very node is cancelled.
@@ -333,19 +398,33 @@ impl Node {
     }
 
     /// The earliest deadline of the node's own and its ancestors'.
+    #[cfg(feature = "tokio")]
     #[inline]
     pub(super) fn deadline(&self) -> Option<Moment> {
-        let mut node = self;
-        loop {
-            match &node.ancestry {
-                Ancestry::Child(link) => node = &link.parent,
-                Ancestry::Other(special) => return special.as_ref()?.deadline,
-            }
-        }
+        self.deadline
     }
 
     fn is_over(&self) -> bool {
-        self.deadline().is_some_and(moment::is_over)
+        self.deadline.is_some_and(moment::is_over)
+    }
+
+    /// Like [`is_cancelled`](Self::is_cancelled), for a listener about to be added: what is above a connected node is
+    /// not gone through, as long as no cancel is under way anywhere. So listeners at every level of a chain take as
+    /// many steps as the chain is long.
+    #[inline]
+    pub(super) fn is_too_late_to_add(self: &Arc<Self>) -> bool {
+        self.glance(Self::is_too_late_to_add_in_the_depth)
+    }
+
+    #[inline(never)]
+    fn is_too_late_to_add_in_the_depth(self: &Arc<Self>) -> bool {
+        // A deadline may be over with nobody told. A cancel closes what is connected below it before it is not under
+        // way any more: first that is asked, and then for what is closed.
+        if UnderWay::is_any() || self.is_over() {
+            return self.is_cancelled();
+        }
+        let mut parents = self.unconnected().flat_map(|node| node.ancestry.links());
+        self.is_closed() || parents.any(|link| link.parent.is_closed())
     }
 
     /// The verdict, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
@@ -393,7 +472,7 @@ impl Node {
 
     /// The verdict of the node's own deadline, once it is over.
     fn expiry(&self) -> Option<Arc<Verdict>> {
-        let deadline = self.ancestry.special()?.own_deadline()?;
+        let deadline = self.ancestry.special()?.own_deadline?;
         moment::is_over(deadline).then(|| Verdict::of_deadline(deadline))
     }
 
@@ -406,9 +485,9 @@ impl Node {
     pub(super) fn cancel_and(self: &Arc<Self>, reason: StopReason, run: &mut Run<'_>) -> bool {
         // An ancestor that is cancelled already has its say first. The reason that lost is kept until everybody has
         // been told, as its error may panic when it is dropped.
-        let (verdict, _lost) = match self.verdict() {
-            Some(inherited) => (inherited, Some(reason)),
-            None => (Verdict::new(reason), None),
+        let (verdict, _lost, _under_way) = match self.verdict() {
+            Some(inherited) => (inherited, Some(reason), None),
+            None => (Verdict::new(reason), None, Some(UnderWay::begin())),
         };
         let (won, in_force, listeners) = self.close(&verdict);
         // A loser tells too: a look may have fixed the verdict, and a look tells nobody.
@@ -500,18 +579,18 @@ impl Node {
     }
 
     /// This node and those above it, without what is connected and all that is above that.
-    fn unconnected<'a>(self: &'a Arc<Self>) -> impl Iterator<Item = &'a Arc<Self>> {
+    fn unconnected(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
+        let mut next = Some(self);
         let mut above = Ancestors::of(self);
-        let others = iter::from_fn(move || {
+        iter::from_fn(move || {
             loop {
-                let node = above.next()?;
+                let node = next.take().or_else(|| above.next())?;
                 if !node.is_connected.load(Ordering::Relaxed) {
                     return Some(node);
                 }
                 above.turn_back();
             }
-        });
-        iter::once(self).chain(others)
+        })
     }
 
     #[inline(always)]
@@ -591,9 +670,6 @@ struct Fixed {
 }
 
 impl Fixed {
-    /// So few levels are gone through again rather than noted.
-    const LEVELS: u32 = 8;
-
     fn contains(&self, node: &Arc<Node>) -> bool {
         !self.nodes.is_empty() && self.nodes.contains_key(&Arc::as_ptr(node))
     }
@@ -601,7 +677,7 @@ impl Fixed {
     /// Notes a node of several parents, and of a chain one of so many.
     fn note(&mut self, node: &Arc<Node>) {
         let links = node.ancestry.links().len();
-        if links > 1 || (links == 1 && node.level % Self::LEVELS == 0) {
+        if links > 1 || (links == 1 && node.level % NEAR == 0) {
             let (place, node) = (Arc::as_ptr(node), Arc::downgrade(node));
             self.nodes.insert(place, node);
         }

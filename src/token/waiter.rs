@@ -29,7 +29,7 @@ impl Waiter {
 
     #[inline(never)]
     fn register(&mut self, node: &Arc<Node>, waker: &Waker) -> Poll<()> {
-        if node.is_cancelled() {
+        if node.is_too_late_to_add() {
             return Poll::Ready(());
         }
         // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.

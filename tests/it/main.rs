@@ -11,6 +11,7 @@ mod drop_on_cancel;
 mod exact;
 mod future;
 mod generator;
+mod growth;
 mod kit;
 mod laws;
 mod linked;

@@ -38,7 +38,7 @@ mod counting {
     }
 
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub(super) struct Heap {
+    pub(crate) struct Heap {
         /// Allocated and not freed, by this thread.
         pub(super) bytes: isize,
         /// Ever made.
@@ -378,7 +378,7 @@ fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_in_tur
 }
 
 /// What it takes to have this, once it is there.
-fn cost<T>(make: impl FnOnce() -> T) -> Heap {
+pub(crate) fn cost<T>(make: impl FnOnce() -> T) -> Heap {
     let before = Heap::now();
     let made = make();
     let cost = before.growth();
@@ -386,7 +386,7 @@ fn cost<T>(make: impl FnOnce() -> T) -> Heap {
     cost
 }
 
-const NOTHING: Heap = Heap {
+pub(crate) const NOTHING: Heap = Heap {
     bytes: 0,
     allocations: 0,
 };
