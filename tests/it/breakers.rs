@@ -411,10 +411,6 @@ impl Stream for Faulty {
                 if this.fault == F::PollsItsSourceAfterItsEnd {
                     let _ = this.poll_source(cx);
                 }
-                if this.fault == F::GivesMoreThanItsSource {
-                    this.has_waited = true;
-                    return Poll::Ready(Some(Ok('z')));
-                }
                 match this.fault {
                     F::AsksAgainAfterTheDropOfItsSource => {
                         this.end();
@@ -424,6 +420,10 @@ impl Stream for Faulty {
                     F::TakesAStopInTheLastPollForAnEnd => {}
                     _ if this.token.is_cancelled() => return this.stop(At::TheEndOfItsSource),
                     _ => {}
+                }
+                if this.fault == F::GivesMoreThanItsSource {
+                    this.has_waited = true;
+                    return Poll::Ready(Some(Ok('z')));
                 }
                 this.end();
                 Poll::Ready(None)

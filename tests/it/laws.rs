@@ -13,8 +13,10 @@ use stopcock::{
     TryWithCancellation, Yielder, generator,
     signal::{any, never, when},
     testing::{
-        Source, Stop, Stoppable,
-        laws::{check_all, check_stop, check_stream, drop_on_cancel, fair, identity},
+        Letter, Source, Stop, Stoppable,
+        laws::{
+            check_all, check_stop, check_stream, drop_on_cancel, fair, identity, stop_is_reported,
+        },
     },
     try_generator,
 };
@@ -32,10 +34,7 @@ use {
     },
     stopcock::{
         BlockingGenerator, SpawnedGenerator, blocking_generator, spawn_generator,
-        testing::{
-            Letter,
-            laws::{Law, check, drains, drains_and_says_why, ends_when_idle, honest},
-        },
+        testing::laws::{Law, check, drains, drains_and_says_why, ends_when_idle, honest},
         try_spawn_generator,
     },
     tokio::time::Instant,
@@ -81,28 +80,28 @@ table! {
     the_inner_of_two_adapters: check_stop, |source, stop| {
         source.take_until_cancelled(stop.token()).take_until_cancelled(CancellationToken::new())
     };
-    a_loud_token: check_all, |source, stop| source.with_cancellation(stop.token());
-    a_loud_future: check_all, |source, stop| source.with_cancellation(when(cancelled(stop)));
-    a_token_among_errors: check_all, |source, stop| {
+    a_loud_token: check_reporting, |source, stop| source.with_cancellation(stop.token());
+    a_loud_future: check_reporting, |source, stop| source.with_cancellation(when(cancelled(stop)));
+    a_token_among_errors: check_reporting, |source, stop| {
         source.map(io::Result::Ok).try_with_cancellation(stop.token())
     };
     a_token_of_tokio_util: check_all, |source, stop| source.take_until_cancelled(of_tokio_util(&stop));
-    a_loud_child_of_tokio_util: check_all, |source, stop| {
+    a_loud_child_of_tokio_util: check_reporting, |source, stop| {
         source.with_cancellation(of_tokio_util(&stop).child_token())
     };
     a_yield_now_and_then: check_all, |source, stop| source.take_until_cancelled(stop.token()).yield_every(7);
-    a_loud_yield_after_each_item: check_all, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
+    a_loud_yield_after_each_item: check_reporting, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
     an_eager_token: check_all, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
     an_eager_child: check_all, |source, stop| source.take_until_cancelled(great_grandchild(&stop)).drop_on_cancel();
-    a_loud_eager_token: check_all, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
+    a_loud_eager_token: check_reporting, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
     an_eager_token_with_yields: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).drop_on_cancel().yield_every(7)
     };
-    an_eager_token_among_errors: check_all, |source, stop| among_errors(source, stop).drop_on_cancel();
-    an_eager_token_among_errors_with_yields: check_all, |source, stop| {
+    an_eager_token_among_errors: check_reporting, |source, stop| among_errors(source, stop).drop_on_cancel();
+    an_eager_token_among_errors_with_yields: check_reporting, |source, stop| {
         among_errors(source, stop).yield_every(7).drop_on_cancel()
     };
-    a_yield_among_errors: check_all, |source, stop| among_errors(source, stop).yield_every(1);
+    a_yield_among_errors: check_reporting, |source, stop| among_errors(source, stop).yield_every(1);
     whoever_cancels_a_token_drops_the_source: drop_on_cancel, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
     whoever_cancels_a_great_grandparent_does: drop_on_cancel, |source, stop| {
         source.take_until_cancelled(great_grandchild(&stop)).drop_on_cancel()
@@ -138,13 +137,13 @@ table! {
     generator_of_no_signal_changes_nothing: identity, |source, _| forward(source, never());
     generator_that_has_asked_for_its_token: check_all, |source, stop| forward_and_ask(source, stop.token());
 
-    try_generator_of_a_token: check_all, |source, stop| try_forward(source, stop.token());
-    try_generator_of_a_great_grandchild: check_all, |source, stop| try_forward(source, great_grandchild(&stop));
-    try_generator_of_a_future: check_all, |source, stop| try_forward(source, when(told(stop)));
-    try_generator_over_a_generator: check_all, |source, stop| {
+    try_generator_of_a_token: check_reporting, |source, stop| try_forward(source, stop.token());
+    try_generator_of_a_great_grandchild: check_reporting, |source, stop| try_forward(source, great_grandchild(&stop));
+    try_generator_of_a_future: check_reporting, |source, stop| try_forward(source, when(told(stop)));
+    try_generator_over_a_generator: check_reporting, |source, stop| {
         try_forward(Box::pin(forward(source, CancellationToken::new())), stop.token())
     };
-    adapter_over_a_try_generator: check_all, |source, stop| {
+    adapter_over_a_try_generator: check_reporting, |source, stop| {
         try_forward(source, never()).try_with_cancellation(stop.token())
     };
     try_generator_of_no_signal: check_stream, |source| try_forward(source, never());
@@ -154,13 +153,13 @@ table! {
 
 #[cfg(feature = "tokio")]
 table! {
-    deadline: check_all, |source, stop| source.with_deadline(stop.deadline());
-    deadline_of_std: check_all, |source, stop| source.with_deadline(stop.deadline().into_std());
-    timeout: check_all, |source, stop| source.with_timeout(stop.timeout());
-    deadline_over_a_token: check_all, |source, stop| {
+    deadline: check_reporting, |source, stop| source.with_deadline(stop.deadline());
+    deadline_of_std: check_reporting, |source, stop| source.with_deadline(stop.deadline().into_std());
+    timeout: check_reporting, |source, stop| source.with_timeout(stop.timeout());
+    deadline_over_a_token: check_reporting, |source, stop| {
         source.take_until_cancelled(CancellationToken::new()).with_deadline(stop.deadline())
     };
-    deadline_over_a_generator: check_all, |source, stop| {
+    deadline_over_a_generator: check_reporting, |source, stop| {
         forward(source, CancellationToken::new()).with_deadline(stop.deadline())
     };
     token_over_a_deadline: check_all, |source, stop| {
@@ -168,21 +167,21 @@ table! {
     };
     silent_deadline: check_all, |source, stop| source.take_until_deadline(stop.deadline());
     silent_timeout: check_all, |source, stop| source.take_until_timeout(stop.timeout());
-    deadline_among_errors: check_all, |source, stop| {
+    deadline_among_errors: check_reporting, |source, stop| {
         source.map(io::Result::Ok).try_with_deadline(stop.deadline())
     };
-    timeout_among_errors: check_all, |source, stop| {
+    timeout_among_errors: check_reporting, |source, stop| {
         source.map(io::Result::Ok).try_with_timeout(stop.timeout())
     };
-    deadline_with_yields: check_all, |source, stop| source.with_deadline(stop.deadline()).yield_every(100);
+    deadline_with_yields: check_reporting, |source, stop| source.with_deadline(stop.deadline()).yield_every(100);
     no_grace_at_all: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).drain_for(Duration::ZERO)
     };
-    no_loud_grace_at_all: check_all, |source, stop| {
+    no_loud_grace_at_all: check_reporting, |source, stop| {
         source.with_cancellation(stop.token()).drain_for(Duration::ZERO)
     };
-    no_grace_among_errors_at_all: check_all, |source, stop| among_errors(source, stop).drain_for(Duration::ZERO);
-    deadline_among_errors_with_yields: check_all, |source, stop| {
+    no_grace_among_errors_at_all: check_reporting, |source, stop| among_errors(source, stop).drain_for(Duration::ZERO);
+    deadline_among_errors_with_yields: check_reporting, |source, stop| {
         source.map(io::Result::Ok).try_with_deadline(stop.deadline()).yield_every(100)
     };
     a_grace_with_yields: check_all, |source, stop| {
@@ -292,6 +291,15 @@ fn among_errors(
     source
         .map(io::Result::Ok)
         .try_with_cancellation(stop.token())
+}
+
+/// What is said of a stream that can say why it was stopped, and reports it.
+fn check_reporting<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stoppable<Item: Letter>,
+{
+    check_all(&wrap);
+    stop_is_reported(&wrap);
 }
 
 fn of_tokio_util(stop: &Stop) -> TokioToken {

@@ -59,6 +59,8 @@ enum End {
     /// Its body runs by itself: P1 stands in place of S6, and S4 counts what comes out of the channel.
     #[cfg(feature = "tokio")]
     ByItself,
+    #[cfg(feature = "tokio")]
+    ReportedByItself,
 }
 
 impl Layer {
@@ -69,9 +71,16 @@ impl Layer {
         false
     }
 
+    fn reports(&self) -> bool {
+        #[cfg(feature = "tokio")]
+        return matches!(self.end, End::Reported | End::ReportedByItself);
+        #[cfg(not(feature = "tokio"))]
+        return self.end == End::Reported;
+    }
+
     fn runs_by_itself(&self) -> bool {
         #[cfg(feature = "tokio")]
-        return self.end == End::ByItself;
+        return matches!(self.end, End::ByItself | End::ReportedByItself);
         #[cfg(not(feature = "tokio"))]
         false
     }
@@ -144,8 +153,7 @@ const IN_POLL: &[Layer] = layers! {
             }
         })))
     };
-    // Until it reports its stop.
-    try_generator: Signal, Silent, |mut source, signal| {
+    try_generator: Signal, Reported, |mut source, signal| {
         reporting(Box::pin(try_generator(token(signal), async move |mut y| {
             while let Some(item) = source.next().await {
                 y.yield_item(item).await;
@@ -183,7 +191,7 @@ const TIMED: &[Layer] = layers! {
             Ok(())
         }))
     };
-    try_spawn_generator: Signal, ByItself, |mut source, signal| {
+    try_spawn_generator: Signal, ReportedByItself, |mut source, signal| {
         reporting(try_spawn_generator(token(signal), 1, |tx| async move {
             while let Some(item) = source.next().await {
                 tx.send(item).await?;
@@ -415,20 +423,17 @@ impl Pair {
         if is_of_the_outer || !is_ahead {
             laws.push(Law::NothingLate);
         }
-        if REPORTS_AT_THE_END && is_of_the_outer {
+        if is_of_the_outer {
             if !runs_by_itself {
                 laws.push(Law::OneOutcome);
             }
-            if outer.end == End::Reported {
+            if outer.reports() {
                 laws.push(Law::StopIsReported);
             }
         }
         laws
     }
 }
-
-/// Whether S12 and S14 hold at an end of the source: until then they are not asked for.
-const REPORTS_AT_THE_END: bool = false;
 
 /// All scripts of up to three steps, with all points at which they can be stopped, and with a new waker for each poll.
 fn plans() -> impl Iterator<Item = Plan> {
