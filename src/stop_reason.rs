@@ -33,21 +33,76 @@ pub enum StopReason {
     IdleTimeout,
     /// The consumer dropped the stream.
     ConsumerDropped,
-    /// An error of the caller's own. It displays as that error, which is also its `source()`.
+    /// An error of the caller's own. It displays as the error, and has the error's `source()`.
     Custom(Arc<dyn Error + Send + Sync>),
+    /// A deadline with a reason of its own passed, as of
+    /// [`child_with_timeout_cause`](crate::CancellationToken::child_with_timeout_cause). It displays as the error, and
+    /// has the error's `source()`.
+    TimedOut(Arc<dyn Error + Send + Sync>),
 }
 
 impl StopReason {
     /// Makes a reason from an error or a text.
+    ///
+    /// An error that is a `StopReason` itself is returned as it is.
     pub fn custom(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Custom(Arc::from(error.into()))
+        match error.into().downcast() {
+            Ok(reason) => *reason,
+            Err(error) => Self::Custom(Arc::from(error)),
+        }
     }
 
     /// The error that the reason was made from, if it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.error()?.downcast_ref()
+    }
+
+    /// Whether time ran out: a deadline passed, with a reason of its own or without, or no item came for too long.
+    pub fn is_timeout(&self) -> bool {
         match self {
-            Self::Custom(error) => error.downcast_ref(),
-            _ => None,
+            Self::DeadlineExceeded | Self::IdleTimeout | Self::TimedOut(_) => true,
+            Self::Cancelled | Self::ConsumerDropped | Self::Custom(_) => false,
+        }
+    }
+
+    /// Finds the reason in an error that was made from one: the error itself, or one in its chain of sources.
+    ///
+    /// An [`io::Error`] is searched through its `get_ref()` as well, as its `source()` leaves out the error that it was
+    /// made from.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use stopcock::StopReason;
+    ///
+    /// let error = io::Error::from(StopReason::DeadlineExceeded);
+    /// assert!(StopReason::find_in(&error).is_some_and(StopReason::is_timeout));
+    /// assert!(StopReason::find_in(&io::Error::other("the disk is full")).is_none());
+    /// ```
+    pub fn find_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(reason) = error.downcast_ref() {
+                return Some(reason);
+            }
+            let inner = error.downcast_ref().and_then(io::Error::get_ref);
+            next = match inner {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
+        }
+        None
+    }
+
+    /// The error that it displays as.
+    fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        match self {
+            Self::Custom(error) | Self::TimedOut(error) => Some(&**error),
+            Self::Cancelled
+            | Self::DeadlineExceeded
+            | Self::IdleTimeout
+            | Self::ConsumerDropped => None,
         }
     }
 }
@@ -59,17 +114,15 @@ impl Display for StopReason {
             Self::DeadlineExceeded => f.pad("deadline exceeded"),
             Self::IdleTimeout => f.pad("idle for too long"),
             Self::ConsumerDropped => f.pad("consumer dropped"),
-            Self::Custom(error) => Display::fmt(error, f),
+            Self::Custom(error) | Self::TimedOut(error) => Display::fmt(error, f),
         }
     }
 }
 
 impl Error for StopReason {
+    /// That of the error which it displays as: a report that prints the chain prints each error once.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Custom(error) => Some(&**error),
-            _ => None,
-        }
+        self.error()?.source()
     }
 }
 
@@ -91,13 +144,13 @@ impl From<Box<dyn Error + Send + Sync>> for StopReason {
     }
 }
 
-/// `TimedOut` for the two timeouts, else `Other`. Never `Interrupted`: std's readers retry on that, and a truncated
-/// response would look complete.
+/// `TimedOut` for [timeouts](StopReason::is_timeout), else `Other`. Never `Interrupted`: std's readers retry on that,
+/// and a truncated response would look complete.
 impl From<StopReason> for io::Error {
     fn from(reason: StopReason) -> Self {
-        let kind = match reason {
-            StopReason::DeadlineExceeded | StopReason::IdleTimeout => io::ErrorKind::TimedOut,
-            _ => io::ErrorKind::Other,
+        let kind = match reason.is_timeout() {
+            true => io::ErrorKind::TimedOut,
+            false => io::ErrorKind::Other,
         };
         Self::new(kind, reason)
     }

@@ -21,18 +21,42 @@ impl Display for DiskFull {
 
 impl Error for DiskFull {}
 
+/// An error with another one below it.
+#[derive(Debug)]
+struct Failed<E>(&'static str, E);
+
+impl<E> Display for Failed<E> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl<E: Error + 'static> Error for Failed<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.1)
+    }
+}
+
 fn disk_full() -> StopReason {
     StopReason::custom(DiskFull { path: "/data" })
 }
 
+fn query_timeout() -> StopReason {
+    StopReason::TimedOut(Arc::new(Failed(
+        "5 s for the query",
+        DiskFull { path: "/tmp" },
+    )))
+}
+
 /// One of each.
-fn reasons() -> [StopReason; 5] {
+fn reasons() -> [StopReason; 6] {
     [
         StopReason::Cancelled,
         StopReason::DeadlineExceeded,
         StopReason::IdleTimeout,
         StopReason::ConsumerDropped,
         disk_full(),
+        query_timeout(),
     ]
 }
 
@@ -45,6 +69,7 @@ fn each_displays_as_what_happened_and_a_custom_one_as_its_error() {
         "idle for too long",
         "consumer dropped",
         "no room in /data",
+        "5 s for the query",
     ];
     assert_eq!(texts, expected);
 }
@@ -59,28 +84,73 @@ fn each_has_a_debug_that_tells_it_from_the_others() {
 }
 
 #[test]
-fn only_a_custom_one_has_a_source_and_it_is_the_error() {
+fn its_source_is_that_of_the_error_which_it_displays_as() {
     for reason in reasons() {
-        match reason {
-            StopReason::Custom(_) => {
-                let error = reason.source().unwrap().downcast_ref::<DiskFull>();
-                assert_eq!(error.unwrap().path, "/data");
-            }
-            _ => assert!(reason.source().is_none()),
-        }
+        let source = reason
+            .source()
+            .and_then(<dyn Error>::downcast_ref::<DiskFull>);
+        let expected = matches!(reason, StopReason::TimedOut(_)).then_some("/tmp");
+        assert_eq!(source.map(|error| error.path), expected);
     }
 }
 
 #[test]
-fn a_custom_one_can_be_taken_for_its_error_and_for_no_other() {
+fn it_can_be_taken_for_the_error_that_it_was_made_of_and_for_no_other() {
     assert_eq!(
         disk_full().downcast_ref::<DiskFull>().unwrap().path,
         "/data"
     );
-    assert!(disk_full().downcast_ref::<io::Error>().is_none());
-    for reason in &reasons()[..4] {
-        assert!(reason.downcast_ref::<DiskFull>().is_none());
+    assert!(query_timeout().downcast_ref::<Failed<DiskFull>>().is_some());
+    for reason in reasons() {
+        assert!(reason.downcast_ref::<io::Error>().is_none());
+        let is_custom = matches!(reason, StopReason::Custom(_));
+        assert_eq!(reason.downcast_ref::<DiskFull>().is_some(), is_custom);
     }
+}
+
+#[test]
+fn a_timeout_is_what_time_ran_out_for() {
+    let timeouts = reasons().map(|reason| reason.is_timeout());
+    assert_eq!(timeouts, [false, true, true, false, false, true]);
+}
+
+#[test]
+fn one_that_went_through_a_box_comes_out_as_itself() {
+    for reason in reasons() {
+        let text = format!("{reason:?}");
+        let boxed: Box<dyn Error + Send + Sync> = reason.into();
+        let reason = StopReason::from(boxed);
+        assert_eq!(format!("{reason:?}"), text);
+        assert_eq!(format!("{:?}", StopReason::custom(reason)), text);
+    }
+}
+
+#[test]
+fn it_is_found_in_whatever_was_made_of_it() {
+    fn check(error: &(dyn Error + 'static), expected: Option<&str>) {
+        let found = StopReason::find_in(error).map(ToString::to_string);
+        assert_eq!(found.as_deref(), expected);
+    }
+    for reason in reasons() {
+        let text = Some(reason.to_string());
+        let text = text.as_deref();
+        check(&reason, text);
+        check(&Failed("the body", reason.clone()), text);
+        let in_io = io::Error::from(reason.clone());
+        check(&in_io, text);
+        check(&Failed("the request", Failed("the body", in_io)), text);
+        check(&io::Error::other(io::Error::from(reason.clone())), text);
+        check(
+            &io::Error::other(Failed("the request", Failed("the body", reason))),
+            text,
+        );
+    }
+    check(&DiskFull { path: "/data" }, None);
+    check(&io::Error::from(ErrorKind::TimedOut), None);
+    check(
+        &io::Error::other(Failed("the body", DiskFull { path: "/data" })),
+        None,
+    );
 }
 
 #[test]
@@ -115,7 +185,7 @@ fn a_boxed_error_is_not_boxed_again() {
 }
 
 #[test]
-fn an_io_error_of_it_is_a_timeout_for_the_two_timeouts_and_never_an_interruption() {
+fn an_io_error_of_it_is_a_timeout_for_timeouts_and_never_an_interruption() {
     let kinds = reasons().map(|reason| io::Error::from(reason).kind());
     let expected = [
         ErrorKind::Other,
@@ -123,6 +193,7 @@ fn an_io_error_of_it_is_a_timeout_for_the_two_timeouts_and_never_an_interruption
         ErrorKind::TimedOut,
         ErrorKind::Other,
         ErrorKind::Other,
+        ErrorKind::TimedOut,
     ];
     assert_eq!(kinds, expected);
 }
