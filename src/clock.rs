@@ -23,6 +23,24 @@ const STRIDE: u8 = 64;
 /// How late a look may be, in nanoseconds, as far as the pace of the last items can tell.
 const SLACK: u64 = 1_000_000;
 
+/// What can be turned into a point in time: whatever is `Into<tokio::time::Instant>`, as `std`'s `Instant` is.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a point in time",
+    label = "expected an `Instant`",
+    note = "for a length of time use the method that is named `timeout`: `with_timeout` in place of `with_deadline`"
+)]
+pub trait IntoDeadline {
+    /// The point in time.
+    fn into_deadline(self) -> Instant;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Into<Instant>> IntoDeadline for T {
+    fn into_deadline(self) -> Instant {
+        self.into()
+    }
+}
+
 /// The signal of [`with_deadline`](crate::CancelStreamExt::with_deadline) and its family: a point in time.
 //
 // Sleeping is left to a timer, which is set when the source is first pending. While items come in a row no timer of

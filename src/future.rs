@@ -8,7 +8,10 @@ use std::{
 };
 
 #[cfg(feature = "tokio")]
-use {crate::clock::Deadline, std::time::Duration, tokio::time::Instant};
+use {
+    crate::signal::{self, Deadline, IntoDeadline},
+    std::time::Duration,
+};
 
 /// Ways to stop a future, for every [`Future`]. The output is a `Result`, and its `Err` is the reason.
 ///
@@ -107,11 +110,11 @@ pub trait CancelFutureExt: Future {
     /// ```
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-    fn with_deadline(self, at: impl Into<Instant>) -> WithDeadlineFuture<Self>
+    fn with_deadline(self, at: impl IntoDeadline) -> WithDeadlineFuture<Self>
     where
         Self: Sized,
     {
-        WithCancellationFuture::new(self, Deadline::at(at.into()))
+        WithCancellationFuture::new(self, signal::deadline(at))
     }
 
     /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call.
@@ -146,7 +149,7 @@ pub trait CancelFutureExt: Future {
     where
         Self: Sized,
     {
-        WithCancellationFuture::new(self, Deadline::after(timeout))
+        WithCancellationFuture::new(self, signal::timeout(timeout))
     }
 }
 

@@ -92,6 +92,10 @@ pub use producer::{
     run_blocking, try_blocking_generator,
 };
 #[doc(inline)]
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub use signal::IntoDeadline;
+#[doc(inline)]
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
 pub use stream::{

@@ -7,20 +7,24 @@ mod token;
 mod tokio_util;
 
 use crate::{CancellationToken, StopReason, bell::Bell, fairness::ITEMS_IN_A_ROW};
-use pin_project::{pin_project, pinned_drop};
+use pin_project::pin_project;
 use std::{
+    fmt::{self, Debug, Formatter},
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
+#[cfg(feature = "tokio")]
+use std::time::Duration;
 pub use token::TokenSignal;
 pub(crate) use token::Watch;
+
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use {
-    crate::clock::{Deadline, Idle},
+    crate::clock::{Deadline, Idle, IntoDeadline},
     draining::Draining,
 };
 
@@ -157,6 +161,154 @@ impl<G: Signal> IntoSignal for G {
     }
 }
 
+/// `None` never fires: for what can be configured away, such as a timeout. In code that is never to be stopped,
+/// [`never()`](fn@never) says so.
+impl<G: IntoSignal> IntoSignal for Option<G> {
+    type Signal = Optional<G::Signal>;
+
+    #[inline]
+    fn into_signal(self) -> Self::Signal {
+        Optional(self.map(G::into_signal))
+    }
+}
+
+/// The signal of an `Option`: `None` never fires.
+#[pin_project]
+#[derive(Clone, Debug)]
+pub struct Optional<G>(#[pin] Option<G>);
+
+impl<G: Signal> Signal for Optional<G> {
+    #[inline]
+    fn is_fired(self: Pin<&mut Self>) -> bool {
+        let signal = self.project().0.as_pin_mut();
+        signal.is_some_and(G::is_fired)
+    }
+
+    #[inline]
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        match self.project().0.as_pin_mut() {
+            Some(signal) => signal.poll_fired(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        match self.project().0.as_pin_mut() {
+            Some(signal) => signal.poll_fired_at_end(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
+        let signal = self.project().0.as_pin_mut();
+        signal.map_or(u32::MAX, |signal| signal.check_every(items))
+    }
+
+    #[inline]
+    fn note_item(self: Pin<&mut Self>) {
+        if let Some(signal) = self.project().0.as_pin_mut() {
+            signal.note_item();
+        }
+    }
+
+    fn as_token(&self) -> Option<&CancellationToken> {
+        self.0.as_ref()?.as_token()
+    }
+}
+
+/// A signal that fires at the point in time `at`, with [`StopReason::DeadlineExceeded`]: that of
+/// [`with_deadline`](crate::CancelStreamExt::with_deadline), for [`any`] and for
+/// [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
+///
+/// # Panics
+///
+/// The first poll of its stream panics outside of a tokio runtime, or in one that was built without `enable_time`,
+/// unless the deadline is over by then or never comes.
+///
+/// # Examples
+///
+/// ```
+/// use futures::{StreamExt, stream};
+/// use std::time::Duration;
+/// use stopcock::{CancelStreamExt, CancellationToken, StopReason, signal};
+/// use tokio::time::Instant;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let token = CancellationToken::new();
+/// let at = Instant::now() + Duration::from_secs(5);
+/// let mut rows = stream::pending::<u8>().with_cancellation(signal::any(&token, signal::deadline(at)));
+/// assert!(matches!(rows.next().await, Some(Err(StopReason::DeadlineExceeded))));
+/// # }
+/// ```
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub fn deadline(at: impl IntoDeadline) -> Deadline {
+    Deadline::at(at.into_deadline())
+}
+
+/// Like [`deadline`], `timeout` from this call.
+///
+/// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+///
+/// # Panics
+///
+/// Like [`deadline`].
+///
+/// # Examples
+///
+/// ```
+/// use futures::{StreamExt, stream};
+/// use std::time::Duration;
+/// use stopcock::{CancelStreamExt, CancellationToken, signal};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let token = CancellationToken::new();
+/// let stop = signal::any(&token, signal::timeout(Duration::from_secs(1)));
+/// let samples = stream::iter([1, 2]).chain(stream::pending()).take_until_cancelled(stop);
+/// assert_eq!(samples.count().await, 2);
+/// # }
+/// ```
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub fn timeout(timeout: Duration) -> Deadline {
+    Deadline::after(timeout)
+}
+
+/// A signal that fires when no item comes for `timeout`, with [`StopReason::IdleTimeout`]: that of
+/// [`with_idle_timeout`](crate::CancelStreamExt::with_idle_timeout), where the rules are.
+///
+/// # Panics
+///
+/// The first poll of its stream that is pending panics outside of a tokio runtime, or in one that was built without
+/// `enable_time`.
+///
+/// # Examples
+///
+/// A token and an idle timeout, with one level of `Result`:
+///
+/// ```
+/// use futures::{StreamExt, stream};
+/// use std::time::Duration;
+/// use stopcock::{CancelStreamExt, CancellationToken, StopReason, signal};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let token = CancellationToken::new();
+/// let stop = signal::any(&token, signal::idle(Duration::from_secs(30)));
+/// let mut feed = stream::iter(["a"]).chain(stream::pending()).with_cancellation(stop);
+///
+/// assert_eq!(feed.next().await.unwrap().unwrap(), "a");
+/// assert!(matches!(feed.next().await, Some(Err(StopReason::IdleTimeout))));
+/// # }
+/// ```
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub fn idle(timeout: Duration) -> Idle {
+    Idle::new(timeout)
+}
+
 /// A signal that never fires.
 ///
 /// # Examples
@@ -193,14 +345,16 @@ impl Signal for Never {
     }
 }
 
-/// A signal that fires when `future` is ready, whatever its output, with [`StopReason::Cancelled`].
+/// A signal that fires when `future` is ready, whatever its output, with [`StopReason::Cancelled`] unless
+/// [`with_reason`](When::with_reason) or [`map_reason`](When::map_reason) say another reason.
 ///
 /// The future is polled before the first item, and from then on only after it has called its waker, and each time that
-/// an adapter yields for fairness. An item costs the check of a flag. So a future that calls no waker, such as one that
-/// only reads a flag, does not stop a stream that is pending.
+/// an adapter yields for fairness. An item costs the check of a flag. So a future that calls no waker, such as a
+/// `poll_fn` over an `AtomicBool`, never stops a stream that is *pending*.
 ///
-/// The future is dropped once it is ready. It is a part of the stream: where it may not be moved, as that of an `async
-/// fn`, neither may the stream, until it is pinned.
+/// The future is dropped once it is ready. Its output is kept until the adapter has dropped its source: it may be a guard
+/// whose drop means that this stream is done. The future is a part of the stream: where it may not be moved, as that of
+/// an `async fn`, neither may the stream, until it is pinned.
 ///
 /// # Panics
 ///
@@ -239,74 +393,181 @@ impl Signal for Never {
 pub fn when<Fut: Future>(future: Fut) -> When<Fut> {
     let bell = Bell::new();
     When {
-        future: Some(future),
+        state: WhenState::Waiting(future),
+        reason: Some(StopReason::Cancelled),
         waker: bell.waker(),
-        bell,
+        bell: StreamBell(bell),
         row: 0,
     }
 }
 
 /// The signal of [`when`].
-#[pin_project(PinnedDrop)]
-#[derive(Debug)]
-pub struct When<Fut> {
-    /// `None` once it has fired.
+#[pin_project]
+pub struct When<Fut: Future, R = StopReason> {
     #[pin]
-    future: Option<Fut>,
-    bell: Arc<Bell>,
-    /// The `bell`, as the future knows it.
+    state: WhenState<Fut>,
+    /// `None` once it has fired.
+    reason: Option<R>,
+    bell: StreamBell,
+    /// The bell, as the future knows it.
     waker: Waker,
     /// How many items have come in a row: another signal beside this one may want looks more often.
     row: u32,
 }
 
-#[pinned_drop]
-impl<Fut> PinnedDrop for When<Fut> {
-    fn drop(self: Pin<&mut Self>) {
-        // Whoever keeps the future's waker shall not keep the stream's task.
-        self.project().bell.forget_stream();
+#[pin_project(project = WhenProjection)]
+enum WhenState<Fut: Future> {
+    Waiting(#[pin] Fut),
+    /// The output is dropped with the signal: after the source.
+    Fired(StopReason, Fut::Output),
+}
+
+/// The bell of a stream, and nobody's any more once that is dropped: who keeps the future's waker does not keep the
+/// stream's task.
+struct StreamBell(Arc<Bell>);
+
+impl Drop for StreamBell {
+    fn drop(&mut self) {
+        self.0.forget_stream();
     }
 }
 
 impl<Fut: Future> When<Fut> {
-    #[inline(never)]
-    fn poll_future(self: Pin<&mut Self>) -> bool {
-        let mut this = self.project();
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return true;
-        };
-        this.bell.silence();
-        let is_ready = future.poll(&mut Context::from_waker(this.waker)).is_ready();
-        if is_ready {
-            // Rung for ever, so that one flag is all that an item has to ask for.
-            this.bell.ring();
-            this.future.set(None);
+    /// Fires for `reason`.
+    ///
+    /// # Examples
+    ///
+    /// A deadline of any runtime's timer:
+    ///
+    /// ```
+    /// use futures::{StreamExt, executor::block_on, stream};
+    /// use stopcock::{CancelStreamExt, StopReason, signal};
+    ///
+    /// let timer = std::future::ready(());
+    /// let over = signal::when(timer).with_reason(StopReason::DeadlineExceeded);
+    /// let mut numbers = stream::iter(0..).with_cancellation(over);
+    /// assert!(matches!(block_on(numbers.next()), Some(Err(StopReason::DeadlineExceeded))));
+    /// ```
+    pub fn with_reason(mut self, reason: impl Into<StopReason>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Fires for the reason that `reason` makes of the output, when the future is ready.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::{StreamExt, channel::oneshot, executor::block_on, stream};
+    /// use stopcock::{CancelStreamExt, signal};
+    ///
+    /// let (stop, stopped) = oneshot::channel::<String>();
+    /// let stopped = signal::when(stopped).map_reason(|sent| match sent {
+    ///     Ok(reason) => reason.clone(),
+    ///     Err(oneshot::Canceled) => "the operator has left".to_owned(),
+    /// });
+    /// let mut numbers = stream::iter(0..).with_cancellation(stopped);
+    ///
+    /// stop.send("maintenance".to_owned()).unwrap();
+    /// let error = block_on(numbers.next()).unwrap().unwrap_err();
+    /// assert_eq!(error.to_string(), "maintenance");
+    /// ```
+    pub fn map_reason<F, R>(self, reason: F) -> When<Fut, MapReason<F>>
+    where
+        F: FnOnce(&Fut::Output) -> R,
+        R: Into<StopReason>,
+    {
+        let Self {
+            state,
+            reason: _,
+            bell,
+            waker,
+            row,
+        } = self;
+        When {
+            state,
+            reason: Some(MapReason(reason)),
+            bell,
+            waker,
+            row,
         }
-        is_ready
     }
 }
 
-impl<Fut: Future> Signal for When<Fut> {
+/// What makes the reason of a [`When`] from its future's output.
+trait Reason<T> {
+    fn of(self, output: &T) -> StopReason;
+}
+
+impl<T> Reason<T> for StopReason {
+    fn of(self, _: &T) -> StopReason {
+        self
+    }
+}
+
+/// What [`When::map_reason`] was given.
+pub struct MapReason<F>(F);
+
+impl<T, F, R> Reason<T> for MapReason<F>
+where
+    F: FnOnce(&T) -> R,
+    R: Into<StopReason>,
+{
+    fn of(self, output: &T) -> StopReason {
+        (self.0)(output).into()
+    }
+}
+
+impl<F> Debug for MapReason<F> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapReason").finish_non_exhaustive()
+    }
+}
+
+#[allow(
+    private_bounds,
+    reason = "a reason is a `StopReason` or what `map_reason` makes"
+)]
+impl<Fut: Future, R: Reason<Fut::Output>> When<Fut, R> {
+    #[inline(never)]
+    fn poll_future(self: Pin<&mut Self>) -> Poll<StopReason> {
+        let mut this = self.project();
+        let future = match this.state.as_mut().project() {
+            WhenProjection::Waiting(future) => future,
+            WhenProjection::Fired(reason, _) => return Poll::Ready(reason.clone()),
+        };
+        let bell = &this.bell.0;
+        bell.silence();
+        let output = ready!(future.poll(&mut Context::from_waker(this.waker)));
+        // Rung for ever, so that one flag is all that an item has to ask for.
+        bell.ring();
+        let Some(reason) = this.reason.take() else {
+            unreachable!("it has a reason until it fires");
+        };
+        let reason = reason.of(&output);
+        this.state.set(WhenState::Fired(reason.clone(), output));
+        Poll::Ready(reason)
+    }
+}
+
+impl<Fut: Future, R: Reason<Fut::Output>> Signal for When<Fut, R> {
     #[inline]
     fn is_fired(mut self: Pin<&mut Self>) -> bool {
-        self.as_mut().project().bell.is_rung() && self.poll_future()
+        self.as_mut().project().bell.0.is_rung() && self.poll_future().is_ready()
     }
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        self.as_mut().project().bell.wake_at_ring(cx);
-        if self.is_fired() {
-            Poll::Ready(StopReason::Cancelled)
-        } else {
-            Poll::Pending
+        let bell = &self.as_mut().project().bell.0;
+        bell.wake_at_ring(cx);
+        match bell.is_rung() {
+            true => self.poll_future(),
+            false => Poll::Pending,
         }
     }
 
     /// Polls the future though it has woken nobody: what fires many futures wakes one after the other.
     fn poll_fired_at_end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
-        match self.poll_future() {
-            true => Poll::Ready(StopReason::Cancelled),
-            false => Poll::Pending,
-        }
+        self.poll_future()
     }
 
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
@@ -318,9 +579,17 @@ impl<Fut: Future> Signal for When<Fut> {
         // A whole row has come, and the adapter has yielded.
         if *this.row >= ITEMS_IN_A_ROW.into() {
             *this.row = 0;
-            this.bell.ring();
+            this.bell.0.ring();
         }
         u32::MAX
+    }
+}
+
+impl<Fut: Future, R> Debug for When<Fut, R> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("When")
+            .field("has_fired", &matches!(self.state, WhenState::Fired(..)))
+            .finish_non_exhaustive()
     }
 }
 

@@ -19,9 +19,8 @@ use futures_core::Stream;
 
 #[cfg(feature = "tokio")]
 use {
-    crate::clock::{Deadline, Idle},
+    crate::signal::{self, Deadline, Idle, IntoDeadline},
     std::time::Duration,
-    tokio::time::Instant,
 };
 
 /// The stream of [`CancelStreamExt::take_until_deadline`] and
@@ -224,11 +223,11 @@ pub trait CancelStreamExt: Stream {
     /// # }
     /// ```
     #[cfg(feature = "tokio")]
-    fn take_until_deadline(self, at: impl Into<Instant>) -> TakeUntilDeadline<Self>
+    fn take_until_deadline(self, at: impl IntoDeadline) -> TakeUntilDeadline<Self>
     where
         Self: Sized,
     {
-        TakeUntilCancelled::new(self, Deadline::at(at.into()))
+        TakeUntilCancelled::new(self, signal::deadline(at))
     }
 
     /// Like [`take_until_deadline`](Self::take_until_deadline), with `timeout` counted from this call.
@@ -263,7 +262,7 @@ pub trait CancelStreamExt: Stream {
     where
         Self: Sized,
     {
-        TakeUntilCancelled::new(self, Deadline::after(timeout))
+        TakeUntilCancelled::new(self, signal::timeout(timeout))
     }
 
     /// Passes the items on as `Ok` until the point in time `at`, then ends with
@@ -319,11 +318,11 @@ pub trait CancelStreamExt: Stream {
     /// # }
     /// ```
     #[cfg(feature = "tokio")]
-    fn with_deadline(self, at: impl Into<Instant>) -> WithDeadline<Self>
+    fn with_deadline(self, at: impl IntoDeadline) -> WithDeadline<Self>
     where
         Self: Sized,
     {
-        WithDeadline::new(self, Deadline::at(at.into()))
+        WithDeadline::new(self, signal::deadline(at))
     }
 
     /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call, for the whole
@@ -363,7 +362,7 @@ pub trait CancelStreamExt: Stream {
     where
         Self: Sized,
     {
-        WithDeadline::new(self, Deadline::after(timeout))
+        WithDeadline::new(self, signal::timeout(timeout))
     }
 
     /// Passes the items on as `Ok` until none comes for `timeout`, then ends with
@@ -425,7 +424,7 @@ pub trait CancelStreamExt: Stream {
     where
         Self: Sized,
     {
-        WithCancellation::new(self, Idle::new(timeout))
+        WithCancellation::new(self, signal::idle(timeout))
     }
 
     /// Cancels `token` with [`StopReason::ConsumerDropped`](crate::StopReason::ConsumerDropped) if it is dropped before
@@ -548,12 +547,12 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// # }
     /// ```
     #[cfg(feature = "tokio")]
-    fn try_with_deadline(self, at: impl Into<Instant>) -> TryWithDeadline<Self>
+    fn try_with_deadline(self, at: impl IntoDeadline) -> TryWithDeadline<Self>
     where
         Self: Sized,
         Self::Error: From<StopReason>,
     {
-        TryWithCancellation::new(self, Deadline::at(at.into()))
+        TryWithCancellation::new(self, signal::deadline(at))
     }
 
     /// Like [`with_timeout`](CancelStreamExt::with_timeout), with the reason converted into the stream's error.
@@ -587,7 +586,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
         Self: Sized,
         Self::Error: From<StopReason>,
     {
-        TryWithCancellation::new(self, Deadline::after(timeout))
+        TryWithCancellation::new(self, signal::timeout(timeout))
     }
 
     /// Like [`with_idle_timeout`](CancelStreamExt::with_idle_timeout), with the reason converted into the stream's error.
@@ -622,7 +621,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
         Self: Sized,
         Self::Error: From<StopReason>,
     {
-        TryWithCancellation::new(self, Idle::new(timeout))
+        TryWithCancellation::new(self, signal::idle(timeout))
     }
 }
 

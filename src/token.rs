@@ -27,6 +27,8 @@ use tree::Node;
 use waiter::Waiter;
 
 #[cfg(feature = "tokio")]
+use crate::signal::IntoDeadline;
+#[cfg(feature = "tokio")]
 use std::time::Duration;
 #[cfg(feature = "tokio")]
 use tokio::time::Instant;
@@ -401,8 +403,8 @@ impl CancellationToken {
     /// # }
     /// ```
     #[track_caller]
-    pub fn with_deadline(at: impl Into<Instant>) -> Self {
-        Self::of_deadline(None, Some(at.into()))
+    pub fn with_deadline(at: impl IntoDeadline) -> Self {
+        Self::of_deadline(None, Some(at.into_deadline()))
     }
 
     /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call.
@@ -427,8 +429,8 @@ impl CancellationToken {
     ///
     /// Like [`with_deadline`](Self::with_deadline).
     #[track_caller]
-    pub fn child_with_deadline(&self, at: impl Into<Instant>) -> Self {
-        Self::of_deadline(Some(self), Some(at.into()))
+    pub fn child_with_deadline(&self, at: impl IntoDeadline) -> Self {
+        Self::of_deadline(Some(self), Some(at.into_deadline()))
     }
 
     /// Like [`child_with_deadline`](Self::child_with_deadline), with `timeout` counted from this call.

@@ -33,7 +33,7 @@ use {
         time::Duration,
     },
     stopcock::{
-        BlockingGenerator, SpawnedGenerator, blocking_generator, spawn_generator,
+        BlockingGenerator, SpawnedGenerator, blocking_generator, signal, spawn_generator,
         testing::laws::{Law, check, drains, drains_and_says_why, ends_when_idle, honest},
         try_spawn_generator,
     },
@@ -62,6 +62,21 @@ table! {
     a_future: check_all, |source, stop| source.take_until_cancelled(when(stop.token().cancelled_owned()));
     a_future_that_is_not_unpin: check_all, |source, stop| source.take_until_cancelled(when(cancelled(stop)));
     a_future_that_leaves_its_waker_behind: check_all, |source, stop| source.take_until_cancelled(when(told(stop)));
+    a_future_with_a_reason: check_stop, |source, stop| {
+        source.with_cancellation(when(cancelled(stop)).with_reason("enough"))
+    };
+    a_future_whose_output_is_the_reason: check_stop, |source, stop| {
+        source.with_cancellation(when(cancelled(stop)).map_reason(|&()| "enough"))
+    };
+    a_token_of_an_option: check_all, |source, stop| source.take_until_cancelled(Some(stop.token()));
+    a_future_of_an_option: check_all, |source, stop| source.take_until_cancelled(Some(when(cancelled(stop))));
+    a_token_of_an_option_among_two: check_all, |source, stop| {
+        source.take_until_cancelled(any(None::<CancellationToken>, Some(stop.token())))
+    };
+    no_signal_of_an_option: check_stream, |source| source.take_until_cancelled(None::<CancellationToken>);
+    no_signal_of_an_option_changes_nothing: identity, |source, _| {
+        source.take_until_cancelled(None::<CancellationToken>)
+    };
     the_first_of_two: check_all, |source, stop| source.take_until_cancelled(any(stop.token(), never()));
     the_second_of_two: check_all, |source, stop| {
         source.take_until_cancelled(any(CancellationToken::new(), stop.token()))
@@ -156,6 +171,16 @@ table! {
     deadline: check_reporting, |source, stop| source.with_deadline(stop.deadline());
     deadline_of_std: check_reporting, |source, stop| source.with_deadline(stop.deadline().into_std());
     timeout: check_reporting, |source, stop| source.with_timeout(stop.timeout());
+    deadline_as_a_signal: check_reporting, |source, stop| source.with_cancellation(signal::deadline(stop.deadline()));
+    timeout_beside_a_token: check_reporting, |source, stop| {
+        source.with_cancellation(any(CancellationToken::new(), signal::timeout(stop.timeout())))
+    };
+    timeout_of_an_option: check_all, |source, stop| {
+        source.take_until_cancelled(Some(signal::timeout(stop.timeout())))
+    };
+    token_beside_an_idle_timeout: check_reporting, |source, stop| {
+        source.with_cancellation(any(stop.token(), signal::idle(DAY)))
+    };
     deadline_over_a_token: check_reporting, |source, stop| {
         source.take_until_cancelled(CancellationToken::new()).with_deadline(stop.deadline())
     };
@@ -226,6 +251,12 @@ table! {
             .take_until_cancelled(stop.token()).drain_for(SECOND)
     };
     idle: ends_when_idle(SECOND), |source| source.with_idle_timeout(SECOND);
+    idle_beside_a_token: ends_when_idle(SECOND), |source| {
+        source.with_cancellation(any(CancellationToken::new(), signal::idle(SECOND)))
+    };
+    idle_without_an_error: ends_when_idle(SECOND), |source| {
+        source.take_until_cancelled(Some(signal::idle(SECOND)))
+    };
     idle_among_errors: ends_when_idle(SECOND), |source| source.map(io::Result::Ok).try_with_idle_timeout(SECOND);
     idle_with_yields: ends_when_idle(SECOND), |source| source.with_idle_timeout(SECOND).yield_every(1);
     idle_at_once: ends_when_idle(Duration::ZERO), |source| source.with_idle_timeout(Duration::ZERO);

@@ -1,9 +1,9 @@
 //! Signals: how often they are asked, and what they leave alone.
 
 use crate::support::{Wakes, poll};
-use futures::{channel::oneshot, future, stream};
+use futures::{StreamExt, channel::oneshot, future, stream};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::{Pin, pin},
     rc::Rc,
@@ -93,6 +93,97 @@ fn a_panic_of_the_future_ends_the_stream() {
     assert_eq!(poll(pin!(&mut stream)), Poll::Ready(None));
     assert!(record.is_dropped());
     assert!(stream.stop_reason().is_none());
+}
+
+/// Writes a name down when it is dropped.
+struct Dropped(&'static str, Rc<RefCell<Vec<&'static str>>>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.1.borrow_mut().push(self.0);
+    }
+}
+
+#[test]
+fn the_output_of_a_future_is_dropped_after_the_source_and_the_future_itself_at_once() {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let [in_source, in_future, output] =
+        ["source", "future", "output"].map(|name| Dropped(name, Rc::clone(&log)));
+    let source = stream::repeat(()).map(move |()| {
+        let held = &in_source;
+        held.0
+    });
+    let (fire, fired) = oneshot::channel();
+    let stop = signal::when(async move {
+        let _in_future = in_future;
+        fired.await
+    });
+    let seen = Rc::clone(&log);
+    let stop = stop.map_reason(move |_| format!("{:?}", seen.borrow()));
+    let mut stream = Box::pin(source.take_until_cancelled(stop));
+    assert_eq!(poll(stream.as_mut()), Poll::Ready(Some("source")));
+    assert!(fire.send(output).is_ok());
+    assert_eq!(poll(stream.as_mut()), Poll::Ready(None));
+    assert_eq!(*log.borrow(), ["future", "source", "output"]);
+    // The reason was made while the output was there.
+    assert_eq!(stream.stop_reason().unwrap().to_string(), r#"["future"]"#);
+}
+
+#[test]
+fn the_reason_of_a_future_is_what_was_said_first_and_then_what_it_made_of_the_output() {
+    fn reason_of<G: IntoSignal>(signal: G) -> String {
+        let mut stream = pin!(stream::pending::<u8>().with_cancellation(signal));
+        let stopped = poll(stream.as_mut());
+        let Poll::Ready(Some(Err(reason))) = stopped else {
+            panic!("the future was ready, and yet {stopped:?}");
+        };
+        reason.to_string()
+    }
+    assert_eq!(reason_of(signal::when(future::ready(7))), "cancelled");
+    assert_eq!(
+        reason_of(signal::when(future::ready(7)).with_reason("enough")),
+        "enough"
+    );
+    let made = |n: &i32| format!("{n} of them");
+    assert_eq!(
+        reason_of(signal::when(future::ready(7)).map_reason(made)),
+        "7 of them"
+    );
+    let of_both = signal::when(future::ready(7))
+        .with_reason("enough")
+        .map_reason(made);
+    assert_eq!(reason_of(of_both), "7 of them");
+    let idle = signal::when(future::ready(7)).with_reason(StopReason::IdleTimeout);
+    assert_eq!(
+        reason_of(signal::any(signal::never(), idle)),
+        "idle for too long"
+    );
+}
+
+#[test]
+fn a_panic_where_a_reason_is_made_ends_the_stream() {
+    let stop = signal::when(future::ready(7)).map_reason(|_| -> StopReason { panic!("no reason") });
+    let mut stream = pin!(stream::repeat(1).take_until_cancelled(stop));
+    let message = crate::support::panic_of(|| poll(stream.as_mut()));
+    assert_eq!(message, "no reason");
+    assert_eq!(poll(stream.as_mut()), Poll::Ready(None));
+}
+
+#[test]
+fn no_signal_of_an_option_never_fires() {
+    let script = "a".repeat(5000);
+    let mut stream = Source::new(&script).take_until_cancelled(None::<CancellationToken>);
+    let items = (0..5010).filter(|_| matches!(poll(pin!(&mut stream)), Poll::Ready(Some('a'))));
+    assert_eq!(items.count(), 5000);
+    assert!(stream.stop_reason().is_none());
+}
+
+#[test]
+fn a_token_of_an_option_is_the_token_of_what_it_stops() {
+    let token = CancellationToken::new();
+    let signal = Some(&token).into_signal();
+    assert_eq!(signal.as_token(), Some(&token));
+    assert!(None::<CancellationToken>.into_signal().as_token().is_none());
 }
 
 /// A foreign signal that is asked by hand.
