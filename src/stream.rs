@@ -1,5 +1,6 @@
 mod cancel_on_drop;
 mod drop_on_cancel;
+mod map_stop;
 mod refinements;
 mod take_until_cancelled;
 mod try_with_cancellation;
@@ -8,13 +9,14 @@ mod with_cancellation;
 
 pub use cancel_on_drop::CancelOnDrop;
 pub use drop_on_cancel::DropOnCancel;
+pub use map_stop::{FromReason, MapStop, StopError, StopOutput};
 pub use take_until_cancelled::TakeUntilCancelled;
 pub use try_with_cancellation::TryWithCancellation;
 pub use with_cancellation::WithCancellation;
 
 pub(crate) use valve::{Halt, Valve};
 
-use crate::{CancellationToken, IntoSignal, StopReason};
+use crate::{CancellationToken, IntoSignal};
 use futures_core::Stream;
 
 #[cfg(feature = "tokio")]
@@ -32,23 +34,23 @@ pub type TakeUntilDeadline<S> = TakeUntilCancelled<S, Deadline>;
 /// The stream of [`CancelStreamExt::with_deadline`] and [`with_timeout`](CancelStreamExt::with_timeout).
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-pub type WithDeadline<S> = WithCancellation<S, Deadline>;
+pub type WithDeadline<S, M = FromReason> = WithCancellation<S, Deadline, M>;
 
 /// The stream of [`CancelStreamExt::with_idle_timeout`].
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-pub type WithIdleTimeout<S> = WithCancellation<S, Idle>;
+pub type WithIdleTimeout<S, M = FromReason> = WithCancellation<S, Idle, M>;
 
 /// The stream of [`CancelTryStreamExt::try_with_deadline`] and
 /// [`try_with_timeout`](CancelTryStreamExt::try_with_timeout).
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-pub type TryWithDeadline<S> = TryWithCancellation<S, Deadline>;
+pub type TryWithDeadline<S, M = FromReason> = TryWithCancellation<S, Deadline, M>;
 
 /// The stream of [`CancelTryStreamExt::try_with_idle_timeout`].
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-pub type TryWithIdleTimeout<S> = TryWithCancellation<S, Idle>;
+pub type TryWithIdleTimeout<S, M = FromReason> = TryWithCancellation<S, Idle, M>;
 
 /// Ways to stop a stream, for every [`Stream`].
 ///
@@ -474,7 +476,10 @@ impl<S: Stream + ?Sized> CancelStreamExt for S {}
 /// The `with_*` methods of [`CancelStreamExt`] for a stream of results: with one level of `Result`, in which the stop is
 /// one more error.
 ///
-/// The error type has to implement `From<StopReason>`, as [`std::io::Error`] does.
+/// The error of a stop is made by `From<StopReason>`, as for [`std::io::Error`], or by
+/// [`.map_stop(|reason| ..)`](TryWithCancellation::map_stop), for the error types of other crates. Without either the
+/// adapter is no [`Stream`]: "the method `next` exists for struct `TryWithCancellation`, but its trait bounds were not
+/// satisfied".
 pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// The `Ok` of an item.
     type Ok;
@@ -513,7 +518,6 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     fn try_with_cancellation<G: IntoSignal>(self, signal: G) -> TryWithCancellation<Self, G::Signal>
     where
         Self: Sized,
-        Self::Error: From<StopReason>,
     {
         TryWithCancellation::new(self, signal.into_signal())
     }
@@ -550,7 +554,6 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     fn try_with_deadline(self, at: impl IntoDeadline) -> TryWithDeadline<Self>
     where
         Self: Sized,
-        Self::Error: From<StopReason>,
     {
         TryWithCancellation::new(self, signal::deadline(at))
     }
@@ -584,7 +587,6 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     fn try_with_timeout(self, timeout: Duration) -> TryWithDeadline<Self>
     where
         Self: Sized,
-        Self::Error: From<StopReason>,
     {
         TryWithCancellation::new(self, signal::timeout(timeout))
     }
@@ -619,7 +621,6 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     fn try_with_idle_timeout(self, timeout: Duration) -> TryWithIdleTimeout<Self>
     where
         Self: Sized,
-        Self::Error: From<StopReason>,
     {
         TryWithCancellation::new(self, signal::idle(timeout))
     }

@@ -4,8 +4,8 @@
 ///
 /// `call` is how an example makes one of a stream of numbers; `stop` is its end in a diagram.
 macro_rules! refinements {
-    ($Adapter:ident, trait: $Trait:literal, call: $call:literal, stop: $stop:literal) => {
-        impl<S, G> $Adapter<S, G> {
+    ($Adapter:ident $(<$M:ident>)?, trait: $Trait:literal, call: $call:literal, stop: $stop:literal) => {
+        impl<S, G $(, $M)?> $Adapter<S, G $(, $M)?> {
             /// Yields to other tasks after `items` items without a `Pending`, instead of 1024; never for 0.
             ///
             /// ```text
@@ -30,9 +30,7 @@ macro_rules! refinements {
             /// assert!(numbers.next().now_or_never().is_some());
             /// ```
             pub fn yield_every(self, items: usize) -> Self {
-                Self {
-                    valve: self.valve.yield_every(items),
-                }
+                self.map_valve(|valve| valve.yield_every(items))
             }
 
             /// Stops gracefully, then hard: after the signal the stream goes on for `time`, and only then is it stopped.
@@ -77,15 +75,13 @@ macro_rules! refinements {
             pub fn drain_for(
                 self,
                 time: std::time::Duration,
-            ) -> $Adapter<S, crate::signal::Draining<G>> {
+            ) -> $Adapter<S, crate::signal::Draining<G> $(, $M)?> {
                 let drain = |signal| crate::signal::Draining::new(signal, time);
-                $Adapter {
-                    valve: self.valve.map_signal(drain),
-                }
+                self.map_valve(|valve| valve.map_signal(drain))
             }
         }
 
-        impl<S> $Adapter<S> {
+        impl<S $(, $M)?> $Adapter<S, TokenSignal $(, $M)?> {
             /// Drops the source when the token is cancelled, even if nothing polls the stream.
             ///
             /// ```text
@@ -181,12 +177,15 @@ macro_rules! refinements {
             pub fn drop_on_cancel(self) -> $crate::DropOnCancel<Self>
             where
                 S: Send + 'static,
+                $($M: Send + 'static,)?
             {
                 $crate::DropOnCancel::new(self)
             }
         }
 
-        impl<S> $crate::stream::drop_on_cancel::HasValve for $Adapter<S> {
+        impl<S $(, $M)?> $crate::stream::drop_on_cancel::HasValve
+            for $Adapter<S, TokenSignal $(, $M)?>
+        {
             type Source = S;
 
             fn valve(&self) -> &Valve<S, TokenSignal> {

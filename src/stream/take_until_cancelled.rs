@@ -31,6 +31,16 @@ impl<S, G> TakeUntilCancelled<S, G> {
     pub fn stop_reason(&self) -> Option<&StopReason> {
         self.valve.stop_reason()
     }
+
+    /// The same adapter with what `map` makes of its valve.
+    fn map_valve<H>(
+        self,
+        map: impl FnOnce(Valve<S, G>) -> Valve<S, H>,
+    ) -> TakeUntilCancelled<S, H> {
+        TakeUntilCancelled {
+            valve: map(self.valve),
+        }
+    }
 }
 
 refinements!(TakeUntilCancelled, trait: "CancelStreamExt", call: "take_until_cancelled", stop: "|");

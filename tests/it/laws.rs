@@ -104,6 +104,10 @@ table! {
     a_loud_child_of_tokio_util: check_reporting, |source, stop| {
         source.with_cancellation(of_tokio_util(&stop).child_token())
     };
+    a_mapped_token: check_stop, |source, stop| source.with_cancellation(stop.token()).map_stop(drop);
+    a_mapped_token_among_errors: check_stop, |source, stop| {
+        source.map(Ok::<_, ()>).try_with_cancellation(stop.token()).map_stop(drop)
+    };
     a_yield_now_and_then: check_all, |source, stop| source.take_until_cancelled(stop.token()).yield_every(7);
     a_loud_yield_after_each_item: check_reporting, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
     an_eager_token: check_all, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();

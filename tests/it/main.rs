@@ -15,6 +15,7 @@ mod growth;
 mod kit;
 mod laws;
 mod linked;
+mod map_stop;
 #[cfg(feature = "tokio")]
 mod merges;
 mod model;
