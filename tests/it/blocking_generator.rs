@@ -374,7 +374,7 @@ fn watched_on<Fut>(
     signal: Fut,
 ) -> (BlockingGenerator<u32>, mpsc::Receiver<StopReason>)
 where
-    Fut: Future + Send + 'static,
+    Fut: Future<Output: Send> + Send + 'static,
 {
     let (sent, has_sent) = mpsc::channel();
     let (told, reason) = mpsc::channel();
