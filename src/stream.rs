@@ -7,7 +7,7 @@ mod try_with_cancellation;
 mod valve;
 mod with_cancellation;
 
-pub use cancel_on_drop::CancelOnDrop;
+pub use cancel_on_drop::{CancelOnDrop, CancelTarget};
 pub use drop_on_cancel::DropOnCancel;
 pub use map_stop::{FromReason, MapStop, StopError, StopOutput};
 pub use take_until_cancelled::TakeUntilCancelled;
@@ -16,7 +16,7 @@ pub use with_cancellation::WithCancellation;
 
 pub(crate) use valve::{Halt, Valve};
 
-use crate::{CancellationToken, IntoSignal};
+use crate::IntoSignal;
 use futures_core::Stream;
 
 #[cfg(feature = "tokio")]
@@ -429,17 +429,20 @@ pub trait CancelStreamExt: Stream {
         WithCancellation::new(self, signal::idle(timeout))
     }
 
-    /// Cancels `token` with [`StopReason::ConsumerDropped`](crate::StopReason::ConsumerDropped) if it is dropped before
+    /// Cancels `target` with [`StopReason::ConsumerDropped`](crate::StopReason::ConsumerDropped) if it is dropped before
     /// it has ended.
     ///
     /// ```text
     /// source   a---b---c---d--
     /// output   a---b--/        dropped
-    /// token    -------X
+    /// target   -------X
     /// ```
     ///
+    /// A target is a token, or the `AbortHandle` of a tokio task; see [`CancelTarget`].
+    ///
     /// For the body of a response whose client hangs up: the server drops the body, and that stops whatever else works
-    /// for the response under the token.
+    /// for the response under the token. And for a task that feeds a channel, which outlives the reader otherwise:
+    /// `ReceiverStream::new(receiver).cancel_on_drop(task.abort_handle())`.
     ///
     /// # Termination
     ///
@@ -463,11 +466,11 @@ pub trait CancelStreamExt: Stream {
     /// drop(body);
     /// assert!(matches!(request.stop_reason(), Some(StopReason::ConsumerDropped)));
     /// ```
-    fn cancel_on_drop(self, token: CancellationToken) -> CancelOnDrop<Self>
+    fn cancel_on_drop<C: CancelTarget>(self, target: C) -> CancelOnDrop<Self, C>
     where
         Self: Sized,
     {
-        CancelOnDrop::new(self, token)
+        CancelOnDrop::new(self, target)
     }
 }
 

@@ -8,32 +8,95 @@ use std::{
     task::{Context, Poll},
 };
 
+/// What [`cancel_on_drop`](crate::CancelStreamExt::cancel_on_drop) cancels: a token, or the task behind a tokio
+/// `AbortHandle`.
+///
+/// Implement it for whatever else has to end with a consumer.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing that `cancel_on_drop` can cancel",
+    label = "not a target",
+    note = "pass a `CancellationToken`, or the `abort_handle()` of a tokio task",
+    note = "for tokio-util's `CancellationToken`, enable stopcock's feature `tokio-util`"
+)]
+pub trait CancelTarget {
+    /// Cancels it. `reason` is [`ConsumerDropped`](StopReason::ConsumerDropped), for targets that have reasons.
+    fn cancel_for(self, reason: StopReason);
+}
+
+impl CancelTarget for CancellationToken {
+    fn cancel_for(self, reason: StopReason) {
+        self.cancel_with(reason);
+    }
+}
+
+/// Aborts the task, as [`AbortHandle::abort`](tokio::task::AbortHandle::abort) does.
+///
+/// # Examples
+///
+/// A task that feeds a channel:
+///
+/// ```
+/// use futures::StreamExt;
+/// use stopcock::CancelStreamExt;
+/// use tokio::sync::mpsc;
+/// use tokio_stream::wrappers::ReceiverStream;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let (sender, receiver) = mpsc::channel(1);
+/// let task = tokio::spawn(async move {
+///     sender.send("row").await.unwrap();
+///     std::future::pending::<()>().await
+/// });
+///
+/// let mut rows = ReceiverStream::new(receiver).cancel_on_drop(task.abort_handle());
+/// assert_eq!(rows.next().await, Some("row"));
+/// drop(rows);
+/// assert!(task.await.unwrap_err().is_cancelled());
+/// # }
+/// ```
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+impl CancelTarget for tokio::task::AbortHandle {
+    fn cancel_for(self, _: StopReason) {
+        self.abort();
+    }
+}
+
+#[cfg(feature = "tokio-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
+impl CancelTarget for tokio_util::sync::CancellationToken {
+    fn cancel_for(self, _: StopReason) {
+        self.cancel();
+    }
+}
+
 /// The stream of [`CancelStreamExt::cancel_on_drop`](crate::CancelStreamExt::cancel_on_drop).
 #[pin_project]
 #[must_use = "streams do nothing unless polled, and this one cancels when it is dropped"]
-pub struct CancelOnDrop<S> {
+pub struct CancelOnDrop<S, C: CancelTarget = CancellationToken> {
     /// In this order they are dropped.
     #[pin]
     valve: Valve<S, Never>,
-    unfinished: Unfinished,
+    unfinished: Unfinished<C>,
 }
 
 /// Cancels when dropped, unless it was finished.
-struct Unfinished(Option<CancellationToken>);
+struct Unfinished<C: CancelTarget>(Option<C>);
 
-impl Drop for Unfinished {
+impl<C: CancelTarget> Drop for Unfinished<C> {
     fn drop(&mut self) {
-        if let Some(token) = &self.0 {
-            token.cancel_with(StopReason::ConsumerDropped);
+        if let Some(target) = self.0.take() {
+            target.cancel_for(StopReason::ConsumerDropped);
         }
     }
 }
 
-impl<S> CancelOnDrop<S> {
-    pub(crate) fn new(source: S, token: CancellationToken) -> Self {
+impl<S, C: CancelTarget> CancelOnDrop<S, C> {
+    pub(crate) fn new(source: S, target: C) -> Self {
         Self {
             valve: Valve::new(source, crate::signal::never()),
-            unfinished: Unfinished(Some(token)),
+            unfinished: Unfinished(Some(target)),
         }
     }
 
@@ -43,7 +106,7 @@ impl<S> CancelOnDrop<S> {
     }
 }
 
-impl<S: Stream> Stream for CancelOnDrop<S> {
+impl<S: Stream, C: CancelTarget> Stream for CancelOnDrop<S, C> {
     type Item = S::Item;
 
     #[inline]
@@ -64,13 +127,13 @@ impl<S: Stream> Stream for CancelOnDrop<S> {
     }
 }
 
-impl<S: Stream> FusedStream for CancelOnDrop<S> {
+impl<S: Stream, C: CancelTarget> FusedStream for CancelOnDrop<S, C> {
     fn is_terminated(&self) -> bool {
         self.valve.is_over()
     }
 }
 
-impl<S> Debug for CancelOnDrop<S> {
+impl<S, C: CancelTarget> Debug for CancelOnDrop<S, C> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.valve.debug("CancelOnDrop", f)
     }

@@ -1,9 +1,9 @@
 //! `cancel_on_drop`: it fires when it is dropped unfinished, and only then.
 
 use crate::support::{panic_of, poll};
-use std::{pin::pin, task::Poll};
+use std::{cell::Cell, pin::pin, rc::Rc, task::Poll};
 use stopcock::{
-    CancelStreamExt, CancellationToken, StopReason,
+    CancelStreamExt, CancelTarget, CancellationToken, StopReason,
     testing::{Moment, Source, laws},
 };
 
@@ -86,6 +86,46 @@ fn its_own_token_may_stop_what_is_below_it() {
     drop(body);
     assert!(record.is_dropped());
     assert!(is_fired(&token));
+}
+
+#[test]
+fn a_token_of_tokio_util_is_cancelled_as_well() {
+    let token = tokio_util::sync::CancellationToken::new();
+    let mut finished = Source::new("|").cancel_on_drop(token.clone());
+    assert_eq!(poll(pin!(&mut finished)), Poll::Ready(None));
+    drop(finished);
+    assert!(!token.is_cancelled());
+    drop(Source::new("a").cancel_on_drop(token.clone()));
+    assert!(token.is_cancelled());
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn the_task_behind_an_abort_handle_is_aborted() {
+    let task = tokio::spawn(std::future::pending::<()>());
+    let source = Source::new("a").with_hook({
+        let task = task.abort_handle();
+        move |moment| assert!(moment != Moment::Drop || !task.is_finished())
+    });
+    drop(source.cancel_on_drop(task.abort_handle()));
+    assert!(task.await.unwrap_err().is_cancelled());
+}
+
+/// Of an application.
+struct Flag(Rc<Cell<bool>>);
+
+impl CancelTarget for Flag {
+    fn cancel_for(self, reason: StopReason) {
+        assert!(matches!(reason, StopReason::ConsumerDropped));
+        self.0.set(true);
+    }
+}
+
+#[test]
+fn a_target_may_be_anything() {
+    let is_cancelled = Rc::new(Cell::new(false));
+    drop(Source::new("a").cancel_on_drop(Flag(Rc::clone(&is_cancelled))));
+    assert!(is_cancelled.get());
 }
 
 #[test]
