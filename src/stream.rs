@@ -1,3 +1,4 @@
+mod accessors;
 mod cancel_on_drop;
 mod drop_on_cancel;
 mod map_stop;

@@ -1,4 +1,7 @@
-use super::valve::{Halt, Valve};
+use super::{
+    accessors::accessors,
+    valve::{Halt, Valve},
+};
 use crate::{CancellationToken, StopReason, signal::Never};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -100,11 +103,23 @@ impl<S, C: CancelTarget> CancelOnDrop<S, C> {
         }
     }
 
+    /// Takes the source back, unless it is dropped: `None` once the stream has ended. The target is not cancelled then.
+    pub fn into_inner(self) -> Option<S> {
+        let Self {
+            valve,
+            mut unfinished,
+        } = self;
+        unfinished.0 = None;
+        valve.into_source()
+    }
+
     /// `None`: there is nothing that stops it. It is there as for every adapter.
     pub fn stop_reason(&self) -> Option<&StopReason> {
         self.valve.stop_reason()
     }
 }
+
+accessors!(CancelOnDrop<S, C: CancelTarget>);
 
 impl<S: Stream, C: CancelTarget> Stream for CancelOnDrop<S, C> {
     type Item = S::Item;

@@ -5,7 +5,32 @@
 /// `call` is how an example makes one of a stream of numbers; `stop` is its end in a diagram.
 macro_rules! refinements {
     ($Adapter:ident $(<$M:ident>)?, trait: $Trait:literal, call: $call:literal, stop: $stop:literal) => {
+        $crate::stream::accessors::accessors!($Adapter<S, G $(, $M)?>);
+
         impl<S, G $(, $M)?> $Adapter<S, G $(, $M)?> {
+            /// Takes the source back, unless it is dropped: `None` once the stream has ended.
+            ///
+            /// A source that has to be asked something after its end is lent instead: `(&mut source)` goes into the
+            /// adapter, and outlives it.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use futures::{StreamExt, executor::block_on, stream};
+            #[doc = concat!("use stopcock::{", $Trait, ", CancellationToken};")]
+            ///
+            /// let token = CancellationToken::new();
+            #[doc = concat!("let mut numbers = stream::iter([Ok::<_, std::io::Error>(1), Ok(2)]).", $call, "(&token);")]
+            /// assert!(block_on(numbers.next()).is_some());
+            /// assert_eq!(numbers.get_ref().unwrap().size_hint(), (1, Some(1)));
+            ///
+            /// let rest = numbers.into_inner().unwrap();
+            /// assert_eq!(block_on(rest.count()), 1);
+            /// ```
+            pub fn into_inner(self) -> Option<S> {
+                self.valve.into_source()
+            }
+
             /// Yields to other tasks after `items` items without a `Pending`, instead of 1024; never for 0.
             ///
             /// ```text

@@ -99,6 +99,34 @@ impl<S, G> Valve<S, G> {
         }
     }
 
+    pub(crate) fn source(&self) -> Option<&S> {
+        match &self.state {
+            State::Open(source, _) => Some(source),
+            State::Closed(_) | State::Over(_) => None,
+        }
+    }
+
+    pub(crate) fn source_mut(&mut self) -> Option<&mut S> {
+        match &mut self.state {
+            State::Open(source, _) => Some(source),
+            State::Closed(_) | State::Over(_) => None,
+        }
+    }
+
+    pub(crate) fn source_pin_mut(self: Pin<&mut Self>) -> Option<Pin<&mut S>> {
+        match self.project().state.project() {
+            StateProjection::Open(source, _) => Some(source),
+            StateProjection::Closed(_) | StateProjection::Over(_) => None,
+        }
+    }
+
+    pub(crate) fn into_source(self) -> Option<S> {
+        match self.state {
+            State::Open(source, _) => Some(source),
+            State::Closed(_) | State::Over(_) => None,
+        }
+    }
+
     pub(crate) fn signal(&self) -> Option<&G> {
         match &self.state {
             State::Open(_, signal) => Some(signal),

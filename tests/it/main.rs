@@ -1,6 +1,7 @@
 //! The laws of termination, held against every public item through the public API: data in, data out. No test
 //! sleeps or asks a wall clock.
 
+mod accessors;
 mod blocking_generator;
 mod breakers;
 mod cancel_on_drop;
