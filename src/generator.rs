@@ -3,8 +3,8 @@ mod stream_token;
 
 use crate::{
     IntoSignal, Signal, StopReason,
-    signal::TokenSignal,
-    stream::{Halt, Valve},
+    signal::{OnEnd, TokenSignal},
+    stream::{FromReason, Halt, MapStop, StopError, Valve},
 };
 use coroutine::Coroutine;
 use futures_core::{FusedStream, Stream};
@@ -279,6 +279,7 @@ where
 {
     TryGenerator {
         valve: stopped_by(signal, body),
+        map_stop: FromReason(()),
     }
 }
 
@@ -311,6 +312,17 @@ where
     /// returned.
     pub fn stop_reason(&self) -> Option<&StopReason> {
         self.valve.stop_reason()
+    }
+
+    /// Calls `f` once, when the stream has ended, like
+    /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end). The body has been dropped by then.
+    pub fn on_end<F>(self, f: F) -> Generator<T, B, OnEnd<G, F>>
+    where
+        F: FnOnce(Result<(), &StopReason>),
+    {
+        Generator {
+            valve: self.valve.map_signal(|signal| OnEnd::new(signal, f)),
+        }
     }
 }
 
@@ -360,15 +372,59 @@ where
 /// The stream of [`try_generator`].
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
-pub struct TryGenerator<T, E, B, G = TokenSignal>
+pub struct TryGenerator<T, E, B, G = TokenSignal, M = FromReason>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
 {
     #[pin]
     valve: Valve<Coroutine<T, B, Result<(), E>>, G>,
+    map_stop: M,
 }
 
 impl<T, E, B, G> TryGenerator<T, E, B, G>
+where
+    B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
+{
+    /// Yields what `map` makes of the reason as the error of the stop, in place of `From<StopReason>`, like
+    /// [`TryWithCancellation::map_stop`](crate::TryWithCancellation::map_stop).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use std::pin::pin;
+    /// use stopcock::{CancellationToken, try_generator};
+    ///
+    /// /// Of another crate.
+    /// #[derive(Debug)]
+    /// struct Status(String);
+    ///
+    /// # futures::executor::block_on(async {
+    /// let token = CancellationToken::new();
+    /// let rows = try_generator(&token, async |mut y| -> Result<(), Status> {
+    ///     loop {
+    ///         y.yield_item("row").await;
+    ///     }
+    /// });
+    /// let mut rows = pin!(rows.map_stop(|reason| Status(reason.to_string())));
+    ///
+    /// assert_eq!(rows.next().await.unwrap().unwrap(), "row");
+    /// token.cancel_with("shutting down");
+    /// assert_eq!(rows.next().await.unwrap().unwrap_err().0, "shutting down");
+    /// # });
+    /// ```
+    pub fn map_stop<F>(self, map: F) -> TryGenerator<T, E, B, G, MapStop<F>>
+    where
+        F: FnOnce(StopReason) -> E,
+    {
+        TryGenerator {
+            valve: self.valve,
+            map_stop: MapStop::new(map),
+        }
+    }
+}
+
+impl<T, E, B, G, M> TryGenerator<T, E, B, G, M>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
 {
@@ -377,12 +433,25 @@ where
     pub fn stop_reason(&self) -> Option<&StopReason> {
         self.valve.stop_reason()
     }
+
+    /// Calls `f` once, when the stream has ended, like
+    /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end). The body has been dropped by then. An `Err` of
+    /// the body is an item, and a natural end.
+    pub fn on_end<F>(self, f: F) -> TryGenerator<T, E, B, OnEnd<G, F>, M>
+    where
+        F: FnOnce(Result<(), &StopReason>),
+    {
+        TryGenerator {
+            valve: self.valve.map_signal(|signal| OnEnd::new(signal, f)),
+            map_stop: self.map_stop,
+        }
+    }
 }
 
-impl<T, E, B, G> Stream for TryGenerator<T, E, B, G>
+impl<T, E, B, G, M> Stream for TryGenerator<T, E, B, G, M>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
-    E: From<StopReason>,
+    M: StopError<E>,
     G: Signal,
 {
     type Item = Result<T, E>;
@@ -393,13 +462,13 @@ where
         let end = |body: Pin<&mut Coroutine<T, B, Result<(), E>>>, reason: Option<&StopReason>| {
             returned.set(body.end(reason));
         };
-        let mut valve = self.project().valve;
-        match valve.as_mut().poll_next_with(cx, end) {
+        let mut this = self.project();
+        match this.valve.as_mut().poll_next_with(cx, end) {
             Ok(item) => Poll::Ready(Some(Ok(item))),
             Err(Halt::Pending) => Poll::Pending,
             Err(Halt::Stopped) => {
-                let reason = valve.stop_reason().cloned();
-                Poll::Ready(reason.map(|reason| Err(reason.into())))
+                let reason = this.valve.stop_reason().cloned();
+                Poll::Ready(reason.map(|reason| Err(this.map_stop.stop_error(reason))))
             }
             Err(Halt::Ended) => Poll::Ready(match returned.into_inner() {
                 Some(Err(error)) => Some(Err(error)),
@@ -413,10 +482,10 @@ where
     }
 }
 
-impl<T, E, B, G> FusedStream for TryGenerator<T, E, B, G>
+impl<T, E, B, G, M> FusedStream for TryGenerator<T, E, B, G, M>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
-    E: From<StopReason>,
+    M: StopError<E>,
     G: Signal,
 {
     fn is_terminated(&self) -> bool {
@@ -424,7 +493,7 @@ where
     }
 }
 
-impl<T, E, B, G> Debug for TryGenerator<T, E, B, G>
+impl<T, E, B, G, M> Debug for TryGenerator<T, E, B, G, M>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
 {

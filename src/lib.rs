@@ -99,8 +99,9 @@ pub use signal::IntoDeadline;
 pub use signal::{IntoSignal, Signal};
 pub use stop_reason::StopReason;
 pub use stream::{
-    CancelOnDrop, CancelStreamExt, CancelTarget, CancelTryStreamExt, DropOnCancel, FromReason,
-    MapStop, StopError, StopOutput, TakeUntilCancelled, TryWithCancellation, WithCancellation,
+    CancelOnDrop, CancelSignal, CancelStreamExt, CancelTarget, CancelTryStreamExt, DropOnCancel,
+    FromReason, MapStop, StopError, StopOutput, TakeUntilCancelled, TryWithCancellation,
+    WithCancellation,
 };
 pub use token::{
     CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef, Registration, Settled,

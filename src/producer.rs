@@ -186,6 +186,29 @@ impl<T> Debug for Join<T> {
 macro_rules! impl_stream {
     ($producer:ident) => {
         impl<T> $producer<T> {
+            fn new(consumer: Consumer<T>) -> Self {
+                Self {
+                    consumer,
+                    on_end: None,
+                }
+            }
+
+            /// Calls `f` once, when the stream has ended, like
+            /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end): with `Ok` if the body ended by itself,
+            /// else with what [`stop_reason`](Self::stop_reason) returns. The body may not be gone yet; for that there is
+            /// [`join`](Self::join), which drops the stream.
+            pub fn on_end<F>(self, f: F) -> $producer<T, F>
+            where
+                F: FnOnce(Result<(), &StopReason>),
+            {
+                $producer {
+                    consumer: self.consumer,
+                    on_end: Some(EndCall::new(f)),
+                }
+            }
+        }
+
+        impl<T, F: FnOnce(Result<(), &StopReason>)> $producer<T, F> {
             /// Why it was stopped: `Some` from the poll that told so, `None` while it runs and after an end of its own.
             /// What the body ended with, if that was an `Err`, is a reason as well.
             pub fn stop_reason(&self) -> Option<&StopReason> {
@@ -208,11 +231,23 @@ macro_rules! impl_stream {
             }
         }
 
-        impl<T> Stream for $producer<T> {
+        impl<T, F: FnOnce(Result<(), &StopReason>)> Stream for $producer<T, F> {
             type Item = T;
 
-            fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-                self.consumer.poll_next(cx)
+            fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+                let this = self.project();
+                let has_panicked = this.consumer.is_terminated();
+                let polled = this.consumer.poll_next(cx);
+                if this.consumer.is_terminated() {
+                    if let Some(mut on_end) = this.on_end.take() {
+                        match this.consumer.stop_reason() {
+                            Some(reason) => on_end.note(StreamEnd::Stopped(reason)),
+                            None if has_panicked => {}
+                            None => on_end.note(StreamEnd::Natural),
+                        }
+                    }
+                }
+                polled
             }
 
             fn size_hint(&self) -> (usize, Option<usize>) {
@@ -220,13 +255,13 @@ macro_rules! impl_stream {
             }
         }
 
-        impl<T> FusedStream for $producer<T> {
+        impl<T, F: FnOnce(Result<(), &StopReason>)> FusedStream for $producer<T, F> {
             fn is_terminated(&self) -> bool {
                 self.consumer.is_terminated()
             }
         }
 
-        impl<T> Debug for $producer<T> {
+        impl<T, F: FnOnce(Result<(), &StopReason>)> Debug for $producer<T, F> {
             fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
                 self.consumer.valve.debug(stringify!($producer), f)
             }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "tokio")]
 mod draining;
+mod on_end;
 mod token;
 #[cfg(feature = "tokio-util")]
 mod tokio_util;
@@ -16,6 +17,8 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+pub(crate) use on_end::EndCall;
+pub use on_end::OnEnd;
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 pub use token::TokenSignal;
@@ -127,10 +130,26 @@ pub trait Signal {
         self.poll_fired(cx)
     }
 
+    /// Called once, when the stream has ended, before its source is dropped.
+    #[doc(hidden)]
+    fn note_end(self: Pin<&mut Self>, end: StreamEnd<'_>) {
+        let _ = end;
+    }
+
     /// The token behind this signal, if there is one. Tokens that are cancelled with the stream are children of it.
     fn as_token(&self) -> Option<&CancellationToken> {
         None
     }
+}
+
+/// How a stream has ended, for [`Signal::note_end`].
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub enum StreamEnd<'a> {
+    Natural,
+    Stopped(&'a StopReason),
+    /// The source was taken out of the stream.
+    TakenBack,
 }
 
 /// What can be turned into a [`Signal`]: a token, a reference to one, or a signal itself.

@@ -9,7 +9,7 @@ mod valve;
 mod with_cancellation;
 
 pub use cancel_on_drop::{CancelOnDrop, CancelTarget};
-pub use drop_on_cancel::DropOnCancel;
+pub use drop_on_cancel::{CancelSignal, DropOnCancel};
 pub use map_stop::{FromReason, MapStop, StopError, StopOutput};
 pub use take_until_cancelled::TakeUntilCancelled;
 pub use try_with_cancellation::TryWithCancellation;

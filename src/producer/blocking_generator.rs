@@ -1,8 +1,15 @@
 use super::{
     Consumer, Join, Outcome, Report, blocking_sender::BlockingSender, impl_stream, thread, token_of,
 };
-use crate::{IntoSignal, StopReason, channel::Channel, first_panic::FirstPanic, token::HeldToken};
+use crate::{
+    IntoSignal, StopReason,
+    channel::Channel,
+    first_panic::FirstPanic,
+    signal::{EndCall, StreamEnd},
+    token::HeldToken,
+};
 use futures_core::{FusedStream, Stream};
+use pin_project::pin_project;
 use std::{
     fmt::{self, Debug, Formatter},
     pin::Pin,
@@ -258,13 +265,16 @@ where
             }
         }
     }
-    BlockingGenerator { consumer }
+    BlockingGenerator::new(consumer)
 }
 
 /// The stream of [`blocking_generator`], [`try_blocking_generator`] and [`blocking_iter`].
+#[pin_project]
 #[must_use = "dropping the stream stops its body"]
-pub struct BlockingGenerator<T> {
+pub struct BlockingGenerator<T, F: FnOnce(Result<(), &StopReason>) = fn(Result<(), &StopReason>)> {
+    /// In this order they are dropped.
     consumer: Consumer<T>,
+    on_end: Option<EndCall<F>>,
 }
 
 impl_stream!(BlockingGenerator);

@@ -4,7 +4,7 @@ use crate::{
     channel::Channel,
     first_panic::FirstPanic,
     future::FutureValve,
-    signal::{Draining, TokenSignal},
+    signal::{Draining, EndCall, StreamEnd, TokenSignal},
 };
 use futures_core::{FusedStream, Stream};
 use pin_project::{pin_project, pinned_drop};
@@ -245,16 +245,19 @@ where
             });
         }
     }
-    SpawnedGenerator { consumer }
+    SpawnedGenerator::new(consumer)
 }
 
 /// The stream of [`spawn_generator`] and [`try_spawn_generator`].
+#[pin_project]
 #[must_use = "dropping the stream stops its body"]
-pub struct SpawnedGenerator<T> {
+pub struct SpawnedGenerator<T, F: FnOnce(Result<(), &StopReason>) = fn(Result<(), &StopReason>)> {
+    /// In this order they are dropped.
     consumer: Consumer<T>,
+    on_end: Option<EndCall<F>>,
 }
 
-impl<T> SpawnedGenerator<T> {
+impl<T, F: FnOnce(Result<(), &StopReason>)> SpawnedGenerator<T, F> {
     /// Gives the body so much time to clean up once it is stopped, by the signal or by a consumer that goes.
     ///
     /// At the stop it sees its sends fail and its token cancelled at once. What it still awaits is polled on until it

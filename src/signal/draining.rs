@@ -1,4 +1,4 @@
-use super::Signal;
+use super::{Signal, StreamEnd};
 use crate::{
     StopReason,
     clock::{Deadline, require_runtime},
@@ -103,6 +103,10 @@ impl<G: Signal> Signal for Draining<G> {
         };
         let deadline = Pin::new(&mut grace.deadline);
         deadline.poll_fired_at_end(cx).map(|_| grace.reason.clone())
+    }
+
+    fn note_end(self: Pin<&mut Self>, end: StreamEnd<'_>) {
+        self.project().signal.note_end(end);
     }
 
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {

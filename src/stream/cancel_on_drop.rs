@@ -2,7 +2,10 @@ use super::{
     accessors::accessors,
     valve::{Halt, Valve},
 };
-use crate::{CancellationToken, StopReason, signal::Never};
+use crate::{
+    CancellationToken, Signal, StopReason,
+    signal::{Never, OnEnd},
+};
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
 use std::{
@@ -77,10 +80,10 @@ impl CancelTarget for tokio_util::sync::CancellationToken {
 /// The stream of [`CancelStreamExt::cancel_on_drop`](crate::CancelStreamExt::cancel_on_drop).
 #[pin_project]
 #[must_use = "streams do nothing unless polled, and this one cancels when it is dropped"]
-pub struct CancelOnDrop<S, C: CancelTarget = CancellationToken> {
+pub struct CancelOnDrop<S, C: CancelTarget = CancellationToken, G = Never> {
     /// In this order they are dropped.
     #[pin]
-    valve: Valve<S, Never>,
+    valve: Valve<S, G>,
     unfinished: Unfinished<C>,
 }
 
@@ -103,8 +106,25 @@ impl<S, C: CancelTarget> CancelOnDrop<S, C> {
         }
     }
 
+    /// Calls `f` once, when the stream has ended, like
+    /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end): before the target is cancelled.
+    pub fn on_end<F>(self, f: F) -> CancelOnDrop<S, C, OnEnd<Never, F>>
+    where
+        F: FnOnce(Result<(), &StopReason>),
+    {
+        CancelOnDrop {
+            valve: self.valve.map_signal(|signal| OnEnd::new(signal, f)),
+            unfinished: self.unfinished,
+        }
+    }
+}
+
+impl<S, C: CancelTarget, G> CancelOnDrop<S, C, G> {
     /// Takes the source back, unless it is dropped: `None` once the stream has ended. The target is not cancelled then.
-    pub fn into_inner(self) -> Option<S> {
+    pub fn into_inner(self) -> Option<S>
+    where
+        G: Signal,
+    {
         let Self {
             valve,
             mut unfinished,
@@ -119,9 +139,9 @@ impl<S, C: CancelTarget> CancelOnDrop<S, C> {
     }
 }
 
-accessors!(CancelOnDrop<S, C: CancelTarget>);
+accessors!(CancelOnDrop<S, C: CancelTarget, G>);
 
-impl<S: Stream, C: CancelTarget> Stream for CancelOnDrop<S, C> {
+impl<S: Stream, C: CancelTarget, G: Signal> Stream for CancelOnDrop<S, C, G> {
     type Item = S::Item;
 
     #[inline]
@@ -142,13 +162,13 @@ impl<S: Stream, C: CancelTarget> Stream for CancelOnDrop<S, C> {
     }
 }
 
-impl<S: Stream, C: CancelTarget> FusedStream for CancelOnDrop<S, C> {
+impl<S: Stream, C: CancelTarget, G: Signal> FusedStream for CancelOnDrop<S, C, G> {
     fn is_terminated(&self) -> bool {
         self.valve.is_over()
     }
 }
 
-impl<S, C: CancelTarget> Debug for CancelOnDrop<S, C> {
+impl<S, C: CancelTarget, G> Debug for CancelOnDrop<S, C, G> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.valve.debug("CancelOnDrop", f)
     }

@@ -1,9 +1,9 @@
 use super::valve::Valve;
 use crate::{
-    CancellationToken, Registration, StopReason,
+    CancellationToken, Registration, Signal, StopReason,
     first_panic::FirstPanic,
     home::Home,
-    signal::TokenSignal,
+    signal::{OnEnd, TokenSignal},
     sync::{Mutex, MutexGuard},
     token::Callback,
 };
@@ -61,10 +61,37 @@ struct Inside<A> {
 /// A public stream over a valve which a token stops.
 pub(crate) trait HasValve {
     type Source;
+    type Signal: CancelSignal;
 
-    fn valve(&self) -> &Valve<Self::Source, TokenSignal>;
+    fn valve(&self) -> &Valve<Self::Source, Self::Signal>;
 
-    fn valve_mut(self: Pin<&mut Self>) -> Pin<&mut Valve<Self::Source, TokenSignal>>;
+    fn valve_mut(self: Pin<&mut Self>) -> Pin<&mut Valve<Self::Source, Self::Signal>>;
+}
+
+/// A signal with which there is `drop_on_cancel`: that of a token of this crate.
+///
+/// It is implemented for the signal of a token, and for what `on_end` makes of it.
+#[diagnostic::on_unimplemented(
+    message = "`drop_on_cancel` needs a `CancellationToken` of this crate for a signal",
+    label = "not the signal of a token",
+    note = "another signal notifies a poll only: cancel a `CancellationToken` when it fires, and pass that",
+    note = "a stream that drains keeps its source after the cancel: it has `drain_for` or `drop_on_cancel`, not both"
+)]
+pub trait CancelSignal: Signal {
+    #[doc(hidden)]
+    fn token(&self) -> &CancellationToken;
+}
+
+impl CancelSignal for TokenSignal {
+    fn token(&self) -> &CancellationToken {
+        self.token()
+    }
+}
+
+impl<F: FnOnce(Result<(), &StopReason>)> CancelSignal for OnEnd<TokenSignal, F> {
+    fn token(&self) -> &CancellationToken {
+        self.signal().token()
+    }
 }
 
 impl<A: HasValve> Hatch<A> {

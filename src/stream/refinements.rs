@@ -27,8 +27,47 @@ macro_rules! refinements {
             /// let rest = numbers.into_inner().unwrap();
             /// assert_eq!(block_on(rest.count()), 1);
             /// ```
-            pub fn into_inner(self) -> Option<S> {
+            pub fn into_inner(self) -> Option<S>
+            where
+                G: Signal,
+            {
                 self.valve.into_source()
+            }
+
+            /// Calls `f` once, when the stream has ended: with `Ok` at a natural end, with the reason at a stop, and
+            /// with [`ConsumerDropped`](StopReason::ConsumerDropped) if it is dropped before it has ended.
+            ///
+            /// For the log line and the metric of a stream that has been moved into a body, where nothing can ask it
+            /// for its `stop_reason()` any more.
+            ///
+            /// The source has been dropped by then, and the poll that returns the end has not returned yet. With
+            /// `drop_on_cancel` the thread that drops the source calls it, so that it has to be `Send + 'static`; give
+            /// it before `drop_on_cancel`. A stream whose source has panicked has not ended: it is
+            /// `ConsumerDropped`. After [`into_inner`](Self::into_inner) it is not called.
+            ///
+            /// # Panics
+            ///
+            /// A panic of `f` comes out of the poll, the drop, or the cancel that calls it.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use futures::{StreamExt, stream};
+            #[doc = concat!("use stopcock::{", $Trait, ", CancellationToken};")]
+            ///
+            /// let token = CancellationToken::new();
+            #[doc = concat!("let body = stream::pending::<Result<u8, std::io::Error>>().", $call, "(&token);")]
+            /// let body = body.on_end(|end| assert_eq!(end.unwrap_err().to_string(), "shutting down"));
+            ///
+            /// token.cancel_with("shutting down");
+            /// futures::executor::block_on(body.count());
+            /// ```
+            pub fn on_end<F>(self, f: F) -> $Adapter<S, $crate::signal::OnEnd<G, F> $(, $M)?>
+            where
+                F: FnOnce(Result<(), &StopReason>),
+            {
+                let on_end = |signal| $crate::signal::OnEnd::new(signal, f);
+                self.map_valve(|valve| valve.map_signal(on_end))
             }
 
             /// Yields to other tasks after `items` items without a `Pending`, instead of 1024; never for 0.
@@ -106,7 +145,7 @@ macro_rules! refinements {
             }
         }
 
-        impl<S $(, $M)?> $Adapter<S, TokenSignal $(, $M)?> {
+        impl<S, G $(, $M)?> $Adapter<S, G $(, $M)?> {
             /// Drops the source when the token is cancelled, even if nothing polls the stream.
             ///
             /// ```text
@@ -169,7 +208,7 @@ macro_rules! refinements {
             ///
             /// What cannot be dropped by the canceller does not compile. A signal that is no token:
             ///
-            /// ```compile_fail,E0599
+            /// ```compile_fail,E0277
             /// use futures::{StreamExt, stream};
             #[doc = concat!("use stopcock::{", $Trait, ", signal};")]
             ///
@@ -202,22 +241,26 @@ macro_rules! refinements {
             pub fn drop_on_cancel(self) -> $crate::DropOnCancel<Self>
             where
                 S: Send + 'static,
+                G: $crate::stream::CancelSignal + Send + 'static,
                 $($M: Send + 'static,)?
             {
                 $crate::DropOnCancel::new(self)
             }
         }
 
-        impl<S $(, $M)?> $crate::stream::drop_on_cancel::HasValve
-            for $Adapter<S, TokenSignal $(, $M)?>
+        impl<S, G $(, $M)?> $crate::stream::drop_on_cancel::HasValve
+            for $Adapter<S, G $(, $M)?>
+        where
+            G: $crate::stream::CancelSignal,
         {
             type Source = S;
+            type Signal = G;
 
-            fn valve(&self) -> &Valve<S, TokenSignal> {
+            fn valve(&self) -> &Valve<S, G> {
                 &self.valve
             }
 
-            fn valve_mut(self: Pin<&mut Self>) -> Pin<&mut Valve<S, TokenSignal>> {
+            fn valve_mut(self: Pin<&mut Self>) -> Pin<&mut Valve<S, G>> {
                 self.project().valve
             }
         }

@@ -3,13 +3,14 @@
 use crate::{
     Signal, StopReason,
     fairness::{ITEMS_IN_A_ROW, poll_budget, spend},
+    signal::StreamEnd,
 };
 use futures_core::Stream;
 use pin_project::pin_project;
 use std::{
     fmt::{self, Formatter},
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
@@ -88,10 +89,16 @@ impl<S, G> Valve<S, G> {
     }
 
     /// Drops source and signal, unless they are gone. The next poll tells why.
-    pub(crate) fn close(self: Pin<&mut Self>, reason: StopReason) {
+    pub(crate) fn close(self: Pin<&mut Self>, reason: StopReason)
+    where
+        G: Signal,
+    {
         let mut this = self.project();
-        if let StateProjection::Open(..) = this.state.as_mut().project() {
+        if let StateProjection::Open(_, signal) = this.state.as_mut().project() {
             this.row.unwatched = 0;
+            if !this.row.is_broken {
+                signal.note_end(StreamEnd::Stopped(&reason));
+            }
             this.state.set(match this.row.is_broken {
                 true => State::Over(None),
                 false => State::Closed(reason),
@@ -120,9 +127,15 @@ impl<S, G> Valve<S, G> {
         }
     }
 
-    pub(crate) fn into_source(self) -> Option<S> {
+    pub(crate) fn into_source(self) -> Option<S>
+    where
+        G: Signal,
+    {
         match self.state {
-            State::Open(source, _) => Some(source),
+            State::Open(source, signal) => {
+                pin!(signal).note_end(StreamEnd::TakenBack);
+                Some(source)
+            }
             State::Closed(_) | State::Over(_) => None,
         }
     }
@@ -135,7 +148,6 @@ impl<S, G> Valve<S, G> {
     }
 
     /// Puts another signal in the place of the one it has.
-    #[cfg(feature = "tokio")]
     pub(crate) fn map_signal<H>(self, map: impl FnOnce(G) -> H) -> Valve<S, H> {
         let Self { state, row } = self;
         let state = match state {
@@ -307,10 +319,17 @@ impl<S: Stream, G: Signal> Valve<S, G> {
             None => Halt::Ended,
         };
         this.row.unwatched = 0;
-        if let StateProjection::Open(source, _) = this.state.as_mut().project() {
+        let was_broken = this.row.is_broken;
+        if let StateProjection::Open(source, signal) = this.state.as_mut().project() {
             let guard = BreakOnPanic(this.row);
             at_end(source, reason.as_ref());
             guard.defuse(());
+            match &reason {
+                Some(reason) => signal.note_end(StreamEnd::Stopped(reason)),
+                // A source that has panicked has not ended.
+                None if was_broken => {}
+                None => signal.note_end(StreamEnd::Natural),
+            }
         }
         this.state.set(State::Over(reason));
         halt

@@ -2,10 +2,10 @@
 
 use super::harness::Outcome;
 #[cfg(feature = "tokio")]
-use crate::{BlockingGenerator, SpawnedGenerator};
+use crate::SpawnedGenerator;
 use crate::{
-    DropOnCancel, Generator, GeneratorBody, Signal, StopReason, TakeUntilCancelled, TryGenerator,
-    TryWithCancellation, WithCancellation,
+    BlockingGenerator, DropOnCancel, Generator, GeneratorBody, Signal, StopError, StopOutput,
+    StopReason, TakeUntilCancelled, TryGenerator, TryWithCancellation, WithCancellation,
 };
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -86,7 +86,7 @@ impl<S: Stream, G: Signal> Stoppable for TakeUntilCancelled<S, G> {
     }
 }
 
-impl<S: Stream, G: Signal> Stoppable for WithCancellation<S, G> {
+impl<S: Stream, G: Signal, M: StopOutput> Stoppable for WithCancellation<S, G, M> {
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stop_reason()
     }
@@ -101,11 +101,11 @@ where
     }
 }
 
-impl<S, G, T, E> Stoppable for TryWithCancellation<S, G>
+impl<S, G, M, T, E> Stoppable for TryWithCancellation<S, G, M>
 where
     S: Stream<Item = Result<T, E>>,
     G: Signal,
-    E: From<StopReason>,
+    M: StopError<E>,
 {
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stop_reason()
@@ -123,23 +123,22 @@ where
 }
 
 #[cfg(feature = "tokio")]
-impl<T> Stoppable for SpawnedGenerator<T> {
+impl<T, F: FnOnce(Result<(), &StopReason>)> Stoppable for SpawnedGenerator<T, F> {
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stop_reason()
     }
 }
 
-#[cfg(feature = "tokio")]
-impl<T> Stoppable for BlockingGenerator<T> {
+impl<T, F: FnOnce(Result<(), &StopReason>)> Stoppable for BlockingGenerator<T, F> {
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stop_reason()
     }
 }
 
-impl<T, E, B, G> Stoppable for TryGenerator<T, E, B, G>
+impl<T, E, B, G, M> Stoppable for TryGenerator<T, E, B, G, M>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
-    E: From<StopReason>,
+    M: StopError<E>,
     G: Signal,
 {
     fn stop_reason(&self) -> Option<&StopReason> {

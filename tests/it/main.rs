@@ -21,6 +21,7 @@ mod map_stop;
 mod merges;
 mod model;
 mod on_cancel;
+mod on_end;
 mod residue;
 mod run_blocking;
 mod run_until_cancelled;
