@@ -104,7 +104,8 @@ pub use stream::{
     WithCancellation,
 };
 pub use token::{
-    CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef, Registration, Settled,
+    CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef, Hold, Registration,
+    Settled,
 };
 #[cfg(feature = "tokio")]
 pub use {

@@ -5,6 +5,7 @@ mod ancestry;
 )]
 mod deferred;
 mod guard;
+mod hold;
 mod listeners;
 mod moment;
 mod registration;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use guard::{DropGuard, DropGuardRef};
+pub use hold::Hold;
 pub(crate) use registration::Callback;
 pub use registration::Registration;
 pub(crate) use settling::HeldToken;
@@ -208,7 +210,23 @@ impl CancellationToken {
 
     /// Makes a guard that cancels this token when it is dropped.
     pub fn drop_guard(self) -> DropGuard {
-        DropGuard::new(self)
+        DropGuard::new(self, StopReason::Cancelled)
+    }
+
+    /// Makes a guard that cancels this token with `reason` when it is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use stopcock::CancellationToken;
+    ///
+    /// let request = CancellationToken::new();
+    /// let guard = request.clone().drop_guard_with("the handler panicked or returned early");
+    /// drop(guard);
+    /// assert_eq!(request.stop_reason().unwrap().to_string(), "the handler panicked or returned early");
+    /// ```
+    pub fn drop_guard_with(self, reason: impl Into<StopReason>) -> DropGuard {
+        DropGuard::new(self, reason.into())
     }
 
     /// Like [`drop_guard`](Self::drop_guard), but borrows this token.
@@ -306,13 +324,53 @@ impl CancellationToken {
         Registration::new(self, Box::new(callback))
     }
 
+    /// Makes a hold, which keeps [`settled`](Self::settled) of this token and of its ancestors waiting until it is
+    /// dropped.
+    ///
+    /// For work that a shutdown must not cancel, but has to wait for, such as a command that is half written. Nothing
+    /// stops that work: it goes on until it is done, and drops its hold then. A hold may be cloned, and each clone counts.
+    ///
+    /// It replaces an `mpsc::Sender` that is cloned into each task only so that `recv()` waits for the last of them, and
+    /// most uses of tokio-util's `TaskTracker`. A `TaskTracker` counts tasks, `settled` counts streams, futures and
+    /// holds. To have a task counted as well, move a hold into it:
+    /// `tokio::spawn(async move { let _hold = hold; work().await })`.
+    ///
+    /// A hold that is made after the cancel counts too, as long as the token has not settled. A task that awaits
+    /// `settled` while it has a hold itself waits for ever.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use stopcock::CancellationToken;
+    ///
+    /// static IS_WRITTEN: AtomicBool = AtomicBool::new(false);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let server = CancellationToken::new();
+    /// let hold = server.hold();
+    /// tokio::spawn(async move {
+    ///     let _hold = hold;
+    ///     tokio::task::yield_now().await;
+    ///     IS_WRITTEN.store(true, Ordering::Relaxed);
+    /// });
+    ///
+    /// server.cancel_and_settle().await;
+    /// assert!(IS_WRITTEN.load(Ordering::Relaxed));
+    /// # }
+    /// ```
+    pub fn hold(&self) -> Hold {
+        Hold::new(self.clone())
+    }
+
     /// Waits until this token is cancelled, and everything that it was to stop has been dropped.
     ///
     /// That is what a graceful shutdown waits for. Every adapter, producer and future that was made with this token
     /// or a descendant counts, from when it was made until its source, its body or its future has been dropped; with a
-    /// borrowed stream, as in `&mut stream`, until the borrow ends. Futures that only wait, such as
-    /// [`cancelled`](Self::cancelled), do not count. What is made with the token after it has settled counts for later
-    /// calls only.
+    /// borrowed stream, as in `&mut stream`, until the borrow ends. A [`hold`](Self::hold) counts until it is dropped.
+    /// Futures that only wait, such as [`cancelled`](Self::cancelled), do not count. What is made with the token after it
+    /// has settled counts for later calls only.
     ///
     /// An adapter drops its source when it is polled or dropped. So a task that awaits this while it holds such an
     /// adapter, even one that it never polled, waits for ever. So does a task that waits for the body of a response whose

@@ -1,14 +1,16 @@
 use super::CancellationToken;
-use std::borrow::Borrow;
+use crate::StopReason;
+use std::{borrow::Borrow, mem};
 
-/// Cancels its token when dropped: what [`CancellationToken::drop_guard`] makes.
+/// Cancels its token when dropped: what [`CancellationToken::drop_guard`] and
+/// [`drop_guard_with`](CancellationToken::drop_guard_with) make.
 #[derive(Debug)]
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct DropGuard(Guard<CancellationToken>);
 
 impl DropGuard {
-    pub(super) fn new(token: CancellationToken) -> Self {
-        Self(Guard(Some(token)))
+    pub(super) fn new(token: CancellationToken, reason: StopReason) -> Self {
+        Self(Guard::new(token, reason))
     }
 
     /// Gives the token back, not cancelled by this guard any more.
@@ -24,7 +26,7 @@ pub struct DropGuardRef<'a>(Guard<&'a CancellationToken>);
 
 impl<'a> DropGuardRef<'a> {
     pub(super) fn new(token: &'a CancellationToken) -> Self {
-        Self(Guard(Some(token)))
+        Self(Guard::new(token, StopReason::Cancelled))
     }
 
     /// Gives the token back, not cancelled by this guard any more.
@@ -33,13 +35,23 @@ impl<'a> DropGuardRef<'a> {
     }
 }
 
-/// `None` once disarmed.
 #[derive(Debug)]
-struct Guard<T: Borrow<CancellationToken>>(Option<T>);
+struct Guard<T: Borrow<CancellationToken>> {
+    /// `None` once disarmed.
+    token: Option<T>,
+    reason: StopReason,
+}
 
 impl<T: Borrow<CancellationToken>> Guard<T> {
+    fn new(token: T, reason: StopReason) -> Self {
+        Self {
+            token: Some(token),
+            reason,
+        }
+    }
+
     fn disarm(mut self) -> T {
-        match self.0.take() {
+        match self.token.take() {
             Some(token) => token,
             None => unreachable!("only `disarm` takes the token, and it takes the guard as well"),
         }
@@ -48,8 +60,9 @@ impl<T: Borrow<CancellationToken>> Guard<T> {
 
 impl<T: Borrow<CancellationToken>> Drop for Guard<T> {
     fn drop(&mut self) {
-        if let Some(token) = &self.0 {
-            token.borrow().cancel();
+        if let Some(token) = &self.token {
+            let reason = mem::replace(&mut self.reason, StopReason::Cancelled);
+            token.borrow().cancel_with(reason);
         }
     }
 }

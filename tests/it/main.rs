@@ -13,6 +13,7 @@ mod exact;
 mod future;
 mod generator;
 mod growth;
+mod hold;
 mod kit;
 mod laws;
 mod linked;

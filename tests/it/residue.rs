@@ -169,6 +169,11 @@ const VISITS: &[(&str, Visit)] = &[
     ("adapter at a child", |token| {
         guest(adapter(&token.child_token()))
     }),
+    ("hold", |token| guest(token.hold())),
+    ("clone of a hold at a child", |token| {
+        let hold = token.child_token().hold();
+        guest((hold.clone(), hold))
+    }),
     ("settled", |token| {
         let mut settled = token.settled();
         assert!(poll(&mut settled).is_pending());

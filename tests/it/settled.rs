@@ -57,7 +57,7 @@ fn hold(token: &CancellationToken) -> impl Send + use<> {
 type Hold = fn(&CancellationToken) -> Box<dyn Send>;
 
 /// None of them has been polled.
-const HOLDS: [(&str, Hold); 14] = [
+const HOLDS: [(&str, Hold); 16] = [
     ("a stream", |token| {
         Box::new(Source::new("").take_until_cancelled(token))
     }),
@@ -101,6 +101,8 @@ const HOLDS: [(&str, Hold); 14] = [
         Box::new(Source::new("").take_until_cancelled(signal::any(inner, token)))
     }),
     ("a signal of nobody", |token| Box::new(token.into_signal())),
+    ("a hold", |token| Box::new(token.hold())),
+    ("a clone of a hold", |token| Box::new(token.hold().clone())),
 ];
 
 /// Of a tower. More than a walk can note without the heap.

@@ -17,7 +17,7 @@ use std::{
 };
 use stopcock::{
     CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef,
-    Generator, IntoSignal, Registration, RunUntilCancelled, Settled, Signal, StopReason,
+    Generator, Hold, IntoSignal, Registration, RunUntilCancelled, Settled, Signal, StopReason,
     TakeUntilCancelled, TryGenerator, Yielder, generator, signal, try_generator,
 };
 
@@ -77,7 +77,12 @@ fn the_token_and_its_futures_are_everything_that_tokio_utils_are() {
 
 #[test]
 fn what_a_token_makes_besides_goes_to_other_threads_and_may_be_moved() {
-    type Made<'a> = (DropGuardRef<'a>, Registration, Settled, signal::TokenSignal);
+    type Made<'a> = (
+        (DropGuardRef<'a>, Registration, Settled, signal::TokenSignal),
+        Hold,
+    );
+    fn is_clone<T: Clone + 'static>() {}
+    is_clone::<Hold>();
     is_send::<Made<'_>>();
     is_sync::<Made<'_>>();
     is_unpin::<Made<'_>>();
