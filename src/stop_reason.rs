@@ -95,6 +95,16 @@ impl StopReason {
         None
     }
 
+    /// The reason of a deadline with this cause.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_timeout(self) -> Self {
+        match self {
+            Self::Custom(error) => Self::TimedOut(error),
+            Self::Cancelled | Self::ConsumerDropped => Self::TimedOut(Arc::new(self)),
+            Self::DeadlineExceeded | Self::IdleTimeout | Self::TimedOut(_) => self,
+        }
+    }
+
     /// The error that it displays as.
     fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         match self {

@@ -462,7 +462,7 @@ impl CancellationToken {
     /// ```
     #[track_caller]
     pub fn with_deadline(at: impl IntoDeadline) -> Self {
-        Self::of_deadline(None, Some(at.into_deadline()))
+        Self::of_deadline(None, Some(at.into_deadline()), None)
     }
 
     /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call.
@@ -474,7 +474,7 @@ impl CancellationToken {
     /// Like [`with_deadline`](Self::with_deadline).
     #[track_caller]
     pub fn with_timeout(timeout: Duration) -> Self {
-        Self::of_deadline(None, Instant::now().checked_add(timeout))
+        Self::of_deadline(None, Instant::now().checked_add(timeout), None)
     }
 
     /// Makes a child that is cancelled at the point in time `at`, if this token is not cancelled before.
@@ -488,7 +488,7 @@ impl CancellationToken {
     /// Like [`with_deadline`](Self::with_deadline).
     #[track_caller]
     pub fn child_with_deadline(&self, at: impl IntoDeadline) -> Self {
-        Self::of_deadline(Some(self), Some(at.into_deadline()))
+        Self::of_deadline(Some(self), Some(at.into_deadline()), None)
     }
 
     /// Like [`child_with_deadline`](Self::child_with_deadline), with `timeout` counted from this call.
@@ -498,13 +498,69 @@ impl CancellationToken {
     /// Like [`with_deadline`](Self::with_deadline).
     #[track_caller]
     pub fn child_with_timeout(&self, timeout: Duration) -> Self {
-        Self::of_deadline(Some(self), Instant::now().checked_add(timeout))
+        Self::of_deadline(Some(self), Instant::now().checked_add(timeout), None)
+    }
+
+    /// Like [`child_with_deadline`](Self::child_with_deadline), with a reason of its own, so that a deadline can be told
+    /// from others: "5 s for the query" from "30 s for the request".
+    ///
+    /// It still counts as a timeout: [`is_timeout`](StopReason::is_timeout) is true, and as an `io::Error` it is
+    /// `TimedOut`. For that, [`Custom(error)`](StopReason::Custom) becomes [`TimedOut(error)`](StopReason::TimedOut),
+    /// and a reason that is no timeout, such as `Cancelled`, becomes `TimedOut` of itself.
+    ///
+    /// The earliest deadline wins with its own reason: where this token has one that is not later, its own or an
+    /// ancestor's, `reason` is never used.
+    ///
+    /// # Panics
+    ///
+    /// Like [`with_deadline`](Self::with_deadline).
+    #[track_caller]
+    pub fn child_with_deadline_cause(
+        &self,
+        at: impl IntoDeadline,
+        reason: impl Into<StopReason>,
+    ) -> Self {
+        Self::of_deadline(Some(self), Some(at.into_deadline()), Some(reason.into()))
+    }
+
+    /// Like [`child_with_deadline_cause`](Self::child_with_deadline_cause), with `timeout` counted from this call.
+    ///
+    /// # Panics
+    ///
+    /// Like [`with_deadline`](Self::with_deadline).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stopcock::CancellationToken;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let request = CancellationToken::with_timeout(Duration::from_secs(30));
+    /// let query = request.child_with_timeout_cause(Duration::from_secs(5), "the query took too long");
+    ///
+    /// query.cancelled().await;
+    /// let reason = query.stop_reason().unwrap();
+    /// assert_eq!(reason.to_string(), "the query took too long");
+    /// assert!(reason.is_timeout());
+    /// assert!(!request.is_cancelled());
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn child_with_timeout_cause(
+        &self,
+        timeout: Duration,
+        reason: impl Into<StopReason>,
+    ) -> Self {
+        let at = Instant::now().checked_add(timeout);
+        Self::of_deadline(Some(self), at, Some(reason.into()))
     }
 
     #[track_caller]
-    fn of_deadline(parent: Option<&Self>, at: Option<Instant>) -> Self {
+    fn of_deadline(parent: Option<&Self>, at: Option<Instant>, cause: Option<StopReason>) -> Self {
         Self {
-            node: Node::with_deadline(parent.map(|parent| &parent.node), at),
+            node: Node::with_deadline(parent.map(|parent| &parent.node), at, cause),
         }
     }
 
@@ -529,9 +585,11 @@ impl Default for CancellationToken {
 
 impl Debug for CancellationToken {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancellationToken")
-            .field("stop_reason", &self.stop_reason())
-            .finish()
+        let mut token = f.debug_struct("CancellationToken");
+        token.field("stop_reason", &self.stop_reason());
+        #[cfg(feature = "tokio")]
+        token.field("deadline", &self.deadline());
+        token.finish()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     listeners::NO_KEY,
-    moment::Moment,
+    moment::OwnDeadline,
     tree::{Listener, Node},
 };
 #[cfg(feature = "tokio")]
@@ -24,7 +24,7 @@ pub(super) enum Ancestry {
 pub(super) struct Special {
     /// From the parent of the highest level to that of the lowest, as a walk goes.
     pub(super) links: Box<[Link]>,
-    pub(super) own_deadline: Option<Moment>,
+    pub(super) own_deadline: Option<OwnDeadline>,
     /// Whether it has a timer for its deadline, of a runtime that lives.
     // ORDERING: `Relaxed`. Whoever misses that a timer is gone has listed a node below before the walk that follows
     // comes by, or finds it gone after the lock of a node where the walk has been.
@@ -33,7 +33,7 @@ pub(super) struct Special {
 }
 
 impl Special {
-    pub(super) fn new(links: Box<[Link]>, own_deadline: Option<Moment>) -> Self {
+    pub(super) fn new(links: Box<[Link]>, own_deadline: Option<OwnDeadline>) -> Self {
         Self {
             links,
             own_deadline,

@@ -1,12 +1,12 @@
 //! The only file of the tree that knows whether there is a clock.
 
 #[cfg(feature = "tokio")]
-pub(super) use timed::{Timer, require_runtime, set_timer, stand_by};
+pub(super) use timed::{OwnDeadline, Timer, require_runtime, set_timer, stand_by};
 #[cfg(feature = "tokio")]
 pub(super) use tokio::time::Instant as Moment;
 
 #[cfg(not(feature = "tokio"))]
-pub(super) use timeless::{Moment, Timer};
+pub(super) use timeless::{Moment, OwnDeadline, Timer};
 
 #[cfg(feature = "tokio")]
 pub(super) fn now() -> Option<Moment> {
@@ -25,10 +25,28 @@ pub(super) fn is_over(at: Moment) -> bool {
 /// Without a clock there is no point in time, and nothing to wait for.
 #[cfg(not(feature = "tokio"))]
 mod timeless {
+    use crate::StopReason;
+
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     pub(in super::super) enum Moment {}
 
     pub(in super::super) enum Timer {}
+
+    pub(in super::super) enum OwnDeadline {}
+
+    impl OwnDeadline {
+        pub(in super::super) fn at(&self) -> Option<Moment> {
+            match *self {}
+        }
+
+        pub(in super::super) fn is_over(&self) -> bool {
+            match *self {}
+        }
+
+        pub(in super::super) fn reason(&self) -> StopReason {
+            match *self {}
+        }
+    }
 }
 
 #[cfg(feature = "tokio")]
@@ -46,6 +64,41 @@ mod timed {
         task::{Wake, Waker},
     };
     use tokio::runtime::Handle;
+
+    /// The deadline that a node was made with.
+    pub(in super::super) enum OwnDeadline {
+        At(Moment),
+        /// With a reason of its own, boxed, as most have none.
+        WithCause(Box<(Moment, StopReason)>),
+    }
+
+    impl OwnDeadline {
+        pub(in super::super) fn new(at: Moment, cause: Option<StopReason>) -> Self {
+            match cause {
+                None => Self::At(at),
+                Some(cause) => Self::WithCause(Box::new((at, cause.into_timeout()))),
+            }
+        }
+
+        /// `None` without a clock.
+        pub(in super::super) fn at(&self) -> Option<Moment> {
+            match self {
+                Self::At(at) => Some(*at),
+                Self::WithCause(deadline) => Some(deadline.0),
+            }
+        }
+
+        pub(in super::super) fn is_over(&self) -> bool {
+            self.at().is_some_and(is_over)
+        }
+
+        pub(in super::super) fn reason(&self) -> StopReason {
+            match self {
+                Self::At(_) => StopReason::DeadlineExceeded,
+                Self::WithCause(deadline) => deadline.1.clone(),
+            }
+        }
+    }
 
     /// Dropping it releases the timer of the runtime.
     pub(in super::super) enum Timer {

@@ -52,7 +52,7 @@ use super::{
     Callback,
     ancestry::{Ancestors, Ancestry, Link, Special},
     listeners::{Listeners, Taken},
-    moment::{self, Moment, Timer},
+    moment::{self, Moment, OwnDeadline, Timer},
     settling::{Settlers, Settling},
 };
 use crate::{
@@ -134,11 +134,11 @@ impl Verdict {
         })
     }
 
-    fn of_deadline(at: Moment) -> Arc<Self> {
+    fn of_deadline(deadline: &OwnDeadline) -> Arc<Self> {
         Arc::new(Self {
-            at: Some(at),
+            at: deadline.at(),
             order: 0,
-            reason: StopReason::DeadlineExceeded,
+            reason: deadline.reason(),
         })
     }
 }
@@ -189,10 +189,15 @@ impl Node {
         Self::special(&parents, None)
     }
 
-    /// A child of `parent`, or a root, that is cancelled at a point in time, or never.
+    /// A child of `parent`, or a root, that is cancelled at a point in time, or never. An earlier deadline of the parent
+    /// comes first, with its own cause.
     #[cfg(feature = "tokio")]
     #[track_caller]
-    pub(super) fn with_deadline(parent: Option<&Arc<Self>>, at: Option<Moment>) -> Arc<Self> {
+    pub(super) fn with_deadline(
+        parent: Option<&Arc<Self>>,
+        at: Option<Moment>,
+        cause: Option<StopReason>,
+    ) -> Arc<Self> {
         moment::require_runtime();
         let Some(at) = at else {
             return parent.map_or_else(Self::root, Self::child);
@@ -201,11 +206,13 @@ impl Node {
         if let Some(earlier) = parents_deadline.filter(|earlier| *earlier <= at) {
             return Self::with_later_deadline(parent, earlier);
         }
-        let node = Self::special(parent.as_slice(), Some(at));
+        let own_deadline = OwnDeadline::new(at, cause);
+        let reason = own_deadline.reason();
+        let node = Self::special(parent.as_slice(), Some(own_deadline));
         if moment::is_over(at) {
             // It cannot have been before the node was: a parent that is cancelled already was first.
             let inherited = parent.and_then(|parent| parent.verdict());
-            let verdict = inherited.unwrap_or_else(|| Verdict::new(StopReason::DeadlineExceeded));
+            let verdict = inherited.unwrap_or_else(|| Verdict::new(reason));
             drop(node.give(&mut node.lock(), &verdict));
         } else {
             let timer = moment::set_timer(at, &node);
@@ -261,14 +268,15 @@ impl Node {
     }
 
     /// Nothing is asked of the parents here either, so that the depth costs nothing.
-    fn special(parents: &[&Arc<Self>], own_deadline: Option<Moment>) -> Arc<Self> {
+    fn special(parents: &[&Arc<Self>], own_deadline: Option<OwnDeadline>) -> Arc<Self> {
         let links = parents.iter().map(|parent| Link::to(parent)).collect();
         let level = parents
             .iter()
             .map(|parent| parent.level.wrapping_add(1))
             .max();
         let deadlines = parents.iter().filter_map(|parent| parent.deadline);
-        let deadline = deadlines.chain(own_deadline).min();
+        let own = own_deadline.as_ref().and_then(OwnDeadline::at);
+        let deadline = deadlines.chain(own).min();
         let special = Special::new(links, own_deadline);
         let ancestry = Ancestry::Other(Some(Box::new(special)));
         Self::new(OPEN, level.unwrap_or(0), deadline, ancestry)
@@ -472,8 +480,8 @@ impl Node {
 
     /// The verdict of the node's own deadline, once it is over.
     fn expiry(&self) -> Option<Arc<Verdict>> {
-        let deadline = self.ancestry.special()?.own_deadline?;
-        moment::is_over(deadline).then(|| Verdict::of_deadline(deadline))
+        let deadline = self.ancestry.special()?.own_deadline.as_ref()?;
+        deadline.is_over().then(|| Verdict::of_deadline(deadline))
     }
 
     /// Cancels the subtree, tells every listener in it, and says whether this call is what cancelled this node.

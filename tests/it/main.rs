@@ -5,6 +5,8 @@ mod accessors;
 mod blocking_generator;
 mod breakers;
 mod cancel_on_drop;
+#[cfg(feature = "tokio")]
+mod deadline_cause;
 mod depth;
 #[cfg(feature = "tokio")]
 mod drain_for;
