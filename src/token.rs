@@ -19,6 +19,7 @@ use std::{
     fmt::{self, Debug, Formatter},
     future::Future,
     hash::{Hash, Hasher},
+    panic::Location,
     pin::Pin,
     ptr,
     sync::Arc,
@@ -142,6 +143,7 @@ impl CancellationToken {
     /// # Panics
     ///
     /// Like [`cancel_with`](Self::cancel_with).
+    #[track_caller]
     pub fn cancel(&self) {
         self.cancel_with(StopReason::Cancelled);
     }
@@ -152,8 +154,9 @@ impl CancellationToken {
     ///
     /// If a waker or a callback panics: after all of the others have run, with the first panic. It does not panic on a
     /// thread that is already panicking.
+    #[track_caller]
     pub fn cancel_with(&self, reason: impl Into<StopReason>) -> bool {
-        self.node.cancel(reason.into())
+        self.node.cancel(reason.into(), Location::caller())
     }
 
     /// Whether this token or an ancestor has been cancelled. Takes no lock, except when it finds that a deadline has
@@ -176,6 +179,31 @@ impl CancellationToken {
     pub fn stop_reason(&self) -> Option<StopReason> {
         let verdict = self.node.verdict()?;
         Some(verdict.reason.clone())
+    }
+
+    /// The line that stopped this token, if it is cancelled: that of the cancel which won, or that which made the drop
+    /// guard or the deadline.
+    ///
+    /// Like the [`stop_reason`](Self::stop_reason), it is inherited from the ancestor that was cancelled, and never
+    /// changes once it is `Some`. `Debug` of a token shows it. Where this crate cancels by itself, as
+    /// [`cancel_on_drop`](crate::CancelStreamExt::cancel_on_drop) does, it is a line of this crate.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use stopcock::CancellationToken;
+    ///
+    /// let server = CancellationToken::new();
+    /// let connection = server.child_token();
+    ///
+    /// server.cancel();
+    /// let line = connection.stop_location().unwrap();
+    /// println!("the connection was closed by {line}");
+    /// assert_eq!(line.file(), file!());
+    /// ```
+    pub fn stop_location(&self) -> Option<&'static Location<'static>> {
+        let verdict = self.node.verdict()?;
+        Some(verdict.location)
     }
 
     /// Returns an error once this token is cancelled: `token.check()?`, between two steps of work that awaits nothing.
@@ -209,6 +237,7 @@ impl CancellationToken {
     }
 
     /// Makes a guard that cancels this token when it is dropped.
+    #[track_caller]
     pub fn drop_guard(self) -> DropGuard {
         DropGuard::new(self, StopReason::Cancelled)
     }
@@ -225,11 +254,13 @@ impl CancellationToken {
     /// drop(guard);
     /// assert_eq!(request.stop_reason().unwrap().to_string(), "the handler panicked or returned early");
     /// ```
+    #[track_caller]
     pub fn drop_guard_with(self, reason: impl Into<StopReason>) -> DropGuard {
         DropGuard::new(self, reason.into())
     }
 
     /// Like [`drop_guard`](Self::drop_guard), but borrows this token.
+    #[track_caller]
     pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
         DropGuardRef::new(self)
     }
@@ -408,6 +439,7 @@ impl CancellationToken {
     /// # Panics
     ///
     /// Like [`cancel`](Self::cancel).
+    #[track_caller]
     pub fn cancel_and_settle(&self) -> Settled {
         self.cancel();
         self.settled()
@@ -587,6 +619,9 @@ impl Debug for CancellationToken {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut token = f.debug_struct("CancellationToken");
         token.field("stop_reason", &self.stop_reason());
+        if let Some(line) = self.stop_location() {
+            token.field("stop_location", &format_args!("{line}"));
+        }
         #[cfg(feature = "tokio")]
         token.field("deadline", &self.deadline());
         token.finish()

@@ -5,7 +5,7 @@ use super::{
     tree::{Node, Verdict},
 };
 use crate::{StopReason, first_panic::FirstPanic};
-use std::{mem, sync::Arc};
+use std::{mem, panic::Location, sync::Arc};
 
 /// Callbacks in the order of their turns. They run when this is dropped, wherever that is: so a task that owns it runs
 /// them, and a runtime that drops the task unrun cannot lose them.
@@ -14,8 +14,10 @@ pub(super) struct Deferred(Vec<(Box<dyn Callback>, Arc<Verdict>)>);
 
 impl Deferred {
     /// Cancels a node, tells all others, and adds its callbacks to these.
+    // A deadline that is over has its reason and its location from the node: these are of no account then.
+    #[track_caller]
     pub(super) fn cancel(&mut self, node: &Arc<Node>, reason: StopReason) {
-        node.cancel_and(reason, &mut |callback, verdict| {
+        node.cancel_and(reason, Location::caller(), &mut |callback, verdict| {
             self.0.push((callback, Arc::clone(verdict)));
         });
     }

@@ -1,6 +1,6 @@
 use super::CancellationToken;
 use crate::StopReason;
-use std::{borrow::Borrow, mem};
+use std::{borrow::Borrow, mem, panic::Location};
 
 /// Cancels its token when dropped: what [`CancellationToken::drop_guard`] and
 /// [`drop_guard_with`](CancellationToken::drop_guard_with) make.
@@ -9,6 +9,7 @@ use std::{borrow::Borrow, mem};
 pub struct DropGuard(Guard<CancellationToken>);
 
 impl DropGuard {
+    #[track_caller]
     pub(super) fn new(token: CancellationToken, reason: StopReason) -> Self {
         Self(Guard::new(token, reason))
     }
@@ -25,6 +26,7 @@ impl DropGuard {
 pub struct DropGuardRef<'a>(Guard<&'a CancellationToken>);
 
 impl<'a> DropGuardRef<'a> {
+    #[track_caller]
     pub(super) fn new(token: &'a CancellationToken) -> Self {
         Self(Guard::new(token, StopReason::Cancelled))
     }
@@ -40,13 +42,16 @@ struct Guard<T: Borrow<CancellationToken>> {
     /// `None` once disarmed.
     token: Option<T>,
     reason: StopReason,
+    made_at: &'static Location<'static>,
 }
 
 impl<T: Borrow<CancellationToken>> Guard<T> {
+    #[track_caller]
     fn new(token: T, reason: StopReason) -> Self {
         Self {
             token: Some(token),
             reason,
+            made_at: Location::caller(),
         }
     }
 
@@ -62,7 +67,7 @@ impl<T: Borrow<CancellationToken>> Drop for Guard<T> {
     fn drop(&mut self) {
         if let Some(token) = &self.token {
             let reason = mem::replace(&mut self.reason, StopReason::Cancelled);
-            token.borrow().cancel_with(reason);
+            token.borrow().node.cancel(reason, self.made_at);
         }
     }
 }

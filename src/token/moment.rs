@@ -26,6 +26,7 @@ pub(super) fn is_over(at: Moment) -> bool {
 #[cfg(not(feature = "tokio"))]
 mod timeless {
     use crate::StopReason;
+    use std::panic::Location;
 
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     pub(in super::super) enum Moment {}
@@ -36,6 +37,10 @@ mod timeless {
 
     impl OwnDeadline {
         pub(in super::super) fn at(&self) -> Option<Moment> {
+            match *self {}
+        }
+
+        pub(in super::super) fn made_at(&self) -> &'static Location<'static> {
             match *self {}
         }
 
@@ -58,7 +63,7 @@ mod timed {
     use crate::{StopReason, clock, first_panic::discard};
     use std::{
         collections::{BTreeSet, VecDeque},
-        panic::{AssertUnwindSafe, catch_unwind},
+        panic::{AssertUnwindSafe, Location, catch_unwind},
         pin::Pin,
         sync::{Arc, Weak},
         task::{Wake, Waker},
@@ -67,25 +72,42 @@ mod timed {
 
     /// The deadline that a node was made with.
     pub(in super::super) enum OwnDeadline {
-        At(Moment),
+        Plain(Made),
         /// With a reason of its own, boxed, as most have none.
-        WithCause(Box<(Moment, StopReason)>),
+        WithCause(Box<(Made, StopReason)>),
     }
 
+    /// When it is over, and where it was made.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Made(Moment, &'static Location<'static>);
+
+    /// A cause takes no room where there is none.
+    const _: () = assert!(size_of::<Option<OwnDeadline>>() == size_of::<Made>());
+
     impl OwnDeadline {
+        #[track_caller]
         pub(in super::super) fn new(at: Moment, cause: Option<StopReason>) -> Self {
+            let made = Made(at, Location::caller());
             match cause {
-                None => Self::At(at),
-                Some(cause) => Self::WithCause(Box::new((at, cause.into_timeout()))),
+                None => Self::Plain(made),
+                Some(cause) => Self::WithCause(Box::new((made, cause.into_timeout()))),
+            }
+        }
+
+        fn made(&self) -> Made {
+            match self {
+                Self::Plain(made) => *made,
+                Self::WithCause(deadline) => deadline.0,
             }
         }
 
         /// `None` without a clock.
         pub(in super::super) fn at(&self) -> Option<Moment> {
-            match self {
-                Self::At(at) => Some(*at),
-                Self::WithCause(deadline) => Some(deadline.0),
-            }
+            Some(self.made().0)
+        }
+
+        pub(in super::super) fn made_at(&self) -> &'static Location<'static> {
+            self.made().1
         }
 
         pub(in super::super) fn is_over(&self) -> bool {
@@ -94,7 +116,7 @@ mod timed {
 
         pub(in super::super) fn reason(&self) -> StopReason {
             match self {
-                Self::At(_) => StopReason::DeadlineExceeded,
+                Self::Plain(_) => StopReason::DeadlineExceeded,
                 Self::WithCause(deadline) => deadline.1.clone(),
             }
         }

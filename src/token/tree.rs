@@ -64,6 +64,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     iter, mem,
+    panic::Location,
     sync::{Arc, PoisonError, Weak, atomic::AtomicU64},
     task::Waker,
 };
@@ -121,16 +122,19 @@ pub(super) struct Verdict {
     /// deadline has the lowest: at that moment it is over.
     order: u64,
     pub(super) reason: StopReason,
+    /// Of the cancel, or of what made the deadline.
+    pub(super) location: &'static Location<'static>,
 }
 
 impl Verdict {
-    fn new(reason: StopReason) -> Arc<Self> {
+    fn new(reason: StopReason, location: &'static Location<'static>) -> Arc<Self> {
         // ORDERING: `Relaxed`. That of two cancels where one happened before the other is the order of the two.
         static ORDER: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             at: moment::now(),
             order: ORDER.fetch_add(1, Ordering::Relaxed),
             reason,
+            location,
         })
     }
 
@@ -139,6 +143,7 @@ impl Verdict {
             at: deadline.at(),
             order: 0,
             reason: deadline.reason(),
+            location: deadline.made_at(),
         })
     }
 }
@@ -207,12 +212,12 @@ impl Node {
             return Self::with_later_deadline(parent, earlier);
         }
         let own_deadline = OwnDeadline::new(at, cause);
-        let reason = own_deadline.reason();
+        let (reason, made_at) = (own_deadline.reason(), own_deadline.made_at());
         let node = Self::special(parent.as_slice(), Some(own_deadline));
         if moment::is_over(at) {
             // It cannot have been before the node was: a parent that is cancelled already was first.
             let inherited = parent.and_then(|parent| parent.verdict());
-            let verdict = inherited.unwrap_or_else(|| Verdict::new(reason));
+            let verdict = inherited.unwrap_or_else(|| Verdict::new(reason, made_at));
             drop(node.give(&mut node.lock(), &verdict));
         } else {
             let timer = moment::set_timer(at, &node);
@@ -485,17 +490,30 @@ impl Node {
     }
 
     /// Cancels the subtree, tells every listener in it, and says whether this call is what cancelled this node.
-    pub(super) fn cancel(self: &Arc<Self>, reason: StopReason) -> bool {
-        self.cancel_and(reason, &mut run_here)
+    pub(super) fn cancel(
+        self: &Arc<Self>,
+        reason: StopReason,
+        location: &'static Location<'static>,
+    ) -> bool {
+        self.cancel_and(reason, location, &mut run_here)
     }
 
     /// The same, with `run` for the callbacks, each with the verdict that it is to be told.
-    pub(super) fn cancel_and(self: &Arc<Self>, reason: StopReason, run: &mut Run<'_>) -> bool {
+    pub(super) fn cancel_and(
+        self: &Arc<Self>,
+        reason: StopReason,
+        location: &'static Location<'static>,
+        run: &mut Run<'_>,
+    ) -> bool {
         // An ancestor that is cancelled already has its say first. The reason that lost is kept until everybody has
         // been told, as its error may panic when it is dropped.
         let (verdict, _lost, _under_way) = match self.verdict() {
             Some(inherited) => (inherited, Some(reason), None),
-            None => (Verdict::new(reason), None, Some(UnderWay::begin())),
+            None => (
+                Verdict::new(reason, location),
+                None,
+                Some(UnderWay::begin()),
+            ),
         };
         let (won, in_force, listeners) = self.close(&verdict);
         // A loser tells too: a look may have fixed the verdict, and a look tells nobody.

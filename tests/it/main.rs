@@ -38,6 +38,7 @@ mod signal;
 mod spawn_generator;
 mod stacks;
 mod stop_at_end;
+mod stop_location;
 mod stop_reason;
 mod stress;
 mod support;
