@@ -8,7 +8,6 @@ mod sender;
 #[cfg(feature = "tokio")]
 mod spawn_generator;
 mod thread;
-mod watch;
 
 pub use blocking_generator::{
     BlockingGenerator, blocking_generator, blocking_iter, try_blocking_generator,
@@ -28,7 +27,7 @@ pub use spawn_generator::{
 use crate::{
     CancellationToken, StopReason,
     channel::{Channel, Last, Receiver},
-    signal::Watch,
+    signal::{Watch, token_of},
     stream::{Halt, Valve},
 };
 use std::{
@@ -39,7 +38,6 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use watch::token_of;
 
 /// How a body ended, and what it leaves behind.
 struct Outcome<T> {

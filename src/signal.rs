@@ -6,6 +6,7 @@ mod on_end;
 mod token;
 #[cfg(feature = "tokio-util")]
 mod tokio_util;
+mod watch;
 
 use crate::{CancellationToken, StopReason, bell::Bell, fairness::ITEMS_IN_A_ROW};
 use pin_project::pin_project;
@@ -23,6 +24,7 @@ pub use on_end::OnEnd;
 use std::time::Duration;
 pub use token::TokenSignal;
 pub(crate) use token::Watch;
+pub(crate) use watch::token_of;
 
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]

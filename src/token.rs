@@ -1,4 +1,6 @@
 mod ancestry;
+#[cfg(feature = "tokio-util")]
+mod convert;
 #[cfg_attr(
     not(feature = "tokio"),
     allow(dead_code, reason = "without a clock there are no deadlines")
@@ -12,6 +14,8 @@ mod registration;
 mod settling;
 mod tree;
 mod waiter;
+#[cfg(any(feature = "tokio", feature = "tokio-util"))]
+mod weak;
 
 use crate::{RunUntilCancelled, StopReason};
 use std::{
@@ -41,6 +45,8 @@ pub(crate) use registration::Callback;
 pub use registration::Registration;
 pub(crate) use settling::HeldToken;
 pub use settling::Settled;
+#[cfg(feature = "tokio")]
+pub(crate) use weak::WeakToken;
 
 /// A tree of cancellation with reasons: stops the streams, futures and producers that were made with it or with one of
 /// its children.

@@ -100,6 +100,20 @@ pub(super) struct Guarded {
     verdict: Option<Arc<Verdict>>,
     listeners: Listeners<Listener>,
     pub(super) settlers: Option<Box<Settlers>>,
+    /// The token of tokio-util's that is cancelled with this node, once somebody has asked for one.
+    #[cfg(feature = "tokio-util")]
+    pub(super) theirs: Option<Arc<tokio_util::sync::CancellationToken>>,
+}
+
+impl Guarded {
+    /// Lists a listener, or gives it back if the node is cancelled.
+    #[inline(always)]
+    pub(super) fn insert(&mut self, listener: Listener) -> Result<u64, Listener> {
+        match self.verdict {
+            None => Ok(self.listeners.insert(listener)),
+            Some(_) => Err(listener),
+        }
+    }
 }
 
 pub(super) enum Listener {
@@ -549,22 +563,24 @@ impl Node {
     /// Lists a listener here, or gives it back if this node is cancelled.
     #[inline(always)]
     pub(super) fn insert(&self, listener: Listener) -> Result<u64, Listener> {
-        let mut guarded = self.lock();
-        match guarded.verdict {
-            None => Ok(guarded.listeners.insert(listener)),
-            Some(_) => Err(listener),
-        }
+        self.lock().insert(listener)
     }
 
     /// Lists a listener that a cancel of this node or of any ancestor tells, or gives it back if there was one.
     #[inline(always)]
     pub(super) fn add(self: &Arc<Self>, listener: Listener) -> Result<u64, Listener> {
         let key = self.insert(listener)?;
-        if self.is_connected.load(Ordering::Relaxed) || self.connect() {
+        if self.ensure_connected() {
             return Ok(key);
         }
         // Unless a cancel has taken it.
         self.remove(key).map_or(Ok(key), Err)
+    }
+
+    /// Makes sure that a cancel of any ancestor comes by here; `false` if one has been cancelled.
+    #[inline(always)]
+    pub(super) fn ensure_connected(self: &Arc<Self>) -> bool {
+        self.is_connected.load(Ordering::Relaxed) || self.connect()
     }
 
     /// Takes a listener out, for the caller to drop it without the lock.
@@ -580,7 +596,6 @@ impl Node {
         self.lock().listeners.replace(key, listener)
     }
 
-    /// Makes sure that a cancel of any ancestor comes by here; `false` if one has been cancelled.
     #[inline(never)]
     fn connect(self: &Arc<Self>) -> bool {
         // Without a loop, as most tokens are.
