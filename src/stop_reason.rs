@@ -2,6 +2,7 @@ use std::{
     error::Error,
     fmt::{self, Display, Formatter},
     io,
+    panic::{RefUnwindSafe, UnwindSafe},
     sync::Arc,
 };
 
@@ -153,6 +154,10 @@ impl From<Box<dyn Error + Send + Sync>> for StopReason {
         Self::custom(error)
     }
 }
+
+// An error behind an `Arc` is not changed by whoever reads it, so that a panic leaves none half done.
+impl UnwindSafe for StopReason {}
+impl RefUnwindSafe for StopReason {}
 
 /// `TimedOut` for [timeouts](StopReason::is_timeout), else `Other`. Never `Interrupted`: std's readers retry on that,
 /// and a truncated response would look complete.

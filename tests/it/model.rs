@@ -26,7 +26,10 @@ use stopcock::{
 #[cfg(feature = "tokio")]
 use std::{pin::pin, time::Duration};
 #[cfg(feature = "tokio")]
-use tokio::time::{Instant, advance};
+use tokio::{
+    task::yield_now,
+    time::{Instant, advance},
+};
 
 /// One step of a story. A number picks one of those that there are, of whatever a step is done to.
 #[derive(Clone, Debug)]
@@ -812,6 +815,8 @@ impl Story {
             }
             Timed::Advance(time) => {
                 advance(Duration::from_millis(time.into())).await;
+                // Callbacks have a task of their own.
+                yield_now().await;
                 self.model.now.0 += u64::from(time) * MILLISECOND;
                 self.model.run_timers();
             }
