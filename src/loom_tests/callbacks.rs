@@ -123,6 +123,24 @@ fn a_callback_of_a_token_that_goes_during_a_cancel_runs_if_the_token_was_cancell
     });
 }
 
+/// The cancel is further up, and may have ended by the time that the token is asked for it.
+#[test]
+fn a_callback_of_a_grandchild_that_goes_during_a_cancel_runs_if_the_token_was_cancelled() {
+    model(|| {
+        let [root, middle, leaf] = chain();
+        let runs = Runs::default();
+        leaf.on_cancel(runs.callback()).detach();
+        drop(middle);
+        let canceller = thread::spawn(cancel(root));
+        let was_cancelled = leaf.is_cancelled();
+        drop(leaf);
+        canceller.join().unwrap();
+        assert!(runs.count() <= 1);
+        assert!(runs.count() == 1 || !was_cancelled);
+        runs.check_gone();
+    });
+}
+
 #[test]
 fn a_callback_that_a_look_came_before_runs_once() {
     model(|| {

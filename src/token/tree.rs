@@ -685,8 +685,14 @@ impl Node {
     /// finds nobody here any more.
     #[cold]
     fn let_go_of(&self, listeners: Taken<Listener>) {
-        let mut parents = self.ancestry.links().iter();
-        let is_known = self.is_closed() || parents.any(|link| link.parent.is_known_cancelled());
+        // A cancel that has ended has closed all that was connected below it, but for this node, whose last handle may
+        // have been dropped before: so at least a parent. That is asked first, see `is_too_late_to_add_in_the_depth`.
+        let is_near = self.is_connected.load(Ordering::Relaxed) && !UnderWay::is_any();
+        let is_known = self.is_closed()
+            || self.ancestry.links().iter().any(|link| match is_near {
+                true => link.parent.is_closed(),
+                false => link.parent.is_known_cancelled(),
+            });
         let verdict = match is_known || self.is_over() {
             true => self.fix(),
             false => None,

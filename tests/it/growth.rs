@@ -97,6 +97,23 @@ fn to_register_at_every_level_of_a_growing_line_of_links_is_linear_in_all() {
     assert_eq!(wakes.count(), MANY + 1);
 }
 
+/// Each callback is asked for whether a cancel has passed it by.
+#[test]
+fn to_drop_a_chain_with_a_callback_at_every_level_is_linear_in_all() {
+    for of_links in [true, false] {
+        let root = CancellationToken::new();
+        let mut tokens = match of_links {
+            true => joints(&root, MANY),
+            false => chain(&root, MANY),
+        };
+        for token in &tokens {
+            token.on_cancel(|_| unreachable!()).detach();
+        }
+        drop(tokens.drain(..MANY / 2));
+        while tokens.pop().is_some() {}
+    }
+}
+
 #[test]
 fn a_check_under_many_links_that_share_a_chain_is_linear_and_allocates_nothing() {
     let shared = chain(&CancellationToken::new(), MANY);
