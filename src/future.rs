@@ -69,11 +69,12 @@ pub trait CancelFutureExt: Future {
     /// let stopped = block_on(async { 7 }.with_cancellation(&token)).unwrap_err();
     /// assert_eq!(stopped.to_string(), "enough");
     /// ```
+    #[track_caller]
     fn with_cancellation<G: IntoSignal>(self, signal: G) -> WithCancellationFuture<Self, G::Signal>
     where
         Self: Sized,
     {
-        WithCancellationFuture::new(self, signal.into_signal())
+        WithCancellationFuture::new(self, signal.into_signal_of("with_cancellation"))
     }
 
     /// Runs the future until the point in time `at`: then the output is
@@ -165,9 +166,10 @@ pub struct RunUntilCancelled<Fut> {
 }
 
 impl<Fut> RunUntilCancelled<Fut> {
+    #[track_caller]
     pub(crate) fn new(future: Fut, token: CancellationToken) -> Self {
         Self {
-            valve: FutureValve::Open(future, token.into_signal()),
+            valve: FutureValve::Open(future, token.into_signal_of("run_until_cancelled")),
         }
     }
 }

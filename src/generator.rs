@@ -193,13 +193,14 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// });
 /// # drop(items);
 /// ```
+#[track_caller]
 pub fn generator<T, G, B>(signal: G, body: B) -> Generator<T, B, G::Signal>
 where
     G: IntoSignal,
     B: for<'a> AsyncFnOnce(Yielder<'a, T>) + for<'a> GeneratorBody<'a, T>,
 {
     Generator {
-        valve: stopped_by(signal, body),
+        valve: stopped_by(signal, body, "generator"),
     }
 }
 
@@ -271,6 +272,7 @@ where
 /// assert!(stopped.next().await.is_none());
 /// # });
 /// ```
+#[track_caller]
 pub fn try_generator<T, E, G, B>(signal: G, body: B) -> TryGenerator<T, E, B, G::Signal>
 where
     G: IntoSignal,
@@ -278,17 +280,22 @@ where
         + for<'a> GeneratorBody<'a, T, Result<(), E>>,
 {
     TryGenerator {
-        valve: stopped_by(signal, body),
+        valve: stopped_by(signal, body, "try_generator"),
         map_stop: FromReason(()),
     }
 }
 
-fn stopped_by<T, B, R, G>(signal: G, body: B) -> Valve<Coroutine<T, B, R>, G::Signal>
+#[track_caller]
+fn stopped_by<T, B, R, G>(
+    signal: G,
+    body: B,
+    what: &'static str,
+) -> Valve<Coroutine<T, B, R>, G::Signal>
 where
     G: IntoSignal,
     B: for<'a> GeneratorBody<'a, T, R>,
 {
-    let signal = signal.into_signal();
+    let signal = signal.into_signal_of(what);
     let parent = signal.as_token().cloned();
     Valve::new(Coroutine::new(body, parent), signal)
 }

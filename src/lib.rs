@@ -104,8 +104,8 @@ pub use stream::{
     WithCancellation,
 };
 pub use token::{
-    CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef, Hold, Registration,
-    Settled,
+    CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef, Hold, Holder,
+    Registration, Settled,
 };
 #[cfg(feature = "tokio")]
 pub use {

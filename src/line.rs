@@ -76,7 +76,6 @@ impl<L> Line<L> {
         value
     }
 
-    #[cfg(feature = "tokio")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &L> {
         self.entries.iter().filter_map(|entry| entry.value.as_ref())
     }

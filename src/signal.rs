@@ -169,7 +169,20 @@ pub trait IntoSignal {
     type Signal: Signal;
 
     /// Turns it into a signal.
+    #[track_caller]
     fn into_signal(self) -> Self::Signal;
+
+    /// The same for the function of this name, as [`holders`](CancellationToken::holders) shows it.
+    #[doc(hidden)]
+    #[inline]
+    #[track_caller]
+    fn into_signal_of(self, what: &'static str) -> Self::Signal
+    where
+        Self: Sized,
+    {
+        let _ = what;
+        self.into_signal()
+    }
 }
 
 // Without it the compiler would ask for a `Signal`, and list those that there are.
@@ -189,7 +202,20 @@ impl<G: IntoSignal> IntoSignal for Option<G> {
 
     #[inline]
     fn into_signal(self) -> Self::Signal {
-        Optional(self.map(G::into_signal))
+        self.into_signal_of("into_signal")
+    }
+
+    #[inline]
+    fn into_signal_of(self, what: &'static str) -> Self::Signal {
+        #[expect(
+            clippy::manual_map,
+            reason = "a closure would be the caller that is tracked"
+        )]
+        let signal = match self {
+            Some(signal) => Some(signal.into_signal_of(what)),
+            None => None,
+        };
+        Optional(signal)
     }
 }
 
@@ -634,10 +660,11 @@ impl<Fut: Future, R> Debug for When<Fut, R> {
 /// assert_eq!(block_on(numbers.next()), None);
 /// assert_eq!(numbers.stop_reason().unwrap().to_string(), "enough");
 /// ```
+#[track_caller]
 pub fn any<A: IntoSignal, B: IntoSignal>(a: A, b: B) -> Any<A::Signal, B::Signal> {
     Any {
-        a: a.into_signal(),
-        b: b.into_signal(),
+        a: a.into_signal_of("any"),
+        b: b.into_signal_of("any"),
     }
 }
 

@@ -134,11 +134,12 @@ pub trait CancelStreamExt: Stream {
     /// assert_eq!(numbers.stop_reason().unwrap().to_string(), "enough");
     /// # });
     /// ```
+    #[track_caller]
     fn take_until_cancelled<G: IntoSignal>(self, signal: G) -> TakeUntilCancelled<Self, G::Signal>
     where
         Self: Sized,
     {
-        TakeUntilCancelled::new(self, signal.into_signal())
+        TakeUntilCancelled::new(self, signal.into_signal_of("take_until_cancelled"))
     }
 
     /// Passes the items on as `Ok` until `signal` fires, then ends with its reason as an `Err`.
@@ -185,11 +186,12 @@ pub trait CancelStreamExt: Stream {
     /// assert!(rows.next().await.is_none());
     /// # });
     /// ```
+    #[track_caller]
     fn with_cancellation<G: IntoSignal>(self, signal: G) -> WithCancellation<Self, G::Signal>
     where
         Self: Sized,
     {
-        WithCancellation::new(self, signal.into_signal())
+        WithCancellation::new(self, signal.into_signal_of("with_cancellation"))
     }
 
     /// Takes items until the point in time `at`, then ends.
@@ -519,11 +521,12 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// assert_eq!(error.to_string(), "cancelled");
     /// assert!(block_on(body.next()).is_none());
     /// ```
+    #[track_caller]
     fn try_with_cancellation<G: IntoSignal>(self, signal: G) -> TryWithCancellation<Self, G::Signal>
     where
         Self: Sized,
     {
-        TryWithCancellation::new(self, signal.into_signal())
+        TryWithCancellation::new(self, signal.into_signal_of("try_with_cancellation"))
     }
 
     /// Like [`with_deadline`](CancelStreamExt::with_deadline), with the reason converted into the stream's error.

@@ -15,9 +15,14 @@ pub(crate) use turnstile::{AtomicBool, AtomicU8, AtomicU64};
 #[cfg(not(all(test, stopcock_loom)))]
 pub(crate) static CANCELS_UNDER_WAY: AtomicU64 = AtomicU64::new(0);
 
+/// How many nodes in this process track their holders.
+#[cfg(not(all(test, stopcock_loom)))]
+pub(crate) static TRACKING_NODES: AtomicU64 = AtomicU64::new(0);
+
 #[cfg(all(test, stopcock_loom))]
 loom::lazy_static! {
     pub(crate) static ref CANCELS_UNDER_WAY: AtomicU64 = AtomicU64::new(0);
+    pub(crate) static ref TRACKING_NODES: AtomicU64 = AtomicU64::new(0);
 }
 
 /// Loom's atomics with a turnstile before each access.

@@ -8,6 +8,7 @@ mod convert;
 mod deferred;
 mod guard;
 mod hold;
+mod holders;
 mod listeners;
 mod moment;
 mod registration;
@@ -41,6 +42,8 @@ use tokio::time::Instant;
 
 pub use guard::{DropGuard, DropGuardRef};
 pub use hold::Hold;
+pub use holders::Holder;
+pub(crate) use holders::Listed;
 pub(crate) use registration::Callback;
 pub use registration::Registration;
 pub(crate) use settling::HeldToken;
@@ -306,11 +309,13 @@ impl CancellationToken {
     /// assert_eq!(token.run_until_cancelled(ready(1)).await, None);
     /// # });
     /// ```
+    #[track_caller]
     pub fn run_until_cancelled<Fut: Future>(&self, future: Fut) -> RunUntilCancelled<Fut> {
         self.clone().run_until_cancelled_owned(future)
     }
 
     /// Like [`run_until_cancelled`](Self::run_until_cancelled), but takes this token.
+    #[track_caller]
     pub fn run_until_cancelled_owned<Fut: Future>(self, future: Fut) -> RunUntilCancelled<Fut> {
         RunUntilCancelled::new(future, self)
     }
@@ -397,8 +402,52 @@ impl CancellationToken {
     /// assert!(IS_WRITTEN.load(Ordering::Relaxed));
     /// # }
     /// ```
+    #[track_caller]
     pub fn hold(&self) -> Hold {
-        Hold::new(self.clone())
+        Hold::new(self.clone(), "hold")
+    }
+
+    /// Lists from now on who keeps [`settled`](Self::settled) of this token waiting: see [`holders`](Self::holders).
+    ///
+    /// What was made before is not listed. There is no way back: the token tracks until its last handle is dropped.
+    ///
+    /// # Costs
+    ///
+    /// A holder that is listed costs some allocations and a lock of the token when it is made, and a lock when it is
+    /// dropped. Under other tokens, once any token of the process tracks, making one costs a walk up its ancestors.
+    pub fn track_holders(&self) {
+        self.node.track_holders();
+    }
+
+    /// Who keeps [`settled`](Self::settled) of this token waiting, in the order in which they were made: those that were
+    /// made under it or a descendant since [`track_holders`](Self::track_holders) was called.
+    ///
+    /// For the log line of a shutdown that takes longer than it should.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stopcock::{CancelFutureExt, CancellationToken};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let server = CancellationToken::new();
+    /// server.track_holders();
+    /// let _hold = server.child_token().hold();
+    ///
+    /// let settled = server.cancel_and_settle();
+    /// if settled.with_timeout(Duration::from_secs(5)).await.is_err() {
+    ///     for holder in server.holders() {
+    ///         // Such as: hold, made at src/main.rs:8:40, 5.0s ago
+    ///         println!("still running: {holder}");
+    ///     }
+    /// }
+    /// # assert_eq!(server.holders().len(), 1);
+    /// # }
+    /// ```
+    pub fn holders(&self) -> Vec<Holder> {
+        self.node.holders()
     }
 
     /// Waits until this token is cancelled, and everything that it was to stop has been dropped.

@@ -6,7 +6,7 @@ use crate::{
     channel::Channel,
     first_panic::FirstPanic,
     signal::{EndCall, StreamEnd},
-    token::HeldToken,
+    token::Hold,
 };
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -234,7 +234,11 @@ where
     G: IntoSignal<Signal: Send + 'static>,
     B: FnOnce(BlockingSender<T, R>) -> Result<(), E> + Send + 'static,
 {
-    let stop = token_of(signal.into_signal());
+    let what = match report {
+        None => "blocking_generator",
+        Some(_) => "try_blocking_generator",
+    };
+    let stop = token_of(signal.into_signal_of(what));
     let channel = Channel::new(capacity, stop);
     channel.close_at_stop();
     let consumer = Consumer::new(Arc::clone(&channel), report);
@@ -242,7 +246,7 @@ where
     match channel.stop_reason() {
         Some(reason) => channel.end(Err(reason), None),
         None => {
-            let held = HeldToken::new(channel.stop().clone());
+            let hold = Hold::new(channel.stop().clone(), what);
             let body_channel = Arc::clone(&channel);
             let work = move || {
                 let channel = body_channel;
@@ -256,7 +260,7 @@ where
                     (None, None) => unreachable!("a body returns something unless it panics"),
                 };
                 channel.end(outcome.ended, outcome.last);
-                drop(held);
+                drop(hold);
             };
             if let Err(reason) = thread::spawn(work) {
                 // As if the body had begun, and failed at once.

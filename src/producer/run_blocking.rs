@@ -5,7 +5,7 @@ use crate::{
     future::FutureValve,
     signal::TokenSignal,
     sync::{Mutex, MutexGuard},
-    token::HeldToken,
+    token::Hold,
 };
 use pin_project::pin_project;
 use std::{
@@ -83,19 +83,26 @@ where
     G: IntoSignal,
     F: FnOnce() -> T + Send + 'static,
 {
-    let signal = signal.into_signal();
+    let signal = signal.into_signal_of("future of run_blocking");
     let token = signal.as_token();
     let is_stopped = token.is_some_and(CancellationToken::is_cancelled);
-    let held = token.cloned().map(HeldToken::new);
     let answer = if is_stopped {
         Answer::None
     } else {
+        #[expect(
+            clippy::manual_map,
+            reason = "a closure would be the caller that is tracked"
+        )]
+        let hold = match token {
+            Some(token) => Some(Hold::new(token.clone(), "run_blocking")),
+            None => None,
+        };
         let call = Call::new(call);
         let running = Arc::clone(&call);
         let started = spawn(move || {
             running.run();
             drop(running);
-            drop(held);
+            drop(hold);
         });
         match started {
             Ok(()) => Answer::Awaited(call),

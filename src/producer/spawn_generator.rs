@@ -223,9 +223,13 @@ where
     B: FnOnce(Sender<T, R>) -> Fut,
     Fut: Future<Output: Send> + Send + 'static,
 {
+    let what = match report {
+        None => "spawn_generator",
+        Some(_) => "try_spawn_generator",
+    };
     let stop = {
         let _context = handle.enter();
-        token_of(signal.into_signal())
+        token_of(signal.into_signal_of(what))
     };
     let channel = Channel::new(capacity, stop);
     let consumer = Consumer::new(Arc::clone(&channel), report);
@@ -235,7 +239,7 @@ where
         None => {
             let body = body(Sender::new(Arc::clone(&channel), wrap));
             let stop = HardStop {
-                stop: Draining::new(channel.stop().into_signal(), Duration::ZERO),
+                stop: Draining::new(channel.stop().into_signal_of(what), Duration::ZERO),
                 channel: Arc::clone(&channel),
             };
             handle.spawn(Work {

@@ -1,7 +1,7 @@
 use super::{IntoSignal, Signal};
 use crate::{
     CancellationToken, CancelledOwned, StopReason,
-    token::{HeldToken, Listening},
+    token::{HeldToken, Listed, Listening},
 };
 use std::{
     borrow::Borrow,
@@ -22,13 +22,32 @@ pub struct TokenSignal(Watch<HeldToken>);
 
 /// The signal of a token in whatever hands.
 pub(crate) struct Watch<T: Borrow<CancellationToken>> {
+    // Dropped first: what is listed counts.
+    rest: Option<Box<Rest>>,
     listening: Listening<T>,
+}
+
+/// What most signals do without.
+#[derive(Default)]
+struct Rest {
+    /// If somebody tracks it.
+    _listed: Option<Box<Listed>>,
     /// For a token with a deadline.
     #[cfg(feature = "tokio")]
-    pace: Option<Box<Pace>>,
+    pace: Pace,
 }
 
 impl TokenSignal {
+    #[inline]
+    #[track_caller]
+    fn new(token: CancellationToken, what: &'static str) -> Self {
+        let mut watch = Watch::new(HeldToken::new(token));
+        if let Some(listed) = Listed::new(watch.token(), what) {
+            watch.rest.get_or_insert_default()._listed = Some(listed);
+        }
+        Self(watch)
+    }
+
     #[inline]
     pub(crate) fn token(&self) -> &CancellationToken {
         self.0.token()
@@ -39,9 +58,8 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
     #[inline]
     pub(crate) fn new(token: T) -> Self {
         Self {
+            rest: None,
             listening: Listening::new(token),
-            #[cfg(feature = "tokio")]
-            pace: None,
         }
     }
 
@@ -53,7 +71,7 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
     #[cfg(feature = "tokio")]
     #[cold]
     fn look_at_clock(&mut self, at: Instant, items: u32) -> u32 {
-        let next_look = self.pace.get_or_insert_default().look(at, items);
+        let next_look = self.rest.get_or_insert_default().pace.look(at, items);
         next_look.unwrap_or_else(|| {
             // A look at the token fixes what this one has seen.
             self.token().is_cancelled();
@@ -131,7 +149,12 @@ impl IntoSignal for CancellationToken {
 
     #[inline]
     fn into_signal(self) -> TokenSignal {
-        TokenSignal(Watch::new(HeldToken::new(self)))
+        TokenSignal::new(self, "into_signal")
+    }
+
+    #[inline]
+    fn into_signal_of(self, what: &'static str) -> TokenSignal {
+        TokenSignal::new(self, what)
     }
 }
 
@@ -142,6 +165,11 @@ impl IntoSignal for &CancellationToken {
     fn into_signal(self) -> TokenSignal {
         self.clone().into_signal()
     }
+
+    #[inline]
+    fn into_signal_of(self, what: &'static str) -> TokenSignal {
+        self.clone().into_signal_of(what)
+    }
 }
 
 impl IntoSignal for CancelledOwned {
@@ -149,5 +177,9 @@ impl IntoSignal for CancelledOwned {
 
     fn into_signal(self) -> TokenSignal {
         self.token().into_signal()
+    }
+
+    fn into_signal_of(self, what: &'static str) -> TokenSignal {
+        self.token().into_signal_of(what)
     }
 }

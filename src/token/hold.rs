@@ -1,4 +1,4 @@
-use super::{CancellationToken, HeldToken};
+use super::{CancellationToken, HeldToken, Listed};
 use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},
@@ -8,21 +8,30 @@ use std::{
 ///
 /// It keeps the token, as a clone does. A clone is a hold of its own.
 #[must_use = "a hold that is dropped at once holds nothing"]
-pub struct Hold(HeldToken);
+pub struct Hold {
+    _listed: Option<Box<Listed>>,
+    token: HeldToken,
+}
 
 impl Hold {
-    pub(crate) fn new(token: CancellationToken) -> Self {
-        Self(HeldToken::new(token))
+    #[track_caller]
+    pub(crate) fn new(token: CancellationToken, what: &'static str) -> Self {
+        let token = HeldToken::new(token);
+        Self {
+            _listed: Listed::new(token.borrow(), what),
+            token,
+        }
     }
 
     fn token(&self) -> &CancellationToken {
-        self.0.borrow()
+        self.token.borrow()
     }
 }
 
 impl Clone for Hold {
+    #[track_caller]
     fn clone(&self) -> Self {
-        Self::new(self.token().clone())
+        Self::new(self.token().clone(), "hold")
     }
 }
 

@@ -3,8 +3,11 @@
 #[cfg(feature = "tokio")]
 pub(super) use timed::{OwnDeadline, Timer, require_runtime, set_timer, stand_by};
 #[cfg(feature = "tokio")]
-pub(super) use tokio::time::Instant as Moment;
+pub(super) use tokio::time::{Instant as Moment, Instant as Stamp};
 
+/// A point in time that is only ever shown.
+#[cfg(not(feature = "tokio"))]
+pub(super) use std::time::Instant as Stamp;
 #[cfg(not(feature = "tokio"))]
 pub(super) use timeless::{Moment, OwnDeadline, Timer};
 

@@ -3,6 +3,7 @@
 use super::{
     CancellationToken, Listening,
     ancestry::{Ancestors, Ancestry},
+    holders::Tracking,
     listeners::{Listeners, Taken},
     tree::Node,
 };
@@ -42,12 +43,13 @@ impl Default for Settling {
     }
 }
 
-/// Those who wait until nobody holds anything.
+/// Those who wait until nobody holds anything, or want to know who does.
 #[derive(Default)]
 pub(super) struct Settlers {
     /// How often they have been told. A key is good for one generation.
     generation: u64,
     wakers: Listeners<Waker>,
+    pub(super) tracking: Option<Box<Tracking>>,
 }
 
 /// A place among the settlers.

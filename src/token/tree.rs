@@ -51,6 +51,7 @@ use super::listeners::FIRST;
 use super::{
     Callback,
     ancestry::{Ancestors, Ancestry, Link, Special},
+    holders::Tracking,
     listeners::{Listeners, Taken},
     moment::{self, Moment, OwnDeadline, Timer},
     settling::{Settlers, Settling},
@@ -84,6 +85,9 @@ pub(super) struct Node {
     /// See invariant 6.
     // ORDERING: `Relaxed`. It publishes nothing: invariant 6 rests on the order of critical sections alone.
     is_connected: AtomicBool,
+    /// Whether it lists its holders.
+    // ORDERING: `Relaxed`, stored under the lock. Whoever finds it set locks the node after that.
+    pub(super) is_tracking: AtomicBool,
     /// One more than the highest of its parents' levels, 0 at a root: so a node is above none of its own level.
     // So deep that it wrapped no chain fits into memory.
     pub(super) level: u32,
@@ -113,6 +117,12 @@ impl Guarded {
             None => Ok(self.listeners.insert(listener)),
             Some(_) => Err(listener),
         }
+    }
+}
+
+impl Guarded {
+    pub(super) fn tracking(&mut self) -> Option<&mut Tracking> {
+        self.settlers.as_mut()?.tracking.as_deref_mut()
     }
 }
 
@@ -306,6 +316,7 @@ impl Node {
         Arc::new(Self {
             state: AtomicU8::new(state),
             is_connected: AtomicBool::new(ancestry.is_root()),
+            is_tracking: AtomicBool::new(false),
             level,
             deadline,
             settling: Settling::default(),

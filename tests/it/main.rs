@@ -16,6 +16,7 @@ mod future;
 mod generator;
 mod growth;
 mod hold;
+mod holders;
 mod kit;
 mod laws;
 mod linked;

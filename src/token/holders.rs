@@ -1,0 +1,152 @@
+//! Lists of who keeps a token from settling, for those who want to know.
+//!
+//! A holder lists itself in each node above it that tracks. As long as no node of the process tracks, making a holder
+//! costs the check of one counter for that, and dropping one costs nothing.
+
+use super::{CancellationToken, ancestry::Ancestors, moment::Stamp, tree::Node};
+use crate::{
+    line::Line,
+    sync::{Ordering, TRACKING_NODES},
+};
+use std::{
+    fmt::{self, Display, Formatter},
+    iter,
+    panic::Location,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Something that keeps [`settled`](CancellationToken::settled) waiting: an item of [`CancellationToken::holders`].
+///
+/// It displays as one line for a log: `spawn_generator, made at src/feed.rs:42:18, 12.5s ago`.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    what: &'static str,
+    location: &'static Location<'static>,
+    since: Stamp,
+}
+
+impl Holder {
+    /// The name of what made it, such as `take_until_cancelled`, `spawn_generator` or `hold`.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// The line that made it.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.location
+    }
+
+    /// How long ago that was. With the feature `tokio` by its clock, which tests may pause.
+    pub fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+impl Display for Holder {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { what, location, .. } = self;
+        let age = self.elapsed();
+        write!(f, "{what}, made at {location}, {age:.1?} ago")
+    }
+}
+
+/// The list of a node.
+pub(super) struct Tracking {
+    holders: Line<Holder>,
+    _counted: Counted,
+}
+
+impl Tracking {
+    fn begin() -> Box<Self> {
+        Box::new(Self {
+            holders: Line::with_first_key(0),
+            _counted: Counted::new(),
+        })
+    }
+}
+
+/// Counts in `TRACKING_NODES`.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        // ORDERING: `Relaxed`. What is made after `track_holders` has returned sees this, and the lock of the node does
+        // the rest.
+        TRACKING_NODES.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        TRACKING_NODES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A holder's places in the lists above it. To be dropped before it counts no more.
+pub(crate) struct Listed(Vec<(Arc<Node>, u64)>);
+
+impl Listed {
+    /// Lists a holder of `token`, made by the caller, if anybody tracks it.
+    #[inline(always)]
+    #[track_caller]
+    pub(crate) fn new(token: &CancellationToken, what: &'static str) -> Option<Box<Self>> {
+        match TRACKING_NODES.load(Ordering::Relaxed) {
+            0 => None,
+            _ => token.node.list_holder(what, Location::caller()),
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        for (node, key) in &self.0 {
+            if let Some(tracking) = node.lock().tracking() {
+                tracking.holders.remove(*key);
+            }
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn track_holders(&self) {
+        let mut guarded = self.lock();
+        let settlers = guarded.settlers.get_or_insert_default();
+        settlers.tracking.get_or_insert_with(Tracking::begin);
+        self.is_tracking.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn holders(&self) -> Vec<Holder> {
+        let mut guarded = self.lock();
+        let tracking = guarded.tracking();
+        tracking.map_or_else(Vec::new, |tracking| {
+            tracking.holders.iter().cloned().collect()
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn list_holder(
+        self: &Arc<Self>,
+        what: &'static str,
+        location: &'static Location<'static>,
+    ) -> Option<Box<Listed>> {
+        let holder = Holder {
+            what,
+            location,
+            since: Stamp::now(),
+        };
+        let mut places = Vec::new();
+        for node in iter::once(self).chain(Ancestors::of(self)) {
+            if !node.is_tracking.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Some(tracking) = node.lock().tracking() {
+                let key = tracking.holders.push(holder.clone());
+                places.push((Arc::clone(node), key));
+            }
+        }
+        (!places.is_empty()).then(|| Box::new(Listed(places)))
+    }
+}
