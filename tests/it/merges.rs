@@ -4,18 +4,21 @@
 use futures::{Stream, StreamExt, future, stream};
 use futures_concurrency::stream::Merge;
 use std::{
+    future::pending,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     task::Poll,
     time::Duration,
 };
 use stopcock::{
-    CancelStreamExt, CancelTryStreamExt, CancellationToken, StopReason, Yielder, generator, signal,
-    try_generator,
+    CancelStreamExt, CancelTryStreamExt, CancellationToken, StopReason, Yielder,
+    blocking_generator, generator, signal, spawn_generator_on, try_generator,
 };
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_stream::StreamMap;
 
 const RUN: usize = 1024;
@@ -37,13 +40,37 @@ fn results(count: &Count) -> impl Stream<Item = Result<(), StopReason>> + Send +
     busy(count).map(Ok)
 }
 
+/// Counts the items where they are taken, as a producer by itself is ahead.
+fn counted<S>(items: S, count: &Count) -> impl Stream<Item = ()> + Send + use<S>
+where
+    S: Stream<Item = ()> + Send,
+{
+    let count = Arc::clone(count);
+    items.inspect(move |()| {
+        count.fetch_add(1, SeqCst);
+    })
+}
+
+/// More items than a stream may give before another task has its turn, so that a full channel is always ready.
+const AHEAD: usize = 26 * RUN;
+
+/// A runtime of other threads, which no turn is taken from.
+fn elsewhere() -> &'static Handle {
+    static ELSEWHERE: OnceLock<Runtime> = OnceLock::new();
+    let runtime = || {
+        let mut runtime = Builder::new_multi_thread();
+        runtime.worker_threads(1).build().unwrap()
+    };
+    ELSEWHERE.get_or_init(runtime).handle()
+}
+
 fn boxed<T>(stream: impl Stream<Item = T> + Send + 'static) -> Feed {
     Box::pin(stream.map(|_| ()))
 }
 
 type Make = fn(&Count, &CancellationToken) -> Feed;
 
-const STREAMS: [(&str, Make); 14] = [
+const STREAMS: [(&str, Make); 16] = [
     ("take_until_cancelled", |c, t| {
         boxed(busy(c).take_until_cancelled(t))
     }),
@@ -96,11 +123,33 @@ const STREAMS: [(&str, Make); 14] = [
             Ok::<_, StopReason>(())
         }))
     }),
+    ("spawn_generator", |c, t| {
+        let (full, is_full) = mpsc::channel();
+        let items = spawn_generator_on(elsewhere(), t, AHEAD, async move |tx| {
+            for _ in 0..AHEAD {
+                tx.send(()).await?;
+            }
+            full.send(()).unwrap();
+            pending().await
+        });
+        is_full.recv().unwrap();
+        boxed(counted(items, c))
+    }),
+    ("blocking_generator", |c, t| {
+        let (full, is_full) = mpsc::channel();
+        let items = blocking_generator(t, AHEAD, move |tx| {
+            (0..AHEAD).try_for_each(|_| tx.send(()))?;
+            full.send(()).unwrap();
+            tx.send(())
+        });
+        is_full.recv().unwrap();
+        boxed(counted(items, c))
+    }),
 ];
 
 type MergeFeeds = fn(Vec<Feed>) -> Feed;
 
-const MERGES: [(&str, MergeFeeds); 6] = [
+const MERGES: [(&str, MergeFeeds); 7] = [
     ("select", |feeds| {
         let merged = feeds
             .into_iter()
@@ -121,6 +170,21 @@ const MERGES: [(&str, MergeFeeds); 6] = [
     ("futures-concurrency's merge", |feeds| {
         Box::pin(feeds.merge())
     }),
+    ("a loop of tokio's select", |feeds| {
+        let select = |one: Feed, other: Feed| {
+            boxed(stream::unfold(
+                (one, other),
+                async |(mut one, mut other)| {
+                    let item = tokio::select! {
+                        item = one.next() => item,
+                        item = other.next() => item,
+                    };
+                    item.map(|item| (item, (one, other)))
+                },
+            ))
+        };
+        feeds.into_iter().reduce(select).unwrap()
+    }),
     ("a loop of select", |feeds| {
         boxed(stream::unfold(feeds, async |mut feeds| {
             future::select_all(feeds.iter_mut().map(StreamExt::next)).await;
@@ -137,10 +201,7 @@ fn items_before_a_turn(
     merge: MergeFeeds,
     most: usize,
 ) -> usize {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let count = Count::default();
         let mut feeds = Vec::new();
