@@ -6,7 +6,10 @@ use loom::{
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 /// How often callbacks have run.
 #[derive(Clone, Default)]
@@ -176,7 +179,6 @@ fn a_callback_that_another_thread_connects_runs_once() {
 /// The timer of a deadline on one thread, and the task that runs its callbacks on another.
 fn at_a_deadline(token: CancellationToken) -> thread::JoinHandle<()> {
     let deferred = token.cancel_as_a_timer("the reason");
-    drop(token);
     thread::spawn(move || drop(deferred))
 }
 
@@ -221,5 +223,41 @@ fn a_deadline_and_a_cancel_at_once_run_a_callback_once() {
         at_a_deadline(root).join().unwrap();
         canceller.join().unwrap();
         assert_eq!(runs.count(), 1);
+    });
+}
+
+/// What a callback captures, and never a timer drops.
+struct Captured {
+    timer: thread::ThreadId,
+    // Not of the model: only the timer's thread sets it and asks for it.
+    is_in_timer: Arc<AtomicBool>,
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        let is_timer = thread::current().id() == self.timer;
+        assert!(!is_timer || !self.is_in_timer.load(Relaxed), "by the timer");
+    }
+}
+
+#[test]
+fn callbacks_of_another_parent_whose_last_handle_goes_at_a_deadline_are_not_dropped_by_the_timer() {
+    model(|| {
+        let [timed, other] = [CancellationToken::new(), CancellationToken::new()];
+        let is_in_timer = Arc::new(AtomicBool::new(true));
+        let captured = Captured {
+            timer: thread::current().id(),
+            is_in_timer: Arc::clone(&is_in_timer),
+        };
+        other.on_cancel(move |_| drop(captured)).detach();
+        let link = CancellationToken::linked([&timed, &other]);
+        link.on_cancel(|_| ()).detach();
+        drop(other);
+        let dropper = thread::spawn(move || drop(link));
+        let deferred = timed.cancel_as_a_timer("the reason");
+        is_in_timer.store(false, Relaxed);
+        drop(deferred);
+        dropper.join().unwrap();
+        assert_eq!(Arc::strong_count(&is_in_timer), 1);
     });
 }

@@ -65,7 +65,7 @@ mod timed {
     };
     use crate::{StopReason, clock, first_panic::discard};
     use std::{
-        collections::{BTreeSet, VecDeque},
+        collections::BTreeSet,
         panic::{AssertUnwindSafe, Location, catch_unwind},
         pin::Pin,
         sync::{Arc, Weak},
@@ -168,17 +168,17 @@ mod timed {
 
     impl Wake for Alarm {
         fn wake(self: Arc<Self>) {
-            // The driver of all timers runs this: a panic of somebody's waker ends here.
+            let Some(node) = self.node.upgrade() else {
+                return;
+            };
             let mut deferred = Deferred::default();
-            let cancelled = catch_unwind(AssertUnwindSafe(|| {
-                if let Some(node) = self.node.upgrade() {
-                    match is_over(self.at) {
-                        true => deferred.cancel(&node, StopReason::DeadlineExceeded),
-                        // A runtime that shuts down wakes its timers before their time.
-                        false => hand_over(node),
-                    }
-                }
+            // The driver of all timers runs this: a panic of somebody's waker ends here.
+            let cancelled = catch_unwind(AssertUnwindSafe(|| match is_over(self.at) {
+                true => deferred.cancel(&node, StopReason::DeadlineExceeded),
+                // A runtime that shuts down wakes its timers before their time.
+                false => hand_over(&node, &mut deferred),
             }));
+            deferred.drop_handle(node);
             if let Err(payload) = cancelled {
                 discard(payload);
             }
@@ -196,23 +196,29 @@ mod timed {
     }
 
     /// For a node whose timer is lost: those below that stand by set one of their own runtime, the upper ones first.
-    fn hand_over(node: Arc<Node>) {
-        set_has_timer(&node, false);
+    fn hand_over(node: &Arc<Node>, deferred: &mut Deferred) {
+        set_has_timer(node, false);
+        // Kept to the end, so that the address of none is used again meanwhile.
+        let mut nodes = vec![Arc::clone(node)];
         let mut seen = BTreeSet::new();
-        let mut nodes = VecDeque::from([node]);
-        while let Some(node) = nodes.pop_front() {
-            let (children, runtime) = node.listed(|timer| match timer {
+        let mut next = 0;
+        while let Some(node) = nodes.get(next) {
+            next += 1;
+            let (mut children, runtime) = node.listed(|timer| match timer {
                 Timer::StandsBy(runtime) => Some(runtime.clone()),
                 Timer::Set(_) => None,
             });
             if let Some(runtime) = runtime.flatten() {
-                let node = Arc::downgrade(&node);
+                let node = Arc::downgrade(node);
                 // On a task, as a runtime that is gone as well drops it where a timer would panic.
                 runtime.spawn(async move { node.upgrade().iter().for_each(take_over) });
             }
-            let new = |child: &Arc<Node>| seen.insert(Arc::as_ptr(child));
-            nodes.extend(children.into_iter().filter(new));
+            children.retain(|child| seen.insert(Arc::as_ptr(child)));
+            nodes.append(&mut children);
         }
+        nodes
+            .into_iter()
+            .for_each(|node| deferred.drop_handle(node));
     }
 
     fn take_over(node: &Arc<Node>) {

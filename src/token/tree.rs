@@ -520,10 +520,10 @@ impl Node {
         reason: StopReason,
         location: &'static Location<'static>,
     ) -> bool {
-        self.cancel_and(reason, location, &mut run_here)
+        self.cancel_and(reason, location, &mut Foreign::run)
     }
 
-    /// The same, with `run` for the callbacks, each with the verdict that it is to be told.
+    /// The same, with `run` for what runs code of others.
     pub(super) fn cancel_and(
         self: &Arc<Self>,
         reason: StopReason,
@@ -709,7 +709,7 @@ impl Node {
             false => None,
         };
         if let Some(verdict) = verdict {
-            return tell(verdict, listeners, &mut run_here);
+            return tell(verdict, listeners, &mut Foreign::run);
         }
         let mut panic = FirstPanic::default();
         for listener in listeners {
@@ -742,12 +742,31 @@ impl Fixed {
     }
 }
 
-/// What a cancel does with the callbacks that it comes to.
-pub(super) type Run<'a> = dyn FnMut(Box<dyn Callback>, &Arc<Verdict>) + 'a;
-
-fn run_here(callback: Box<dyn Callback>, verdict: &Arc<Verdict>) {
-    callback.run(&verdict.reason);
+/// What a cancel comes to that runs code of others, wakers aside: the timer driver must not run it.
+pub(super) enum Foreign {
+    /// With the verdict that it is called with.
+    Callback(Box<dyn Callback>, Arc<Verdict>),
+    /// A node without a handle. As it is dropped, so are the callbacks of ancestors that nobody else keeps.
+    Last(Node),
 }
+
+impl Foreign {
+    /// Drops a handle of a node, unless it is the last one.
+    pub(super) fn of_handle(node: Arc<Node>) -> Option<Self> {
+        Arc::into_inner(node).map(Self::Last)
+    }
+
+    /// Runs it on the thread that cancels.
+    fn run(self) {
+        match self {
+            Self::Callback(callback, verdict) => callback.run(&verdict.reason),
+            Self::Last(node) => drop(node),
+        }
+    }
+}
+
+/// What a cancel does with these.
+pub(super) type Run<'a> = dyn FnMut(Foreign) + 'a;
 
 /// Tells everybody below: their subtree first, then the next in line.
 fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>, run: &mut Run<'_>) {
@@ -759,7 +778,10 @@ fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>, run: &mut Run<'_>) {
     loop {
         match listeners.next() {
             Some(Listener::Waker(waker)) => panic.catch(|| waker.wake()),
-            Some(Listener::Callback(callback)) => panic.catch(|| run(callback, &verdict)),
+            Some(Listener::Callback(callback)) => {
+                let callback = Foreign::Callback(callback, Arc::clone(&verdict));
+                panic.catch(|| run(callback));
+            }
             Some(Listener::Timer(timer)) => panic.catch(|| {
                 let _released = timer;
             }),
@@ -772,8 +794,7 @@ fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>, run: &mut Run<'_>) {
                     child.fix_all_but(&mut fixed);
                 }
                 let (_, childs_verdict, childs_listeners) = child.close(&verdict);
-                // It may be the last handle.
-                panic.catch(|| drop(child));
+                panic.catch(|| Foreign::of_handle(child).into_iter().for_each(&mut *run));
                 let verdict_above = mem::replace(&mut verdict, childs_verdict);
                 let rest = mem::replace(&mut listeners, childs_listeners);
                 // A chain has no rest, so that its depth costs no memory.

@@ -184,6 +184,11 @@ const VISITS: &[(&str, Visit)] = &[
         guest(token.child_with_timeout(Duration::from_secs(60)))
     }),
     #[cfg(feature = "tokio")]
+    ("later deadline", |token| {
+        let timed = token.child_with_timeout(Duration::from_secs(60));
+        guest(timed.child_with_timeout(Duration::from_secs(120)))
+    }),
+    #[cfg(feature = "tokio")]
     ("waiter at a child of a deadline", |token| {
         let timed = token.child_with_timeout(Duration::from_secs(60));
         guest(waiter(&timed.child_token()))

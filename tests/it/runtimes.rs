@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Wake, Waker},
     thread,
     time::Duration,
 };
@@ -343,6 +343,56 @@ fn nothing_of_a_deadline_that_went_wrong_comes_out_of_the_runtime() {
     });
     assert!(catch_unwind(AssertUnwindSafe(|| drop(runtime))).is_ok());
     assert!(token.is_cancelled());
+}
+
+/// Drops what it is given when it is woken, in the middle of the wake-up.
+struct DropAtWake(Mutex<Option<Box<dyn Send>>>);
+
+impl Wake for DropAtWake {
+    fn wake(self: Arc<Self>) {
+        let owned = self.0.lock().unwrap().take();
+        drop(owned);
+    }
+}
+
+/// While a deadline is reported, the timer drops the last handle of a token, and with it the last of its `parent`. What
+/// the callback of that captured says goodbye as it is dropped.
+async fn check_last_handle(parent: CancellationToken, expected: &[&str]) {
+    let done = Log::default();
+    let child = parent.child_with_timeout(SECOND);
+    let (ran, dropped) = (log(&done, "ran"), AtDrop::new(log(&done, "dropped")));
+    parent
+        .on_cancel(move |_| {
+            let _captured = &dropped;
+            ran();
+        })
+        .detach();
+    let at_wake = Arc::new(DropAtWake(Mutex::new(None)));
+    let mut waits = Box::pin(child.clone().cancelled_owned());
+    let waker = Waker::from(Arc::clone(&at_wake));
+    assert!(
+        waits
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    *at_wake.0.lock().unwrap() = Some(Box::new((parent, child, waits)));
+    advance_by(3 * SECOND);
+    sleep(SECOND).await;
+    assert_eq!(logged(&done), expected);
+    assert!(are_in_tasks(&done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callbacks_of_an_ancestor_whose_last_handle_a_timer_drops_are_dropped_on_a_task() {
+    check_last_handle(CancellationToken::new(), &["dropped"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn callbacks_of_an_ancestor_whose_deadline_is_over_as_a_timer_drops_its_last_handle_run_on_a_task()
+ {
+    let parent = CancellationToken::with_timeout(2 * SECOND);
+    check_last_handle(parent, &["ran", "dropped"]).await;
 }
 
 // Runtimes that end.
