@@ -25,6 +25,13 @@ pub(super) struct Special {
     /// From the parent of the highest level to that of the lowest, as a walk goes.
     pub(super) links: Box<[Link]>,
     pub(super) own_deadline: Option<OwnDeadline>,
+    /// The ancestor whose timer reports the deadline, where the node's own one is later.
+    // Dropped after the links, which keep it: it is never the last handle.
+    #[cfg_attr(
+        not(feature = "tokio"),
+        expect(dead_code, reason = "without a clock there are no deadlines")
+    )]
+    pub(super) reporter: Option<Arc<Node>>,
     /// Whether it has a timer for its deadline, of a runtime that lives.
     // ORDERING: `Relaxed`. Whoever misses that a timer is gone has listed a node below before the walk that follows
     // comes by, or finds it gone after the lock of a node where the walk has been.
@@ -33,10 +40,15 @@ pub(super) struct Special {
 }
 
 impl Special {
-    pub(super) fn new(links: Box<[Link]>, own_deadline: Option<OwnDeadline>) -> Self {
+    pub(super) fn new(
+        links: Box<[Link]>,
+        own_deadline: Option<OwnDeadline>,
+        reporter: Option<Arc<Node>>,
+    ) -> Self {
         Self {
             links,
             own_deadline,
+            reporter,
             #[cfg(feature = "tokio")]
             has_timer: AtomicBool::new(false),
         }

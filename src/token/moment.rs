@@ -195,7 +195,7 @@ mod timed {
         }
     }
 
-    /// For a node whose timer is lost: those below that stand by set one of their own runtime, the upper ones first.
+    /// For a node whose timer is lost: those below that stand by set one of their own runtime.
     fn hand_over(node: &Arc<Node>, deferred: &mut Deferred) {
         set_has_timer(node, false);
         // Kept to the end, so that the address of none is used again meanwhile.
@@ -223,7 +223,7 @@ mod timed {
 
     fn take_over(node: &Arc<Node>) {
         if let Some(at) = node.deadline() {
-            if node.has_timer_above(at) {
+            if node.is_reported_to() {
                 return;
             }
             node.replace_timer(set_timer(at, node));

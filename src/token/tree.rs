@@ -215,7 +215,7 @@ impl Node {
             [parent] => return parent.child(),
             _ => {}
         }
-        Self::special(&parents, None)
+        Self::special(&parents, None, None)
     }
 
     /// A child of `parent`, or a root, that is cancelled at a point in time, or never. An earlier deadline of the parent
@@ -237,7 +237,7 @@ impl Node {
         }
         let own_deadline = OwnDeadline::new(at, cause);
         let (reason, made_at) = (own_deadline.reason(), own_deadline.made_at());
-        let node = Self::special(parent.as_slice(), Some(own_deadline));
+        let node = Self::special(parent.as_slice(), Some(own_deadline), None);
         if moment::is_over(at) {
             // It cannot have been before the node was: a parent that is cancelled already was first.
             let inherited = parent.and_then(|parent| parent.verdict());
@@ -255,23 +255,43 @@ impl Node {
     /// runtime lives, and stands by to set one of this runtime then.
     #[cfg(feature = "tokio")]
     fn with_later_deadline(parent: Option<&Arc<Self>>, at: Moment) -> Arc<Self> {
-        let node = Self::special(parent.as_slice(), None);
+        let reporter = parent.and_then(|parent| parent.reporter(at));
+        let node = Self::special(parent.as_slice(), None, reporter.cloned());
         // Listed first: a timer that is lost from now on is heard of.
         let is_listed = node.add(Listener::Timer(moment::stand_by())).is_ok();
-        if is_listed && !moment::is_over(at) && !node.has_timer_above(at) {
+        if is_listed && !moment::is_over(at) && !node.is_reported_to() {
             node.replace_timer(moment::set_timer(at, &node));
         }
         node
     }
 
-    /// Whether a runtime that lives reports the deadline `at`, which is an ancestor's, to this node.
+    /// Whose deadline `at` is, which is the earliest above: this node's, or an ancestor's.
+    ///
+    /// A node that relies on one knows it. So in a chain of these, each finds it one step above.
     #[cfg(feature = "tokio")]
-    pub(super) fn has_timer_above(self: &Arc<Self>, at: Moment) -> bool {
-        let has_timer = |node: &Self| {
-            let special = node.ancestry.special();
-            node.deadline == Some(at) && special.is_some_and(Special::has_timer)
-        };
-        has_timer(self) || Ancestors::of(self).any(|parent| has_timer(parent))
+    fn reporter(self: &Arc<Self>, at: Moment) -> Option<&Arc<Self>> {
+        let mut node = self;
+        loop {
+            if let Some(special) = node.ancestry.special() {
+                let own = special.own_deadline.as_ref().and_then(OwnDeadline::at);
+                if own == Some(at) {
+                    return Some(node);
+                }
+                if special.reporter.is_some() {
+                    return special.reporter.as_ref();
+                }
+            }
+            let mut parents = node.ancestry.links().iter().map(|link| &link.parent);
+            node = parents.find(|parent| parent.deadline == Some(at))?;
+        }
+    }
+
+    /// Whether a runtime that lives reports the deadline of an ancestor to this node, which has a later one.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_reported_to(&self) -> bool {
+        let special = self.ancestry.special();
+        let reporter = special.and_then(|special| special.reporter.as_ref()?.ancestry.special());
+        reporter.is_some_and(Special::has_timer)
     }
 
     /// Puts a timer in the place of the one that the node was made with, unless it is cancelled.
@@ -297,7 +317,11 @@ impl Node {
     }
 
     /// Nothing is asked of the parents here either, so that the depth costs nothing.
-    fn special(parents: &[&Arc<Self>], own_deadline: Option<OwnDeadline>) -> Arc<Self> {
+    fn special(
+        parents: &[&Arc<Self>],
+        own_deadline: Option<OwnDeadline>,
+        reporter: Option<Arc<Self>>,
+    ) -> Arc<Self> {
         let links = parents.iter().map(|parent| Link::to(parent)).collect();
         let level = parents
             .iter()
@@ -306,7 +330,7 @@ impl Node {
         let deadlines = parents.iter().filter_map(|parent| parent.deadline);
         let own = own_deadline.as_ref().and_then(OwnDeadline::at);
         let deadline = deadlines.chain(own).min();
-        let special = Special::new(links, own_deadline);
+        let special = Special::new(links, own_deadline, reporter);
         let ancestry = Ancestry::Other(Some(Box::new(special)));
         Self::new(OPEN, level.unwrap_or(0), deadline, ancestry)
     }

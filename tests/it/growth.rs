@@ -87,6 +87,19 @@ async fn to_register_at_every_level_below_a_deadline_is_linear_in_all() {
     check_registering_at_every_level(&timed);
 }
 
+#[cfg(feature = "tokio")]
+#[tokio::test(start_paused = true)]
+async fn to_make_a_growing_chain_of_later_deadlines_is_linear_in_all() {
+    use std::time::Duration;
+    let root = CancellationToken::with_timeout(Duration::from_secs(1));
+    let mut token = root.clone();
+    for _ in 0..MANY {
+        token = token.child_with_timeout(Duration::from_secs(2));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(token.is_cancelled());
+}
+
 #[test]
 fn to_register_at_every_level_of_a_growing_line_of_links_is_linear_in_all() {
     let shared = chain(&CancellationToken::new(), MANY);
