@@ -4,6 +4,8 @@ use crate::{
 };
 use std::{
     fmt::{self, Debug, Formatter},
+    future::Future,
+    pin::pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
@@ -33,11 +35,15 @@ impl<T, R> BlockingSender<T, R> {
     pub fn send(&self, item: T) -> Result<(), StopReason> {
         let mut outgoing = Outgoing::new(&self.channel, (self.wrap)(item));
         let waker = waker_of_this_thread();
-        let cx = Context::from_waker(&waker);
+        let mut cx = Context::from_waker(&waker);
+        // A deadline's timer wakes the thread itself: the task that is to close the channel may not have its turn.
+        let mut stopped = pin!(self.channel.stop().cancelled());
         loop {
-            match outgoing.poll(&cx) {
-                Poll::Ready(sent) => return sent,
-                Poll::Pending => thread::park(),
+            if let Poll::Ready(sent) = outgoing.poll(&cx) {
+                return sent;
+            }
+            if stopped.as_mut().poll(&mut cx).is_pending() {
+                thread::park();
             }
         }
     }

@@ -367,6 +367,38 @@ async fn a_signal_that_is_a_future_stops_it_though_nobody_polls() {
     drop(stream);
 }
 
+#[cfg(feature = "tokio")]
+#[test]
+fn a_send_that_waits_for_room_fails_at_a_deadline_though_its_runtime_runs_no_task_any_more() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let token = {
+        let _context = runtime.enter();
+        CancellationToken::with_timeout(std::time::Duration::from_secs(1))
+    };
+    let (sent, has_sent) = mpsc::channel();
+    let (told, reason) = mpsc::channel();
+    let _stream = blocking_generator(&token, 1, move |tx| {
+        tx.send(1)?;
+        sent.send(()).unwrap();
+        let stopped = tx.send(2);
+        told.send(stopped.clone()).unwrap();
+        stopped
+    });
+    has_sent.recv().unwrap();
+    // It is about to wait, and then it does.
+    (0..10_000).for_each(|_| thread::yield_now());
+    // Ready as the timer goes off, before a task that it makes has its turn.
+    runtime.block_on(token.cancelled());
+    assert!(matches!(
+        reason.recv().unwrap(),
+        Err(StopReason::DeadlineExceeded)
+    ));
+}
+
 /// A producer whose signal is watched by a task of this runtime, and what its waiting `send` is told.
 #[cfg(feature = "tokio")]
 fn watched_on<Fut>(
