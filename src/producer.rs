@@ -207,7 +207,7 @@ macro_rules! impl_stream {
         }
 
         impl<T, F: FnOnce(Result<(), &StopReason>)> $producer<T, F> {
-            /// Why it was stopped: `Some` from the poll that told so, `None` while it runs and after an end of its own.
+            /// Why it was stopped: `Some` from the poll that reported it, `None` while it runs and after a natural end.
             /// What the body ended with, if that was an `Err`, is a reason as well.
             pub fn stop_reason(&self) -> Option<&StopReason> {
                 self.consumer.stop_reason()

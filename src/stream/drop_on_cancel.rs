@@ -264,7 +264,7 @@ where
 }
 
 impl<A> DropOnCancel<A> {
-    /// Why it was stopped: `Some` from the poll that told so, `None` while it runs and after an end of its own.
+    /// Why it was stopped: `Some` from the poll that reported it, `None` while it runs and after a natural end.
     pub fn stop_reason(&self) -> Option<&StopReason> {
         match &self.state {
             State::Open(_) => None,
