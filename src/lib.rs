@@ -42,7 +42,7 @@
 //!
 //! - `tokio` (default): deadlines, timeouts and producers on tasks, with tokio's clock. Without it the crate needs no
 //!   runtime.
-//! - `tokio-util`: tokio-util's `CancellationToken` is a signal.
+//! - `tokio-util`: tokio-util's `CancellationToken` is a signal, and converts into a token of this crate and back.
 //! - `testing`: the laws as functions that test any stream, for `[dev-dependencies]`.
 //! - `proptest`: strategies for property tests; implies `testing`.
 #![doc(test(attr(deny(warnings))))]

@@ -57,9 +57,21 @@ pub(crate) use weak::WeakToken;
 /// Its methods have the names of those of tokio-util's token, so that changing the import compiles. Clones are the same
 /// token. A child is cancelled with its parent, never the other way.
 ///
-/// What is different from tokio-util's: cancellation wins at every poll of
-/// [`run_until_cancelled`](Self::run_until_cancelled), the types of the futures have other names, and a token keeps its
-/// ancestors alive.
+/// # Coming from tokio-util
+///
+/// What is different from theirs:
+///
+/// - Cancellation wins at every poll of [`run_until_cancelled`](Self::run_until_cancelled).
+/// - A token keeps its ancestors alive.
+/// - The futures of [`cancelled`](Self::cancelled) and [`cancelled_owned`](Self::cancelled_owned) are called [`Cancelled`]
+///   and [`CancelledOwned`], where theirs are `WaitForCancellationFuture` and `WaitForCancellationFutureOwned`.
+/// - The methods of their `FutureExt`, such as `with_cancellation_token`, take their token only.
+///   [`CancelFutureExt`](crate::CancelFutureExt) has [`with_cancellation`](crate::CancelFutureExt::with_cancellation).
+/// - Their `TaskTracker` counts tasks. [`settled`](Self::settled) counts streams, producers and futures, with no tracker to
+///   pass along. Neither sees what the other counts.
+///
+/// With the feature `tokio-util` each kind converts into the other: `CancellationToken::from(theirs)` is cancelled with
+/// theirs, and `token.to_tokio_util()` makes one of theirs for a function that wants it. Both take no task.
 ///
 /// # Costs
 ///

@@ -108,6 +108,15 @@ table! {
     a_mapped_token_among_errors: check_stop, |source, stop| {
         source.map(Ok::<_, ()>).try_with_cancellation(stop.token()).map_stop(drop)
     };
+    a_token_from_tokio_util: check_all, |source, stop| {
+        source.take_until_cancelled(CancellationToken::from(of_tokio_util(&stop)))
+    };
+    a_loud_token_from_tokio_utils_child: check_reporting, |source, stop| {
+        source.with_cancellation(linked(of_tokio_util(&stop).child_token().into()))
+    };
+    a_token_there_and_back: check_all, |source, stop| {
+        source.take_until_cancelled(CancellationToken::from(stop.token().to_tokio_util()))
+    };
     a_yield_now_and_then: check_all, |source, stop| source.take_until_cancelled(stop.token()).yield_every(7);
     a_loud_yield_after_each_item: check_reporting, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
     an_eager_token: check_all, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
@@ -129,6 +138,9 @@ table! {
         source.take_until_cancelled(linked(stop.token())).drop_on_cancel()
     };
     whoever_cancels_a_loud_token_does: drop_on_cancel, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
+    whoever_cancels_a_token_of_tokio_util_does: drop_on_cancel, |source, stop| {
+        source.take_until_cancelled(CancellationToken::from(of_tokio_util(&stop))).drop_on_cancel()
+    };
     whoever_cancels_a_token_with_yields_does: drop_on_cancel, |source, stop| {
         source.with_cancellation(stop.token()).drop_on_cancel().yield_every(1)
     };
@@ -216,6 +228,11 @@ table! {
     a_grace_with_yields: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).yield_every(9).drain_for(Duration::ZERO)
     };
+    a_token_of_a_tokens_signal: check_all, |source, stop| {
+        source.take_until_cancelled(CancellationToken::from_signal(stop.token()))
+    };
+    a_token_of_a_signal: check_watched, |source, stop| source.take_until_cancelled(watched(stop));
+    a_loud_token_of_a_signal: check_watched, |source, stop| source.with_cancellation(watched(stop).child_token());
     a_spawned_body: check_producer, |source, stop| spawned(source, stop.token(), 1);
     a_spawned_body_with_room: check_producer, |source, stop| spawned(source, stop.token(), 8);
     a_spawned_body_of_a_great_grandchild: check_producer, |source, stop| spawned(source, great_grandchild(&stop), 2);
@@ -369,6 +386,26 @@ fn told(stop: Stop) -> impl Future<Output = ()> {
             false => Poll::Pending,
         }
     })
+}
+
+#[cfg(feature = "tokio")]
+fn watched(stop: Stop) -> CancellationToken {
+    CancellationToken::from_signal(when(told(stop)))
+}
+
+/// What is said under a token that a task cancels, some polls after its signal has fired: all but what holds at once.
+#[cfg(feature = "tokio")]
+fn check_watched<S>(wrap: impl Fn(Source, Stop) -> S)
+where
+    S: Stoppable<Item: Letter>,
+{
+    use Law::{Ends, Honest, LeftAlone, NothingLate, OneOutcome};
+
+    // The last two are of the reason, which `check` does not ask for.
+    let is_left_out =
+        |law: &Law| matches!(law, NothingLate | Ends | LeftAlone | Honest | OneOutcome);
+    let laws = Law::ALL.into_iter().filter(|law| !is_left_out(law));
+    check(&laws.collect::<Vec<_>>(), wrap);
 }
 
 /// What is said of a body that runs by itself: it is ahead of its consumer, waits for its source on its own, and is

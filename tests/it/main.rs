@@ -5,6 +5,7 @@ mod accessors;
 mod blocking_generator;
 mod breakers;
 mod cancel_on_drop;
+mod convert;
 #[cfg(feature = "tokio")]
 mod deadline_cause;
 mod depth;

@@ -14,6 +14,8 @@ use stopcock::{
     signal::{any, never},
 };
 
+use tokio_util::sync::CancellationToken as Theirs;
+
 #[cfg(feature = "tokio")]
 use {
     futures::{FutureExt, channel::oneshot, future},
@@ -174,6 +176,17 @@ const VISITS: &[(&str, Visit)] = &[
         let hold = token.child_token().hold();
         guest((hold.clone(), hold))
     }),
+    ("token of tokio-util's", |token| {
+        guest(token.to_tokio_util())
+    }),
+    (
+        "token of tokio-util's of a grandchild that is dropped first",
+        |token| guest(token.child_token().child_token().to_tokio_util()),
+    ),
+    ("token of tokio-util's and back", |token| {
+        let theirs = token.to_tokio_util();
+        guest(waiter(&CancellationToken::from(theirs)))
+    }),
     ("settled", |token| {
         let mut settled = token.settled();
         assert!(poll(&mut settled).is_pending());
@@ -308,6 +321,51 @@ fn many_of_all_kinds_at_once_leave_nothing_in_whatever_order_they_go() {
             });
         }
     });
+}
+
+/// In theirs, one by one or at once.
+#[test]
+fn many_adopted_tokens_leave_nothing_in_whatever_order_they_go() {
+    type Adopt = fn(&Theirs) -> Guest;
+
+    let theirs = Theirs::new().child_token();
+    let adopt: [(&str, Adopt); 4] = [
+        ("token", |theirs| guest(CancellationToken::from(theirs))),
+        ("token of a child", |theirs| {
+            guest(CancellationToken::from(theirs.child_token()))
+        }),
+        ("waiter at a child", |theirs| {
+            guest(waiter(&CancellationToken::from(theirs).child_token()))
+        }),
+        ("cancelled token", |theirs| {
+            let token = CancellationToken::from(theirs);
+            token.cancel();
+            guest(token)
+        }),
+    ];
+    let check = |case: String, visits: &mut dyn FnMut()| {
+        let before = Heap::now();
+        visits();
+        let left = before.growth().bytes;
+        assert!(left <= RESIDUE, "{case}: {left} bytes are left");
+    };
+    check("a million".into(), &mut || {
+        for (_, adopt) in adopt.iter().cycle().take(MILLION) {
+            adopt(&theirs)();
+        }
+    });
+    for (case, adopt) in adopt {
+        for order in ORDERS {
+            check(format!("{case}, {order:?}"), &mut || {
+                order.send_away((0..MANY).map(|_| adopt(&theirs)).collect());
+            });
+        }
+    }
+    // What is cancelled itself is gone from theirs while it is kept.
+    let token = CancellationToken::from(&theirs);
+    let before = Heap::now();
+    token.cancel();
+    assert!(before.growth().bytes < 0, "nothing was released");
 }
 
 /// While somebody holds on to what was stopped.

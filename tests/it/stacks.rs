@@ -19,6 +19,8 @@ use stopcock::{
     try_generator,
 };
 
+use tokio_util::sync::CancellationToken as Theirs;
+
 #[cfg(feature = "tokio")]
 use {
     std::time::Duration,
@@ -104,6 +106,14 @@ fn token(signal: Option<Signal>) -> CancellationToken {
     }
 }
 
+/// The same by a token of tokio-util's. Only a check of ours sees a deadline at once: there it is linked to one.
+fn adopted(signal: Option<Signal>) -> CancellationToken {
+    match signal {
+        Some(Signal::Token(token)) => token.to_tokio_util().into(),
+        other => CancellationToken::linked([token(other), Theirs::new().into()]),
+    }
+}
+
 #[cfg(feature = "tokio")]
 fn at(signal: Option<Signal>) -> Instant {
     match signal {
@@ -143,6 +153,7 @@ const IN_POLL: &[Layer] = layers! {
     with_when: Signal, Reported, |source, signal| {
         reporting(source.with_cancellation(when(token(signal).cancelled_owned())))
     };
+    with_adopted: Signal, Reported, |source, signal| reporting(source.with_cancellation(adopted(signal)));
     try_with_cancellation: Signal, Reported, |source, signal| {
         reporting(source.map(Ok).try_with_cancellation(token(signal)))
     };

@@ -76,6 +76,29 @@ fn the_token_and_its_futures_are_everything_that_tokio_utils_are() {
 }
 
 #[test]
+fn a_token_is_made_of_tokio_utils_by_value_and_by_reference_and_theirs_of_it() {
+    use tokio_util::sync::CancellationToken as Theirs;
+
+    fn is_made_of_theirs<T: From<Theirs> + for<'a> From<&'a Theirs>>() {}
+    is_made_of_theirs::<CancellationToken>();
+    let _: fn(&CancellationToken) -> Theirs = CancellationToken::to_tokio_util;
+    // For an argument.
+    let _: CancellationToken = Theirs::new().into();
+    assert_eq!(size_of::<CancellationToken>(), size_of::<Theirs>());
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_token_is_made_of_each_signal_that_a_task_may_own() {
+    type When = signal::When<futures::future::BoxFuture<'static, ()>>;
+    let _: fn(When) -> CancellationToken = CancellationToken::from_signal;
+    let _: fn(signal::Any<When, signal::Never>) -> CancellationToken =
+        CancellationToken::from_signal;
+    let _: fn(&'static CancellationToken) -> CancellationToken = CancellationToken::from_signal;
+    let _: fn(CancelledOwned) -> CancellationToken = CancellationToken::from_signal;
+}
+
+#[test]
 fn what_a_token_makes_besides_goes_to_other_threads_and_may_be_moved() {
     type Made<'a> = (
         (DropGuardRef<'a>, Registration, Settled, signal::TokenSignal),
