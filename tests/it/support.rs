@@ -3,14 +3,15 @@
 use futures::Stream;
 use std::{
     env,
+    mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker},
 };
 
 /// Counts how often it was woken.
@@ -39,6 +40,71 @@ impl Wakes {
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// A waker that runs foreign code, once for each hook that is set.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(crate) on_clone: Hook,
+    pub(crate) on_wake: Hook,
+    pub(crate) on_drop: Hook,
+}
+
+#[derive(Default)]
+pub(crate) struct Hook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Hook {
+    pub(crate) fn set(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.0.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    fn run(&self) {
+        let hook = self.0.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "std's `Wake` has no hook for a clone or a drop")]
+impl Hooks {
+    const VTABLE: RawWakerVTable =
+        RawWakerVTable::new(Self::cloned, Self::wake, Self::wake_by_ref, Self::dropped);
+
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) fn waker(self: &Arc<Self>) -> Waker {
+        let data = Arc::into_raw(Arc::clone(self)).cast();
+        // SAFETY: the data is an `Arc<Hooks>` of its own, as all functions of the table take it.
+        unsafe { Waker::new(data, &Self::VTABLE) }
+    }
+
+    unsafe fn cloned(data: *const ()) -> RawWaker {
+        // SAFETY: the data is an `Arc<Hooks>`, which is only borrowed.
+        let hooks = ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<Self>()) });
+        hooks.on_clone.run();
+        RawWaker::new(Arc::into_raw(Arc::clone(&hooks)).cast(), &Self::VTABLE)
+    }
+
+    unsafe fn wake(data: *const ()) {
+        // SAFETY: the data is an `Arc<Hooks>`, which is given away.
+        let hooks = unsafe { Arc::from_raw(data.cast::<Self>()) };
+        hooks.on_wake.run();
+    }
+
+    unsafe fn wake_by_ref(data: *const ()) {
+        // SAFETY: the data is an `Arc<Hooks>`, which is only borrowed.
+        let hooks = ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<Self>()) });
+        hooks.on_wake.run();
+    }
+
+    unsafe fn dropped(data: *const ()) {
+        // SAFETY: the data is an `Arc<Hooks>`, which is given away.
+        let hooks = unsafe { Arc::from_raw(data.cast::<Self>()) };
+        hooks.on_drop.run();
     }
 }
 

@@ -2,15 +2,14 @@
 
 use crate::{
     sequences::sequences,
-    support::{Wakes, panic_of},
+    support::{Hooks, Wakes, panic_of},
 };
 use std::{
     collections::HashSet,
     error::Error,
     fmt::{self, Display, Formatter},
     future::Future,
-    hint,
-    mem::{self, ManuallyDrop},
+    hint, mem,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -19,7 +18,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
-    task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
     thread,
 };
 use stopcock::{CancellationToken, CancelledOwned, StopReason};
@@ -591,71 +590,6 @@ fn every_short_story_of_a_small_tree_goes_as_a_simple_model_says() {
     let longest = if cfg!(miri) { 2 } else { 5 };
     for steps in sequences(&STEPS, longest).skip(1) {
         check_steps(&steps);
-    }
-}
-
-/// A waker that runs foreign code, once for each hook that is set.
-#[derive(Default)]
-struct Hooks {
-    on_clone: Hook,
-    on_wake: Hook,
-    on_drop: Hook,
-}
-
-#[derive(Default)]
-struct Hook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl Hook {
-    fn set(&self, hook: impl FnOnce() + Send + 'static) {
-        *self.0.lock().unwrap() = Some(Box::new(hook));
-    }
-
-    fn run(&self) {
-        let hook = self.0.lock().unwrap().take();
-        if let Some(hook) = hook {
-            hook();
-        }
-    }
-}
-
-#[expect(unsafe_code, reason = "std's `Wake` has no hook for a clone or a drop")]
-impl Hooks {
-    const VTABLE: RawWakerVTable =
-        RawWakerVTable::new(Self::cloned, Self::wake, Self::wake_by_ref, Self::dropped);
-
-    fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    fn waker(self: &Arc<Self>) -> Waker {
-        let data = Arc::into_raw(Arc::clone(self)).cast();
-        // SAFETY: the data is an `Arc<Hooks>` of its own, as all functions of the table take it.
-        unsafe { Waker::new(data, &Self::VTABLE) }
-    }
-
-    unsafe fn cloned(data: *const ()) -> RawWaker {
-        // SAFETY: the data is an `Arc<Hooks>`, which is only borrowed.
-        let hooks = ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<Self>()) });
-        hooks.on_clone.run();
-        RawWaker::new(Arc::into_raw(Arc::clone(&hooks)).cast(), &Self::VTABLE)
-    }
-
-    unsafe fn wake(data: *const ()) {
-        // SAFETY: the data is an `Arc<Hooks>`, which is given away.
-        let hooks = unsafe { Arc::from_raw(data.cast::<Self>()) };
-        hooks.on_wake.run();
-    }
-
-    unsafe fn wake_by_ref(data: *const ()) {
-        // SAFETY: the data is an `Arc<Hooks>`, which is only borrowed.
-        let hooks = ManuallyDrop::new(unsafe { Arc::from_raw(data.cast::<Self>()) });
-        hooks.on_wake.run();
-    }
-
-    unsafe fn dropped(data: *const ()) {
-        // SAFETY: the data is an `Arc<Hooks>`, which is given away.
-        let hooks = unsafe { Arc::from_raw(data.cast::<Self>()) };
-        hooks.on_drop.run();
     }
 }
 

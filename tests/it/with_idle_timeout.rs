@@ -1,15 +1,26 @@
 //! `with_idle_timeout`: what counts as idle, and when.
 
-use futures::{FutureExt, StreamExt, stream};
-use std::{pin::pin, task::Poll, time::Duration};
+use crate::support::{Hooks, poll};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use std::{
+    cell::Cell,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 use stopcock::{
     CancelStreamExt, CancelTryStreamExt, StopReason, generator, signal,
     testing::{Harness, Source},
 };
-use tokio::{sync::mpsc, time};
+use tokio::{runtime::Builder, sync::mpsc, time};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Items as they come, `X` for the error.
 fn letters(items: Vec<Result<char, StopReason>>) -> String {
@@ -115,6 +126,53 @@ fn a_pending_stream_is_woken_when_the_time_is_over_whatever_waker_it_has() {
     assert!(matches!(harness.poll(), Poll::Ready(Some(Err(_)))));
 }
 
+/// Only the clock says that the time is over: the timer may be one for an earlier time, and go off at any moment.
+#[test]
+fn a_timer_for_an_earlier_time_that_goes_off_just_as_it_gets_a_new_waker_is_no_silence() {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let runtime = Arc::new(runtime);
+    let _context = runtime.enter();
+    let pass = |time| runtime.block_on(time::advance(time));
+    let next = Cell::new(None);
+    // A source that clones no waker.
+    let source = stream::poll_fn(|_| next.take().map_or(Poll::Pending, Poll::Ready));
+    let mut stream = pin!(source.with_idle_timeout(SECOND));
+    assert!(poll(stream.as_mut()).is_pending());
+    pass(SECOND / 2);
+    next.set(Some(Some('a')));
+    assert!(matches!(poll(stream.as_mut()), Poll::Ready(Some(Ok('a')))));
+
+    let hooks = Hooks::new();
+    let (is_off, is_woken) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    hooks.on_clone.set({
+        let (runtime, is_off) = (Arc::clone(&runtime), Arc::clone(&is_off));
+        move || {
+            runtime.block_on(time::advance(SECOND / 2 + MILLISECOND));
+            is_off.store(true, SeqCst);
+        }
+    });
+    let waker = hooks.waker();
+    let polled = stream.as_mut().poll_next(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    assert!(is_off.load(SeqCst));
+    // Nor is the wake-up for the time that counts lost.
+    hooks.on_wake.set({
+        let is_woken = Arc::clone(&is_woken);
+        move || is_woken.store(true, SeqCst)
+    });
+    pass(SECOND / 2 - MILLISECOND);
+    assert!(is_woken.load(SeqCst));
+    let polled = poll(stream.as_mut());
+    assert!(matches!(
+        polled,
+        Poll::Ready(Some(Err(StopReason::IdleTimeout)))
+    ));
+}
+
 #[test]
 fn a_timeout_that_no_clock_can_count_to_is_never_over() {
     let mut harness = Harness::scripted("-a~", |source, _| source.with_idle_timeout(Duration::MAX));
@@ -167,7 +225,6 @@ async fn a_budget_that_a_neighbour_spends_does_not_count_when_the_time_is_over_e
     assert!(matches!(task.await.unwrap(), Some(Ok(7))));
 }
 
-const MILLISECOND: Duration = Duration::from_millis(1);
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// Whether a stream that is polled so late after the time was over is idle.
