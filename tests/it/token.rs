@@ -9,8 +9,10 @@ use std::{
     error::Error,
     fmt::{self, Display, Formatter},
     future::Future,
-    hint, mem,
+    hint,
+    mem::{self, ManuallyDrop},
     pin::Pin,
+    ptr,
     sync::{
         Arc, Mutex,
         atomic::{
@@ -18,7 +20,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker},
     thread,
 };
 use stopcock::{CancellationToken, CancelledOwned, StopReason};
@@ -591,6 +593,43 @@ fn every_short_story_of_a_small_tree_goes_as_a_simple_model_says() {
     for steps in sequences(&STEPS, longest).skip(1) {
         check_steps(&steps);
     }
+}
+
+/// Where the wakers of all tasks lie, one after the other, as those do that a runtime lends to a poll. A clone is a waker
+/// of the task's own, somewhere else.
+struct Place(Mutex<Arc<Wakes>>);
+
+#[expect(
+    unsafe_code,
+    reason = "the clone of one of std's wakers lies where that one does"
+)]
+impl Place {
+    const VTABLE: RawWakerVTable = RawWakerVTable::new(Self::cloned, |_| {}, |_| {}, |_| {});
+
+    fn waker_of(&self, task: &Arc<Wakes>) -> Waker {
+        *self.0.lock().unwrap() = Arc::clone(task);
+        // SAFETY: the data is a `Place`, as `cloned` takes it, and each test keeps its own for as long as it polls.
+        unsafe { Waker::new(ptr::from_ref(self).cast(), &Self::VTABLE) }
+    }
+
+    unsafe fn cloned(data: *const ()) -> RawWaker {
+        // SAFETY: the data is a `Place` that is still there.
+        let place = unsafe { &*data.cast::<Self>() };
+        let clone = ManuallyDrop::new(Waker::from(Arc::clone(&place.0.lock().unwrap())));
+        RawWaker::new(clone.data(), clone.vtable())
+    }
+}
+
+#[test]
+fn a_waker_that_lies_where_an_earlier_one_lay_is_another_one() {
+    let token = CancellationToken::new();
+    let (first, second) = (Wakes::new(), Wakes::new());
+    let place = Place(Mutex::new(Arc::clone(&first)));
+    let mut cancelled = Box::pin(token.cancelled());
+    assert!(poll_with(&mut cancelled, &place.waker_of(&first)).is_pending());
+    assert!(poll_with(&mut cancelled, &place.waker_of(&second)).is_pending());
+    token.cancel();
+    assert_eq!((first.count(), second.count()), (0, 1));
 }
 
 /// When foreign code runs.
