@@ -414,9 +414,14 @@ where
         blocking_generator(signal::when(signal), 1, move |tx| {
             tx.send(1)?;
             sent.send(()).unwrap();
-            let stopped = tx.send(2);
-            told.send(stopped.clone().unwrap_err()).unwrap();
-            stopped
+            // Once the consumer has taken an item, there is room for another.
+            let reason = loop {
+                if let Err(reason) = tx.send(2) {
+                    break reason;
+                }
+            };
+            told.send(reason.clone()).unwrap();
+            Err(reason)
         })
     });
     has_sent.recv().unwrap();
