@@ -233,6 +233,8 @@ fn a_body_that_is_stopped_beforehand_never_begins() {
     let mut stream = blocking_generator(&token, 1, |_: BlockingSender<u8>| unreachable!());
     assert_eq!(block_on(stream.next()), None);
     assert!(stream.stop_reason().is_some());
+    // It would tell of a panic.
+    assert!(block_on(stream.join()).is_err());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `cancel_on_drop`: it fires when it is dropped unfinished, and only then.
 
 use crate::support::{panic_of, poll};
+use futures::{Stream, stream};
 use std::{cell::Cell, pin::pin, rc::Rc, task::Poll};
 use stopcock::{
     CancelStreamExt, CancelTarget, CancellationToken, StopReason,
@@ -132,4 +133,10 @@ fn a_target_may_be_anything() {
 fn it_keeps_the_laws_of_any_stream() {
     laws::check_stream(|source| source.cancel_on_drop(CancellationToken::new()));
     laws::dropped_first(|source, _| source.cancel_on_drop(CancellationToken::new()));
+}
+
+#[test]
+fn it_gives_at_most_what_its_source_gives() {
+    let body = stream::iter(0..3).cancel_on_drop(CancellationToken::new());
+    assert_eq!(body.size_hint(), (0, Some(3)));
 }

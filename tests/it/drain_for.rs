@@ -87,6 +87,32 @@ fn the_time_runs_from_the_first_poll_that_saw_the_signal() {
 }
 
 #[test]
+fn no_time_at_all_is_over_in_the_very_poll_that_sees_the_stop() {
+    let mut harness = Harness::scripted("a~", |source, stop| {
+        source
+            .take_until_cancelled(stop.token())
+            .drain_for(Duration::ZERO)
+    });
+    assert_eq!(polls(&mut harness, 2), "a-");
+    // Timers count whole milliseconds.
+    harness.advance(NANOSECOND);
+    harness.stop();
+    assert_eq!(poll(&mut harness), '|');
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_no_timer_has_told_of_is_seen_on_the_clock() {
+    let token = CancellationToken::with_timeout(SECOND);
+    let numbers = stream::repeat(1).take_until_cancelled(&token);
+    let mut numbers = pin!(numbers.drain_for(Duration::ZERO));
+    assert_eq!(numbers.next().await, Some(1));
+    // Moves the clock, and runs no timer.
+    assert!(tokio::time::advance(SECOND).now_or_never().is_none());
+    let late = (0..100).find(|_| numbers.next().now_or_never() == Some(None));
+    assert!(late.is_some());
+}
+
+#[test]
 fn stopped_beforehand_it_drains_as_well() {
     let mut harness = harness("ab-c");
     harness.stop();

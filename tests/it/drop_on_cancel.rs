@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -479,6 +479,23 @@ fn dropping_it_drops_the_source_there_and_then_and_leaves_the_token() {
     drop(stream);
     assert!(record.is_dropped());
     assert!(!token.is_cancelled());
+}
+
+#[test]
+fn dropped_while_a_cancel_is_on_its_way_it_drops_its_source_there_and_then() {
+    let token = CancellationToken::new();
+    let (source, record) = source("ab|");
+    let stream = Arc::new(Mutex::new(None));
+    let its_turn_is_before = {
+        let stream = Arc::clone(&stream);
+        move |_: &StopReason| {
+            drop(stream.lock().unwrap().take());
+            assert!(record.is_dropped());
+        }
+    };
+    token.on_cancel(its_turn_is_before).detach();
+    *stream.lock().unwrap() = Some(source.take_until_cancelled(&token).drop_on_cancel());
+    token.cancel();
 }
 
 #[test]

@@ -6,6 +6,8 @@ use futures::{
     stream::{self, FusedStream},
 };
 use std::{
+    cell::Cell,
+    future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll},
 };
@@ -42,6 +44,34 @@ fn told<S: Stoppable<Item = Result<char, StopReason>>>(stream: S) -> String {
     assert!(stream.is_terminated());
     assert_eq!(stream.stop_reason().is_some(), told.ends_with(')'));
     told
+}
+
+/// A future that is ready once the source has ended, which wakes nobody.
+#[test]
+fn a_future_that_is_ready_by_the_end_has_stopped_it_though_it_has_woken_nobody() {
+    let is_over = Cell::new(false);
+    let source = stream::poll_fn(|_| {
+        is_over.set(true);
+        Poll::Ready(None)
+    });
+    let over = poll_fn(|_| match is_over.get() {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    });
+    let stopped = format!("({})", StopReason::Cancelled);
+    assert_eq!(told(source.with_cancellation(when(over))), stopped);
+}
+
+#[test]
+fn of_two_signals_that_have_fired_by_the_end_the_first_gives_its_reason() {
+    let (first, second) = (CancellationToken::new(), CancellationToken::new());
+    let source = stream::poll_fn(|_| {
+        second.cancel_with("the second");
+        first.cancel_with("the first");
+        Poll::Ready(None)
+    });
+    let stream = source.with_cancellation(any(&first, &second));
+    assert_eq!(told(stream), "(the first)");
 }
 
 fn reason_of<S: Stoppable>(stream: S) -> Option<String> {
@@ -251,7 +281,8 @@ mod with_tokio {
     use super::{cancelling, poll, race, reason_of, told};
     use futures::{Stream, StreamExt, executor::block_on, stream};
     use std::{
-        future::pending,
+        cell::Cell,
+        future::{pending, poll_fn},
         pin::{Pin, pin},
         task::{Context, Poll, Waker},
         time::Duration,
@@ -518,5 +549,21 @@ mod with_tokio {
                 tx.send(1)?;
             }
         })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_future_that_has_woken_nobody_is_asked_at_the_end_of_one_that_drains_as_well() {
+        let is_over = Cell::new(false);
+        let source = stream::poll_fn(|_| {
+            is_over.set(true);
+            Poll::Ready(None)
+        });
+        let over = poll_fn(|_| match is_over.get() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        let stream = source.with_cancellation(signal::when(over));
+        let stopped = format!("({})", StopReason::Cancelled);
+        assert_eq!(told(stream.drain_for(Duration::ZERO)), stopped);
     }
 }
