@@ -393,7 +393,8 @@ impl<T> Stream for Receiver<T> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let queue = self.channel.lock();
-        let items = queue.items.len() + usize::from(queue.last.is_some());
+        // An error after the items comes in the place of a report of the stop, which whoever reports has counted.
+        let items = queue.items.len();
         (0, queue.ended.is_some().then_some(items))
     }
 }

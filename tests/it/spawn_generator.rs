@@ -511,6 +511,79 @@ async fn a_wait_for_room_begins_a_new_run() {
 }
 
 #[tokio::test]
+async fn while_the_body_goes_on_nobody_knows_how_much_there_is_to_come() {
+    let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
+        tx.send(1).await?;
+        pending().await
+    });
+    turn().await;
+    assert_eq!(stream.size_hint(), (0, None));
+    assert_eq!(stream.next().await, Some(1));
+    assert_eq!(stream.size_hint(), (0, None));
+}
+
+#[tokio::test]
+async fn the_error_of_a_stop_may_come_after_all_items() {
+    let token = CancellationToken::new();
+    let mut stream = try_spawn_generator(&token, 8, |tx| async move {
+        tx.send(1).await?;
+        Ok::<_, StopReason>(())
+    });
+    assert!(stream.next().await.is_some());
+    turn().await;
+    assert_eq!(stream.size_hint(), (0, Some(1)));
+    token.cancel();
+    assert!(matches!(stream.next().await, Some(Err(_))));
+    assert_eq!(stream.size_hint(), (0, Some(0)));
+}
+
+#[tokio::test]
+async fn who_joins_is_woken_at_the_latest_waker() {
+    let token = CancellationToken::new();
+    let stream = spawn_generator(
+        &token,
+        1,
+        |tx: Sender<u8>| async move { Err(tx.closed().await) },
+    );
+    let mut join = stream.join().into_stream();
+    let (first, second) = (Wakes::new(), Wakes::new());
+    for wakes in [&first, &second] {
+        assert!(wakes.poll(Pin::new(&mut join)).is_pending());
+    }
+    turn().await;
+    assert_eq!((first.count(), second.count()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_signal_of_another_kind_that_has_fired_beforehand_gives_its_reason() {
+    let token = CancellationToken::new();
+    token.cancel_with("beforehand");
+    let signal = signal::any(&token, signal::never());
+    let mut stream = spawn_generator(
+        signal,
+        1,
+        |tx: Sender<u8>| async move { Err(tx.closed().await) },
+    );
+    assert_eq!(stream.next().await, None);
+    assert_eq!(stream.stop_reason().unwrap().to_string(), "beforehand");
+}
+
+#[test]
+fn a_stopped_body_that_goes_with_its_runtime_has_the_reason_of_the_stop() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let token = CancellationToken::new();
+    let stream = spawn_generator_on(runtime.handle(), &token, 1, |tx: Sender<u8>| async move {
+        Err(tx.closed().await)
+    });
+    token.cancel_with("enough");
+    drop(runtime);
+    let reason = stream.join().now_or_never().unwrap().unwrap_err();
+    assert_eq!(reason.to_string(), "enough");
+}
+
+#[tokio::test]
 async fn its_size_hint_counts_the_error_that_is_to_come() {
     let mut stream = try_spawn_generator(signal::never(), 8, |tx| async move {
         tx.send(1).await?;
@@ -518,9 +591,7 @@ async fn its_size_hint_counts_the_error_that_is_to_come() {
     });
     turn().await;
     for left in [2, 1] {
-        let (lower, upper) = stream.size_hint();
-        assert_eq!(lower, 0);
-        assert!(upper.is_none_or(|upper| upper >= left), "{left}: {upper:?}");
+        assert_eq!(stream.size_hint(), (0, Some(left)));
         assert!(stream.next().await.is_some());
     }
     assert!(stream.next().await.is_none());
