@@ -138,13 +138,16 @@ fn stopped_beforehand_the_call_never_begins() {
     token.cancel();
     let probe = DropProbe::new();
     let record = probe.record();
-    let answer = run_blocking(&token, || -> u8 {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let begin = Arc::clone(&begun);
+    let answer = run_blocking(&token, move || {
         let _probe = probe;
-        unreachable!()
+        begin.fetch_add(1, SeqCst);
     });
     assert!(record.is_dropped(), "what it captured");
     assert!(matches!(block_on(answer), Err(StopReason::Cancelled)));
     block_on(token.settled());
+    assert_eq!(begun.load(SeqCst), 0);
 }
 
 #[test]
