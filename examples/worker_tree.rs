@@ -69,6 +69,7 @@ async fn main() -> Result<()> {
 async fn run(time: Duration, workers: &Arc<()>) -> Result<()> {
     let hard = CancellationToken::new();
     let soft = hard.child_token();
+    soft.track_holders();
     let batch = soft.child_with_timeout(time / 2);
     let groups = [
         // Has done everything long before, and waits for more.
@@ -110,7 +111,10 @@ async fn stop(soft: &CancellationToken, hard: &CancellationToken, reason: &'stat
     println!("soft stop: {reason}");
     soft.cancel_with(reason);
     if soft.settled().with_timeout(GRACE).await.is_err() {
-        println!("hard stop: the grace of {GRACE:?} is over");
+        println!("hard stop: the grace of {GRACE:?} is over, and these are still running:");
+        for holder in soft.holders() {
+            println!("  {holder}");
+        }
         hard.cancel_with("the grace is over");
         hard.settled().await;
     }

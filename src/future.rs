@@ -69,6 +69,7 @@ pub trait CancelFutureExt: Future {
     /// let stopped = block_on(async { 7 }.with_cancellation(&token)).unwrap_err();
     /// assert_eq!(stopped.to_string(), "enough");
     /// ```
+    #[inline]
     #[track_caller]
     fn with_cancellation<G: IntoSignal>(self, signal: G) -> WithCancellationFuture<Self, G::Signal>
     where

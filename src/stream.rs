@@ -138,6 +138,7 @@ pub trait CancelStreamExt: Stream {
     /// assert_eq!(numbers.stop_reason().unwrap().to_string(), "enough");
     /// # });
     /// ```
+    #[inline(always)]
     #[track_caller]
     fn take_until_cancelled<G: IntoSignal>(self, signal: G) -> TakeUntilCancelled<Self, G::Signal>
     where
@@ -190,6 +191,7 @@ pub trait CancelStreamExt: Stream {
     /// assert!(rows.next().await.is_none());
     /// # });
     /// ```
+    #[inline(always)]
     #[track_caller]
     fn with_cancellation<G: IntoSignal>(self, signal: G) -> WithCancellation<Self, G::Signal>
     where
@@ -525,6 +527,7 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// assert_eq!(error.to_string(), "cancelled");
     /// assert!(block_on(body.next()).is_none());
     /// ```
+    #[inline(always)]
     #[track_caller]
     fn try_with_cancellation<G: IntoSignal>(self, signal: G) -> TryWithCancellation<Self, G::Signal>
     where

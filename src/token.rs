@@ -43,7 +43,7 @@ use tokio::time::Instant;
 pub use guard::{DropGuard, DropGuardRef};
 pub use hold::Hold;
 pub use holders::Holder;
-pub(crate) use holders::Listed;
+pub(crate) use holders::{Listed, is_tracked_anywhere};
 pub(crate) use registration::Callback;
 pub use registration::Registration;
 pub(crate) use settling::HeldToken;

@@ -1,11 +1,12 @@
 use super::{IntoSignal, Signal};
 use crate::{
     CancellationToken, CancelledOwned, StopReason,
-    token::{HeldToken, Listed, Listening},
+    token::{HeldToken, Listed, Listening, is_tracked_anywhere},
 };
 use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},
+    panic::Location,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -23,27 +24,64 @@ pub struct TokenSignal(Watch<HeldToken>);
 /// The signal of a token in whatever hands.
 pub(crate) struct Watch<T: Borrow<CancellationToken>> {
     // Dropped first: what is listed counts.
-    rest: Option<Box<Rest>>,
+    #[cfg_attr(
+        not(feature = "tokio"),
+        expect(dead_code, reason = "kept until it is dropped")
+    )]
+    rest: Rest,
     listening: Listening<T>,
 }
 
 /// What most signals do without.
 #[derive(Default)]
-struct Rest {
-    /// If somebody tracks it.
-    _listed: Option<Box<Listed>>,
+struct Rest(Option<Box<Inside>>);
+
+#[derive(Default)]
+struct Inside {
+    /// If a token above tracks its holders.
+    _listed: Option<Listed>,
     /// For a token with a deadline.
     #[cfg(feature = "tokio")]
     pace: Pace,
 }
 
+impl Rest {
+    /// Not a part of each signal's drop, which is in every adapter's.
+    #[inline(never)]
+    fn drop_inside(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Rest {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            self.drop_inside();
+        }
+    }
+}
+
 impl TokenSignal {
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     fn new(token: CancellationToken, what: &'static str) -> Self {
+        match is_tracked_anywhere() {
+            false => Self(Watch::new(HeldToken::new(token))),
+            true => Self::listed(token, what, Location::caller()),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn listed(
+        token: CancellationToken,
+        what: &'static str,
+        location: &'static Location<'static>,
+    ) -> Self {
         let mut watch = Watch::new(HeldToken::new(token));
-        if let Some(listed) = Listed::new(watch.token(), what) {
-            watch.rest.get_or_insert_default()._listed = Some(listed);
+        if let Some(listed) = Listed::new(watch.token(), what, location) {
+            watch.rest.0.get_or_insert_default()._listed = Some(listed);
         }
         Self(watch)
     }
@@ -58,7 +96,7 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
     #[inline]
     pub(crate) fn new(token: T) -> Self {
         Self {
-            rest: None,
+            rest: Rest::default(),
             listening: Listening::new(token),
         }
     }
@@ -71,7 +109,7 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
     #[cfg(feature = "tokio")]
     #[cold]
     fn look_at_clock(&mut self, at: Instant, items: u32) -> u32 {
-        let next_look = self.rest.get_or_insert_default().pace.look(at, items);
+        let next_look = self.rest.0.get_or_insert_default().pace.look(at, items);
         next_look.unwrap_or_else(|| {
             // A look at the token fixes what this one has seen.
             self.token().is_cancelled();
@@ -152,7 +190,7 @@ impl IntoSignal for CancellationToken {
         TokenSignal::new(self, "into_signal")
     }
 
-    #[inline]
+    #[inline(always)]
     fn into_signal_of(self, what: &'static str) -> TokenSignal {
         TokenSignal::new(self, what)
     }
@@ -166,7 +204,7 @@ impl IntoSignal for &CancellationToken {
         self.clone().into_signal()
     }
 
-    #[inline]
+    #[inline(always)]
     fn into_signal_of(self, what: &'static str) -> TokenSignal {
         self.clone().into_signal_of(what)
     }

@@ -1,6 +1,10 @@
 use super::CancellationToken;
 use crate::StopReason;
-use std::{borrow::Borrow, mem, panic::Location};
+use std::{
+    borrow::Borrow,
+    mem,
+    panic::{AssertUnwindSafe, Location},
+};
 
 /// Cancels its token when dropped: what [`CancellationToken::drop_guard`] and
 /// [`drop_guard_with`](CancellationToken::drop_guard_with) make.
@@ -41,7 +45,8 @@ impl<'a> DropGuardRef<'a> {
 struct Guard<T: Borrow<CancellationToken>> {
     /// `None` once disarmed.
     token: Option<T>,
-    reason: StopReason,
+    // Taken by the drop alone: a guard is unwind safe whatever the error in it.
+    reason: AssertUnwindSafe<StopReason>,
     made_at: &'static Location<'static>,
 }
 
@@ -50,7 +55,7 @@ impl<T: Borrow<CancellationToken>> Guard<T> {
     fn new(token: T, reason: StopReason) -> Self {
         Self {
             token: Some(token),
-            reason,
+            reason: AssertUnwindSafe(reason),
             made_at: Location::caller(),
         }
     }
@@ -66,7 +71,7 @@ impl<T: Borrow<CancellationToken>> Guard<T> {
 impl<T: Borrow<CancellationToken>> Drop for Guard<T> {
     fn drop(&mut self) {
         if let Some(token) = &self.token {
-            let reason = mem::replace(&mut self.reason, StopReason::Cancelled);
+            let reason = mem::replace(&mut self.reason.0, StopReason::Cancelled);
             token.borrow().node.cancel(reason, self.made_at);
         }
     }

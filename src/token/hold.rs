@@ -1,7 +1,8 @@
-use super::{CancellationToken, HeldToken, Listed};
+use super::{CancellationToken, HeldToken, Listed, is_tracked_anywhere};
 use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},
+    panic::Location,
 };
 
 /// Keeps [`settled`](CancellationToken::settled) waiting until it is dropped: what [`CancellationToken::hold`] makes.
@@ -9,16 +10,18 @@ use std::{
 /// It keeps the token, as a clone does. A clone is a hold of its own.
 #[must_use = "a hold that is dropped at once holds nothing"]
 pub struct Hold {
-    _listed: Option<Box<Listed>>,
+    _listed: Option<Listed>,
     token: HeldToken,
 }
 
 impl Hold {
     #[track_caller]
     pub(crate) fn new(token: CancellationToken, what: &'static str) -> Self {
+        let location = Location::caller();
         let token = HeldToken::new(token);
+        let listed = is_tracked_anywhere().then(|| Listed::new(token.borrow(), what, location));
         Self {
-            _listed: Listed::new(token.borrow(), what),
+            _listed: listed.flatten(),
             token,
         }
     }

@@ -85,17 +85,38 @@ impl Drop for Counted {
 }
 
 /// A holder's places in the lists above it. To be dropped before it counts no more.
-pub(crate) struct Listed(Vec<(Arc<Node>, u64)>);
+pub(crate) struct Listed(Box<[(Arc<Node>, u64)]>);
+
+/// Whether any node of the process tracks its holders. If not, there is nothing to list.
+#[inline(always)]
+pub(crate) fn is_tracked_anywhere() -> bool {
+    TRACKING_NODES.load(Ordering::Relaxed) > 0
+}
 
 impl Listed {
-    /// Lists a holder of `token`, made by the caller, if anybody tracks it.
-    #[inline(always)]
-    #[track_caller]
-    pub(crate) fn new(token: &CancellationToken, what: &'static str) -> Option<Box<Self>> {
-        match TRACKING_NODES.load(Ordering::Relaxed) {
-            0 => None,
-            _ => token.node.list_holder(what, Location::caller()),
+    /// Lists a holder of `token` in all above it that track.
+    #[cold]
+    pub(crate) fn new(
+        token: &CancellationToken,
+        what: &'static str,
+        location: &'static Location<'static>,
+    ) -> Option<Self> {
+        let holder = Holder {
+            what,
+            location,
+            since: Stamp::now(),
+        };
+        let mut places = Vec::new();
+        for node in iter::once(&token.node).chain(Ancestors::of(&token.node)) {
+            if !node.is_tracking.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Some(tracking) = node.lock().tracking() {
+                let key = tracking.holders.push(holder.clone());
+                places.push((Arc::clone(node), key));
+            }
         }
+        (!places.is_empty()).then(|| Self(places.into()))
     }
 }
 
@@ -123,30 +144,5 @@ impl Node {
         tracking.map_or_else(Vec::new, |tracking| {
             tracking.holders.iter().cloned().collect()
         })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn list_holder(
-        self: &Arc<Self>,
-        what: &'static str,
-        location: &'static Location<'static>,
-    ) -> Option<Box<Listed>> {
-        let holder = Holder {
-            what,
-            location,
-            since: Stamp::now(),
-        };
-        let mut places = Vec::new();
-        for node in iter::once(self).chain(Ancestors::of(self)) {
-            if !node.is_tracking.load(Ordering::Relaxed) {
-                continue;
-            }
-            if let Some(tracking) = node.lock().tracking() {
-                let key = tracking.holders.push(holder.clone());
-                places.push((Arc::clone(node), key));
-            }
-        }
-        (!places.is_empty()).then(|| Box::new(Listed(places)))
     }
 }

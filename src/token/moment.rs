@@ -77,7 +77,8 @@ mod timed {
     pub(in super::super) enum OwnDeadline {
         Plain(Made),
         /// With a reason of its own, boxed, as most have none.
-        WithCause(Box<(Made, StopReason)>),
+        // It is never changed: a token is unwind safe whatever the error in it.
+        WithCause(Box<(Made, AssertUnwindSafe<StopReason>)>),
     }
 
     /// When it is over, and where it was made.
@@ -93,7 +94,9 @@ mod timed {
             let made = Made(at, Location::caller());
             match cause {
                 None => Self::Plain(made),
-                Some(cause) => Self::WithCause(Box::new((made, cause.into_timeout()))),
+                Some(cause) => {
+                    Self::WithCause(Box::new((made, AssertUnwindSafe(cause.into_timeout()))))
+                }
             }
         }
 
@@ -120,7 +123,7 @@ mod timed {
         pub(in super::super) fn reason(&self) -> StopReason {
             match self {
                 Self::Plain(_) => StopReason::DeadlineExceeded,
-                Self::WithCause(deadline) => deadline.1.clone(),
+                Self::WithCause(deadline) => deadline.1.0.clone(),
             }
         }
     }

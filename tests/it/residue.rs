@@ -282,6 +282,22 @@ fn a_million_in_turn_leave_nothing() {
 }
 
 #[test]
+fn a_million_in_turn_leave_nothing_where_they_are_listed() {
+    on_a_clock(|| {
+        let root = CancellationToken::new();
+        root.track_holders();
+        let token = root.child_token();
+        token.track_holders();
+        check_residue("all kinds", &token, |token| {
+            for (_, visit) in VISITS.iter().cycle().take(MILLION) {
+                visit(token)();
+            }
+        });
+        assert!(root.holders().is_empty() && token.holders().is_empty());
+    });
+}
+
+#[test]
 fn many_of_a_kind_leave_nothing_one_by_one_or_at_once_in_whatever_order_they_go() {
     on_a_clock(|| {
         for (case, visit) in VISITS {

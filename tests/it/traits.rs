@@ -17,8 +17,8 @@ use std::{
 };
 use stopcock::{
     CancelStreamExt, CancellationToken, Cancelled, CancelledOwned, DropGuard, DropGuardRef,
-    Generator, Hold, IntoSignal, Registration, RunUntilCancelled, Settled, Signal, StopReason,
-    TakeUntilCancelled, TryGenerator, Yielder, generator, signal, try_generator,
+    Generator, Hold, Holder, IntoSignal, Registration, RunUntilCancelled, Settled, Signal,
+    StopReason, TakeUntilCancelled, TryGenerator, Yielder, generator, signal, try_generator,
 };
 
 fn is_send<T: Send>() {}
@@ -102,7 +102,7 @@ fn a_token_is_made_of_each_signal_that_a_task_may_own() {
 fn what_a_token_makes_besides_goes_to_other_threads_and_may_be_moved() {
     type Made<'a> = (
         (DropGuardRef<'a>, Registration, Settled, signal::TokenSignal),
-        Hold,
+        (Hold, Holder),
     );
     fn is_clone<T: Clone + 'static>() {}
     is_clone::<Hold>();
