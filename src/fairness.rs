@@ -29,9 +29,14 @@ mod in_a_task {
         }
     }
 
+    /// Whether the task has budget left; always outside of one.
+    pub(crate) fn has_budget() -> bool {
+        has_budget_remaining()
+    }
+
     /// Pending while the task has no budget left; then it is woken after the others have had their turn.
     pub(crate) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
-        match has_budget_remaining() {
+        match has_budget() {
             true => Poll::Ready(()),
             false => pin!(consume_budget()).poll(cx),
         }
@@ -40,17 +45,17 @@ mod in_a_task {
 
 #[cfg(not(feature = "tokio"))]
 mod elsewhere {
-    use std::task::{Context, Poll};
+    use std::task::Context;
 
     pub(crate) fn spend(_: u32, _: &mut Context<'_>) {}
 
-    pub(crate) fn poll_budget(_: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
+    pub(crate) fn has_budget() -> bool {
+        true
     }
 }
 
 #[cfg(feature = "tokio")]
-pub(crate) use in_a_task::{poll_budget, spend};
+pub(crate) use in_a_task::{has_budget, poll_budget, spend};
 
 #[cfg(not(feature = "tokio"))]
-pub(crate) use elsewhere::{poll_budget, spend};
+pub(crate) use elsewhere::{has_budget, spend};

@@ -113,10 +113,6 @@ pub trait CancelStreamExt: Stream {
     /// Without that budget, on other runtimes, under `unconstrained`, and with `yield_every(0)` or more than 1024, a merge
     /// polls the others in place of the one that yields: put the adapter around the merge.
     ///
-    /// In a tokio task, do not poll the stream by another executor, such as `futures::executor::block_on`. Like tokio's
-    /// channels, it would wait for budget there that only the task's next turn brings. In `block_in_place` and
-    /// `spawn_blocking` it works.
-    ///
     /// # Cancel safety
     ///
     /// The adapter buffers nothing: dropping a `next()` future loses no item.

@@ -26,7 +26,7 @@ pub(crate) struct Watch<T: Borrow<CancellationToken>> {
     // Dropped first: what is listed counts.
     #[cfg_attr(
         not(feature = "tokio"),
-        expect(dead_code, reason = "kept until it is dropped")
+        allow(dead_code, reason = "kept until it is dropped")
     )]
     rest: Rest,
     listening: Listening<T>,

@@ -2,7 +2,7 @@
 
 use crate::{
     Signal, StopReason,
-    fairness::{ITEMS_IN_A_ROW, poll_budget, spend},
+    fairness::{ITEMS_IN_A_ROW, has_budget, spend},
     signal::StreamEnd,
 };
 use futures_core::Stream;
@@ -50,13 +50,20 @@ struct Row {
     /// How long the first one is: a whole row, or nothing if the signal wants a look before.
     first_stretch: u16,
     is_broken: bool,
-    /// The last poll has yielded after a whole row. The next one begins once the task has budget.
-    has_yielded: bool,
+    /// How often it was pending for fairness since the last item: once after a whole row, and then while the task has no
+    /// budget.
+    pauses: u8,
     /// How many may come in this row after this stretch, unless it is the first one.
     left: u32,
     /// How long a row may be.
     longest: u32,
 }
+
+/// How often it pauses before it goes on though its task has no budget.
+///
+/// More often than any merge polls a stream in one turn of its task. What polls it on and on in the same turn, such as
+/// another executor inside of the task, gets no budget by waiting: it would hang.
+const PATIENCE: u8 = 128;
 
 /// A row that may be as long as it likes.
 const ENDLESS: u32 = u32::MAX;
@@ -70,7 +77,7 @@ impl<S, G> Valve<S, G> {
                 stretch: 0,
                 first_stretch: 0,
                 is_broken: false,
-                has_yielded: false,
+                pauses: 0,
                 left: 0,
                 longest: ITEMS_IN_A_ROW.into(),
             },
@@ -270,17 +277,23 @@ impl<S: Stream, G: Signal> Valve<S, G> {
                     return Err(self.end(Some(reason), at_end));
                 }
             }
-            if guard.0.longest != ENDLESS && !guard.0.has_yielded {
-                guard.0.has_yielded = true;
-                spend(guard.0.longest, cx);
-                cx.waker().wake_by_ref();
-                return guard.defuse(Err(Halt::Pending));
+            if guard.0.longest != ENDLESS {
+                let may_go_on = match guard.0.pauses {
+                    0 => {
+                        spend(guard.0.longest, cx);
+                        false
+                    }
+                    PATIENCE => true,
+                    // Polled again in the same turn of its task, as by a merge: its other streams may pause as well.
+                    _ => has_budget(),
+                };
+                if !may_go_on {
+                    guard.0.pauses += 1;
+                    cx.waker().wake_by_ref();
+                    return guard.defuse(Err(Halt::Pending));
+                }
             }
-            // Polled again in the same turn of its task, as a merge does: the others there may come to an end of theirs.
-            if guard.0.has_yielded && poll_budget(cx).is_pending() {
-                return guard.defuse(Err(Halt::Pending));
-            }
-            guard.0.has_yielded = false;
+            guard.0.pauses = 0;
             guard.0.left = guard.0.longest;
         }
         let next_look = signal.check_every(items.into());
@@ -352,7 +365,7 @@ impl Row {
         };
         // The row at hand may be longer than that already.
         self.first_stretch = 0;
-        self.has_yielded = false;
+        self.pauses = 0;
         self.begin();
     }
 

@@ -1,7 +1,7 @@
 //! S11 in company: streams that are always ready, each under an adapter or a generator of its own, leave the other tasks
 //! of their thread a turn however they are merged.
 
-use futures::{Stream, StreamExt, future, stream};
+use futures::{FutureExt, Stream, StreamExt, future, stream};
 use futures_concurrency::stream::Merge;
 use std::{
     future::pending,
@@ -239,4 +239,22 @@ fn other_tasks_have_a_turn_however_streams_are_merged() {
             }
         }
     }
+}
+
+/// Budget comes with the task's next turn, which another executor inside of it does not leave it.
+#[tokio::test]
+async fn another_executor_inside_of_a_task_gets_all_items() {
+    let numbers = stream::iter(0..100_000).take_until_cancelled(CancellationToken::new());
+    assert_eq!(futures::executor::block_on(numbers.count()), 100_000);
+
+    let mut numbers = stream::iter(0..100_000).take_until_cancelled(CancellationToken::new());
+    let mut count = 0;
+    loop {
+        match numbers.next().now_or_never() {
+            Some(Some(_)) => count += 1,
+            Some(None) => break,
+            None => {}
+        }
+    }
+    assert_eq!(count, 100_000);
 }
