@@ -187,7 +187,7 @@ macro_rules! impl_stream {
             fn new(consumer: Consumer<T>) -> Self {
                 Self {
                     consumer,
-                    on_end: None,
+                    on_end: EndCall::none(),
                 }
             }
 
@@ -201,7 +201,7 @@ macro_rules! impl_stream {
             {
                 $producer {
                     consumer: self.consumer,
-                    on_end: Some(EndCall::new(f)),
+                    on_end: EndCall::new(f),
                 }
             }
         }
@@ -237,13 +237,11 @@ macro_rules! impl_stream {
                 let has_panicked = this.consumer.is_terminated();
                 let polled = this.consumer.poll_next(cx);
                 if this.consumer.is_terminated() {
-                    if let Some(mut on_end) = this.on_end.take() {
-                        match this.consumer.stop_reason() {
-                            Some(reason) => on_end.note(StreamEnd::Stopped(reason)),
-                            None if has_panicked => {}
-                            None => on_end.note(StreamEnd::Natural),
-                        }
-                    }
+                    this.on_end.call(match this.consumer.stop_reason() {
+                        Some(reason) => Err(reason),
+                        None if has_panicked => Err(&StopReason::ConsumerDropped),
+                        None => Ok(()),
+                    });
                 }
                 polled
             }

@@ -2,11 +2,7 @@ use super::{
     Consumer, Join, Outcome, Report, blocking_sender::BlockingSender, impl_stream, thread, token_of,
 };
 use crate::{
-    IntoSignal, StopReason,
-    channel::Channel,
-    first_panic::FirstPanic,
-    signal::{EndCall, StreamEnd},
-    token::Hold,
+    IntoSignal, StopReason, channel::Channel, first_panic::FirstPanic, signal::EndCall, token::Hold,
 };
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
@@ -278,7 +274,7 @@ where
 pub struct BlockingGenerator<T, F: FnOnce(Result<(), &StopReason>) = fn(Result<(), &StopReason>)> {
     /// In this order they are dropped.
     consumer: Consumer<T>,
-    on_end: Option<EndCall<F>>,
+    on_end: EndCall<F>,
 }
 
 impl_stream!(BlockingGenerator);

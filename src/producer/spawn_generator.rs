@@ -4,7 +4,7 @@ use crate::{
     channel::Channel,
     first_panic::FirstPanic,
     future::FutureValve,
-    signal::{Draining, EndCall, StreamEnd, TokenSignal},
+    signal::{Draining, EndCall, TokenSignal},
 };
 use futures_core::{FusedStream, Stream};
 use pin_project::{pin_project, pinned_drop};
@@ -258,7 +258,7 @@ where
 pub struct SpawnedGenerator<T, F: FnOnce(Result<(), &StopReason>) = fn(Result<(), &StopReason>)> {
     /// In this order they are dropped.
     consumer: Consumer<T>,
-    on_end: Option<EndCall<F>>,
+    on_end: EndCall<F>,
 }
 
 impl<T, F: FnOnce(Result<(), &StopReason>)> SpawnedGenerator<T, F> {

@@ -3,7 +3,6 @@ use crate::{CancellationToken, StopReason, first_panic::FirstPanic};
 use pin_project::pin_project;
 use std::{
     fmt::{self, Debug, Formatter},
-    mem,
     pin::Pin,
     task::{Context, Poll},
     thread,
@@ -15,7 +14,7 @@ use std::{
 #[pin_project]
 pub struct OnEnd<G, F: FnOnce(Result<(), &StopReason>)> {
     /// In this order they are dropped: the token has not settled before the call has returned.
-    call: EndCall<F>,
+    noted: Noted<F>,
     #[pin]
     signal: G,
 }
@@ -23,7 +22,10 @@ pub struct OnEnd<G, F: FnOnce(Result<(), &StopReason>)> {
 impl<G, F: FnOnce(Result<(), &StopReason>)> OnEnd<G, F> {
     pub(crate) fn new(signal: G, call: F) -> Self {
         Self {
-            call: EndCall::new(call),
+            noted: Noted {
+                end: None,
+                call: EndCall::new(call),
+            },
             signal,
         }
     }
@@ -63,7 +65,12 @@ impl<G: Signal, F: FnOnce(Result<(), &StopReason>)> Signal for OnEnd<G, F> {
     }
 
     fn note_end(self: Pin<&mut Self>, end: StreamEnd<'_>) {
-        self.project().call.note(end);
+        let noted = self.project().noted;
+        match end {
+            StreamEnd::Natural => noted.end = Some(Ok(())),
+            StreamEnd::Stopped(reason) => noted.end = Some(Err(reason.clone())),
+            StreamEnd::TakenBack => noted.call.disarm(),
+        }
     }
 }
 
@@ -73,44 +80,54 @@ impl<G, F: FnOnce(Result<(), &StopReason>)> Debug for OnEnd<G, F> {
     }
 }
 
-/// A call that is made when this is dropped, unless the source was taken back.
-pub(crate) struct EndCall<F: FnOnce(Result<(), &StopReason>)> {
-    call: Option<F>,
-    end: Result<(), StopReason>,
+/// How the stream has ended, until its source is dropped and the call can be made.
+struct Noted<F: FnOnce(Result<(), &StopReason>)> {
+    end: Option<Result<(), StopReason>>,
+    call: EndCall<F>,
 }
+
+impl<F: FnOnce(Result<(), &StopReason>)> Drop for Noted<F> {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            self.call.call(end.as_ref().copied());
+        }
+    }
+}
+
+/// A call that is made once. If it has not been made by then, dropping it does, as the consumer has dropped the stream.
+pub(crate) struct EndCall<F: FnOnce(Result<(), &StopReason>)>(Option<F>);
 
 impl<F: FnOnce(Result<(), &StopReason>)> EndCall<F> {
     pub(crate) fn new(call: F) -> Self {
-        Self {
-            call: Some(call),
-            // Unless something else is noted before it is dropped.
-            end: Err(StopReason::ConsumerDropped),
-        }
+        Self(Some(call))
     }
 
-    pub(crate) fn note(&mut self, end: StreamEnd<'_>) {
-        match end {
-            StreamEnd::Natural => self.end = Ok(()),
-            StreamEnd::Stopped(reason) => self.end = Err(reason.clone()),
-            StreamEnd::TakenBack => self.call = None,
+    /// One that there is not.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        self.0 = None;
+    }
+
+    pub(crate) fn call(&mut self, end: Result<(), &StopReason>) {
+        let Some(call) = self.0.take() else {
+            return;
+        };
+        if thread::panicking() {
+            // A second panic would abort the process.
+            let mut panic = FirstPanic::default();
+            panic.catch(|| call(end));
+            panic.resume();
+        } else {
+            call(end);
         }
     }
 }
 
 impl<F: FnOnce(Result<(), &StopReason>)> Drop for EndCall<F> {
     fn drop(&mut self) {
-        let Some(call) = self.call.take() else {
-            return;
-        };
-        let end = mem::replace(&mut self.end, Ok(()));
-        let call = || call(end.as_ref().copied());
-        if thread::panicking() {
-            // A second panic would abort the process.
-            let mut panic = FirstPanic::default();
-            panic.catch(call);
-            panic.resume();
-        } else {
-            call();
-        }
+        self.call(Err(&StopReason::ConsumerDropped));
     }
 }

@@ -24,10 +24,6 @@ pub struct TokenSignal(Watch<HeldToken>);
 /// The signal of a token in whatever hands.
 pub(crate) struct Watch<T: Borrow<CancellationToken>> {
     // Dropped first: what is listed counts.
-    #[cfg_attr(
-        not(feature = "tokio"),
-        allow(dead_code, reason = "kept until it is dropped")
-    )]
     rest: Rest,
     listening: Listening<T>,
 }

@@ -253,14 +253,16 @@ impl Model {
         wins
     }
 
-    /// Everybody who has a deadline behind it is told.
+    /// Everybody who has a deadline behind it is told: wakers by the timer, callbacks by a task after it.
     #[cfg(feature = "tokio")]
     fn run_timers(&mut self) {
+        let earlier = self.told.len();
         for token in 0..self.tokens.len() {
             if self.verdict(token).is_some() {
                 self.tell(token);
             }
         }
+        self.told[earlier..].sort_by_key(|(_, _, reason)| reason.is_some());
     }
 
     fn tell(&mut self, token: usize) {
