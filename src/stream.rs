@@ -109,7 +109,7 @@ pub trait CancelStreamExt: Stream {
     /// In a tokio task that holds for several such streams in a `select`, a `merge` or a loop of `select!` as well: each
     /// yield also takes a sixteenth of the budget that all of them share, in proportion with another
     /// [`yield_every`](TakeUntilCancelled::yield_every) but at least a unit of 128, and the stream stays pending while
-    /// there is none left. So `K` streams let other tasks of the thread run after `(K + 16) * 1024` items in all.
+    /// there is none left. So `K` streams, up to 64, let other tasks of the thread run after `(K + 16) * 1024` items in all.
     /// Without that budget, on other runtimes, under `unconstrained`, and with `yield_every(0)` or more than 1024, a merge
     /// polls the others in place of the one that yields: put the adapter around the merge.
     ///

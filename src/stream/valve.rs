@@ -49,10 +49,9 @@ struct Row {
     stretch: u16,
     /// How long the first one is: a whole row, or nothing if the signal wants a look before.
     first_stretch: u16,
-    is_broken: bool,
     /// How often it was pending for fairness since the last item: once after a whole row, and then while the task has no
-    /// budget.
-    pauses: u8,
+    /// budget. `BROKEN` after a panic.
+    pauses: u16,
     /// How many may come in this row after this stretch, unless it is the first one.
     left: u32,
     /// How long a row may be.
@@ -61,9 +60,12 @@ struct Row {
 
 /// How often it pauses before it goes on though its task has no budget.
 ///
-/// More often than any merge polls a stream in one turn of its task. What polls it on and on in the same turn, such as
-/// another executor inside of the task, gets no budget by waiting: it would hang.
-const PATIENCE: u8 = 128;
+/// More often than a merge polls it in one turn of its task: once for each item of the others, which have 1024 each, so
+/// that this is enough for 64 of them. What polls it on and on in one turn, such as another executor inside of the task,
+/// gets no budget by waiting: it would hang.
+const PATIENCE: u16 = u16::MAX - 1;
+
+const BROKEN: u16 = u16::MAX;
 
 /// A row that may be as long as it likes.
 const ENDLESS: u32 = u32::MAX;
@@ -76,7 +78,6 @@ impl<S, G> Valve<S, G> {
                 unwatched: 0,
                 stretch: 0,
                 first_stretch: 0,
-                is_broken: false,
                 pauses: 0,
                 left: 0,
                 longest: ITEMS_IN_A_ROW.into(),
@@ -103,10 +104,10 @@ impl<S, G> Valve<S, G> {
         let mut this = self.project();
         if let StateProjection::Open(_, signal) = this.state.as_mut().project() {
             this.row.unwatched = 0;
-            if !this.row.is_broken {
+            if !this.row.is_broken() {
                 signal.note_end(StreamEnd::Stopped(&reason));
             }
-            this.state.set(match this.row.is_broken {
+            this.state.set(match this.row.is_broken() {
                 true => State::Over(None),
                 false => State::Closed(reason),
             });
@@ -173,7 +174,7 @@ impl<S, G> Valve<S, G> {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.row.is_broken || matches!(self.state, State::Over(_))
+        self.row.is_broken() || matches!(self.state, State::Over(_))
     }
 
     /// For the `Debug` of an adapter: neither source nor signal has to have one.
@@ -189,7 +190,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     /// How many items may still come at the most. At the least none do, as it can be stopped at any time.
     pub(crate) fn upper_bound(&self) -> Option<usize> {
         match &self.state {
-            State::Open(source, _) if !self.row.is_broken => source.size_hint().1,
+            State::Open(source, _) if !self.row.is_broken() => source.size_hint().1,
             _ => Some(0),
         }
     }
@@ -264,7 +265,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         let StateProjection::Open(_, mut signal) = this.state.project() else {
             return Err(self.tell_end(at_end));
         };
-        if this.row.is_broken {
+        if this.row.is_broken() {
             return Err(self.end(None, at_end));
         }
         let guard = BreakOnPanic(this.row);
@@ -332,7 +333,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
             None => Halt::Ended,
         };
         this.row.unwatched = 0;
-        let was_broken = this.row.is_broken;
+        let was_broken = this.row.is_broken();
         if let StateProjection::Open(source, signal) = this.state.as_mut().project() {
             let guard = BreakOnPanic(this.row);
             at_end(source, reason.as_ref());
@@ -358,6 +359,11 @@ impl Row {
         was_used_up
     }
 
+    #[inline]
+    fn is_broken(&self) -> bool {
+        self.pauses == BROKEN
+    }
+
     fn end_after(&mut self, items: usize) {
         self.longest = match u32::try_from(items) {
             Ok(0) | Err(_) => ENDLESS,
@@ -365,7 +371,9 @@ impl Row {
         };
         // The row at hand may be longer than that already.
         self.first_stretch = 0;
-        self.pauses = 0;
+        if !self.is_broken() {
+            self.pauses = 0;
+        }
         self.begin();
     }
 
@@ -425,6 +433,6 @@ impl BreakOnPanic<'_> {
 impl Drop for BreakOnPanic<'_> {
     fn drop(&mut self) {
         self.0.unwatched = 0;
-        self.0.is_broken = true;
+        self.0.pauses = BROKEN;
     }
 }
