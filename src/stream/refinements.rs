@@ -16,7 +16,7 @@ macro_rules! refinements {
             /// # Examples
             ///
             /// ```
-            /// use futures::{StreamExt, executor::block_on, stream};
+            /// use futures::{Stream, StreamExt, executor::block_on, stream};
             #[doc = concat!("use stopcock::{", $Trait, ", CancellationToken};")]
             ///
             /// let token = CancellationToken::new();
