@@ -440,7 +440,8 @@ impl CancellationToken {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use stopcock::{CancelFutureExt, CancellationToken};
+    /// use stopcock::CancellationToken;
+    /// use tokio::time::timeout;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() {
@@ -449,7 +450,7 @@ impl CancellationToken {
     /// let _hold = server.child_token().hold();
     ///
     /// let settled = server.cancel_and_settle();
-    /// if settled.with_timeout(Duration::from_secs(5)).await.is_err() {
+    /// if timeout(Duration::from_secs(5), settled).await.is_err() {
     ///     for holder in server.holders() {
     ///         // Such as: hold, made at src/main.rs:8:40, 5.0s ago
     ///         println!("still running: {holder}");
