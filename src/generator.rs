@@ -76,123 +76,70 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// # });
 /// ```
 ///
-/// # What does not compile
+/// # Returning one
 ///
-/// The yielder is tied to its body by a lifetime. This compiles:
-///
-/// ```
-/// # use stopcock::{Yielder, generator, signal};
-/// let mut yielded = 0;
-/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
-///     y.yield_item(1).await;
-///     yielded += 1;
-/// });
-/// # drop(items);
-/// ```
-///
-/// Letting it escape does not:
-///
-/// ```compile_fail
-/// # use stopcock::{Yielder, generator, signal};
-/// let mut escaped = None;
-/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
-///     y.yield_item(1).await;
-///     escaped = Some(y);
-/// });
-/// # drop(items);
-/// ```
-///
-/// A body may put it into a local:
+/// A generator that leaves the function it is made in owns what it uses: its body is an `async move |..|`, and the
+/// return type says what else is borrowed. `use<>` says nothing is, as a signal made from `&token` is a clone:
 ///
 /// ```
-/// # use stopcock::{Yielder, generator, signal};
-/// struct Progress<'a> {
-///     yielder: Yielder<'a, u32>,
+/// use futures_core::Stream;
+/// use stopcock::{CancellationToken, generator};
+///
+/// fn count(token: &CancellationToken, to: u32) -> impl Stream<Item = u32> + use<> {
+///     generator(token, async move |mut y| {
+///         for n in 0..to {
+///             y.yield_item(n).await;
+///         }
+///     })
+/// }
+/// # let _ = count(&CancellationToken::new(), 3);
+/// ```
+///
+/// # Storing one
+///
+/// The type of an async closure has no name, so a field or an associated type holds the generator in a box, or is
+/// generic:
+///
+/// ```
+/// use futures_core::{Stream, stream::BoxStream};
+/// use stopcock::{CancellationToken, generator};
+///
+/// struct Lines {
+///     lines: BoxStream<'static, String>, // `Pin<Box<dyn Stream<Item = String> + Send>>`
 /// }
 ///
-/// let items = generator(signal::never(), async |y: Yielder<'_, u32>| {
-///     let mut progress = Progress { yielder: y };
-///     progress.yielder.yield_item(1).await;
-/// });
-/// # drop(items);
-/// ```
-///
-/// Storing it where it outlives the body does not compile:
-///
-/// ```compile_fail
-/// # use stopcock::{Yielder, generator, signal};
-/// struct Progress {
-///     yielder: Yielder<'static, u32>,
+/// struct Service<S: Stream<Item = String>> {
+///     lines: S,
 /// }
 ///
-/// let items = generator(signal::never(), async |y: Yielder<'_, u32>| {
-///     let mut progress = Progress { yielder: y };
-///     progress.yielder.yield_item(1).await;
-/// });
-/// # drop(items);
+/// let token = CancellationToken::new();
+/// let lines = async |mut y: stopcock::Yielder<'_, String>| y.yield_item("a".to_owned()).await;
+/// let boxed = Lines { lines: Box::pin(generator(&token, lines)) };
+/// let generic = Service { lines: generator(&token, lines) };
+/// # let _ = (boxed.lines, generic.lines);
 /// ```
 ///
-/// A body may spawn what does not yield:
+/// # When it does not compile
 ///
-/// ```
-/// # use stopcock::{Yielder, generator, signal};
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
-///     let one = tokio::spawn(async { 1 }).await.unwrap();
-///     y.yield_item(one).await;
-/// });
-/// # drop(items);
-/// # }
-/// ```
+/// By what the compiler says:
 ///
-/// Spawning the yielder, or sending it to another thread, does not compile:
+/// - "`PhantomPinned` cannot be unpinned", at `.next()`: a generator has to be pinned to be polled. Write
+///   `let mut items = std::pin::pin!(generator(..));`, or `Box::pin(generator(..))`.
+/// - "type annotations needed", at `|mut y|`, or "lifetime may not live long enough", at `|mut y: Yielder<'_, T>|`: the
+///   body is a closure that returns an async block, `|mut y| async move { .. }`. Write an async closure,
+///   `async move |mut y| { .. }`.
+/// - "`n` does not live long enough", "borrowed for `'static`", in a function that returns the generator: the body borrows
+///   `n`. Write `async move |mut y|`.
+/// - "`token` does not live long enough", or "cannot return value referencing local variable `token`", where a function
+///   that returns `impl Stream` is called with `&token`: since edition 2024 such a stream counts as borrowing each
+///   argument. Write `impl Stream<Item = T> + use<>`.
+/// - "type annotations needed for `TryGenerator<..>`": `?` does not say which error the body returns. Write the return type,
+///   `async |mut y| -> io::Result<()> { .. }`, or end with `Ok::<_, io::Error>(())`.
+/// - "the placeholder `_` is not allowed within types": see [Storing one](#storing-one).
+/// - "the method `next` exists for struct `TryGenerator<..>`, but its trait bounds were not satisfied": the error type is
+///   not `From<StopReason>`. Call [`map_stop`](TryGenerator::map_stop) first.
 ///
-/// ```compile_fail
-/// # use stopcock::{Yielder, generator, signal};
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
-///     tokio::spawn(async move { y.yield_item(1).await }).await.unwrap();
-/// });
-/// # drop(items);
-/// # }
-/// ```
-///
-/// Bodies may nest, and the inner one may yield to the outer stream:
-///
-/// ```
-/// # use std::pin::pin;
-/// # use futures::StreamExt;
-/// # use stopcock::{Yielder, generator, signal};
-/// let items = generator(signal::never(), async |outer: Yielder<'_, u32>| {
-///     let inner = generator(signal::never(), async move |inner: Yielder<'_, u32>| {
-///         let (mut outer, mut inner) = (outer, inner);
-///         outer.yield_item(1).await;
-///         inner.yield_item(2).await;
-///     });
-///     pin!(inner).next().await;
-/// });
-/// # drop(items);
-/// ```
-///
-/// Swapping two yielders does not compile:
-///
-/// ```compile_fail
-/// # use std::pin::pin;
-/// # use futures::StreamExt;
-/// # use stopcock::{Yielder, generator, signal};
-/// let items = generator(signal::never(), async |outer: Yielder<'_, u32>| {
-///     let inner = generator(signal::never(), async move |inner: Yielder<'_, u32>| {
-///         let (mut outer, mut inner) = (outer, inner);
-///         std::mem::swap(&mut outer, &mut inner);
-///         outer.yield_item(1).await;
-///         inner.yield_item(2).await;
-///     });
-///     pin!(inner).next().await;
-/// });
-/// # drop(items);
-/// ```
+/// What cannot be done with a yielder is shown at [`Yielder`].
 #[track_caller]
 pub fn generator<T, G, B>(signal: G, body: B) -> Generator<T, B, G::Signal>
 where
@@ -379,8 +326,14 @@ where
 /// The stream of [`try_generator`].
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
-pub struct TryGenerator<T, E, B, G = TokenSignal, M = FromReason>
-where
+pub struct TryGenerator<
+    // Not a `Stream`? Call `.map_stop(|reason| ..)` on it, or implement `From<StopReason>` for its error.
+    T,
+    E,
+    B,
+    G = TokenSignal,
+    M = FromReason,
+> where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
 {
     #[pin]

@@ -162,7 +162,8 @@ pub enum StreamEnd<'a> {
     label = "not a signal",
     note = "if it is a future, such as `ctrl_c()`, wrap it: `stopcock::signal::when(future)`",
     note = "if it is tokio-util's `CancellationToken`, enable stopcock's feature `tokio-util`",
-    note = "`stopcock::CancellationToken` is a signal, by value and by reference"
+    note = "`stopcock::CancellationToken` is a signal, by value and by reference; if it is in an `Arc`, pass `&*arc`, or \
+            drop the `Arc`: clones of a token are the same token"
 )]
 pub trait IntoSignal {
     /// The signal that it turns into.

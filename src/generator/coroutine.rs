@@ -313,7 +313,123 @@ const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be ta
 /// Hands items from the body of a [`generator`](crate::generator()) or a
 /// [`try_generator`](crate::try_generator()) to the stream.
 ///
-/// The lifetime ties it to its body: what that rules out is shown at [`generator`](crate::generator()).
+/// # What does not compile
+///
+/// The lifetime ties it to its body. This compiles:
+///
+/// ```
+/// # use stopcock::{Yielder, generator, signal};
+/// let mut yielded = 0;
+/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+///     y.yield_item(1).await;
+///     yielded += 1;
+/// });
+/// # drop(items);
+/// ```
+///
+/// Letting it escape does not:
+///
+/// ```compile_fail
+/// # use stopcock::{Yielder, generator, signal};
+/// let mut escaped = None;
+/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+///     y.yield_item(1).await;
+///     escaped = Some(y);
+/// });
+/// # drop(items);
+/// ```
+///
+/// A body may put it into a local:
+///
+/// ```
+/// # use stopcock::{Yielder, generator, signal};
+/// struct Progress<'a> {
+///     yielder: Yielder<'a, u32>,
+/// }
+///
+/// let items = generator(signal::never(), async |y: Yielder<'_, u32>| {
+///     let mut progress = Progress { yielder: y };
+///     progress.yielder.yield_item(1).await;
+/// });
+/// # drop(items);
+/// ```
+///
+/// Storing it where it outlives the body does not compile:
+///
+/// ```compile_fail
+/// # use stopcock::{Yielder, generator, signal};
+/// struct Progress {
+///     yielder: Yielder<'static, u32>,
+/// }
+///
+/// let items = generator(signal::never(), async |y: Yielder<'_, u32>| {
+///     let mut progress = Progress { yielder: y };
+///     progress.yielder.yield_item(1).await;
+/// });
+/// # drop(items);
+/// ```
+///
+/// A body may spawn what does not yield:
+///
+/// ```
+/// # use stopcock::{Yielder, generator, signal};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+///     let one = tokio::spawn(async { 1 }).await.unwrap();
+///     y.yield_item(one).await;
+/// });
+/// # drop(items);
+/// # }
+/// ```
+///
+/// Spawning the yielder, or sending it to another thread, does not compile:
+///
+/// ```compile_fail
+/// # use stopcock::{Yielder, generator, signal};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
+///     tokio::spawn(async move { y.yield_item(1).await }).await.unwrap();
+/// });
+/// # drop(items);
+/// # }
+/// ```
+///
+/// Bodies may nest, and the inner one may yield to the outer stream:
+///
+/// ```
+/// # use std::pin::pin;
+/// # use futures::StreamExt;
+/// # use stopcock::{Yielder, generator, signal};
+/// let items = generator(signal::never(), async |outer: Yielder<'_, u32>| {
+///     let inner = generator(signal::never(), async move |inner: Yielder<'_, u32>| {
+///         let (mut outer, mut inner) = (outer, inner);
+///         outer.yield_item(1).await;
+///         inner.yield_item(2).await;
+///     });
+///     pin!(inner).next().await;
+/// });
+/// # drop(items);
+/// ```
+///
+/// Swapping two yielders does not compile:
+///
+/// ```compile_fail
+/// # use std::pin::pin;
+/// # use futures::StreamExt;
+/// # use stopcock::{Yielder, generator, signal};
+/// let items = generator(signal::never(), async |outer: Yielder<'_, u32>| {
+///     let inner = generator(signal::never(), async move |inner: Yielder<'_, u32>| {
+///         let (mut outer, mut inner) = (outer, inner);
+///         std::mem::swap(&mut outer, &mut inner);
+///         outer.yield_item(1).await;
+///         inner.yield_item(2).await;
+///     });
+///     pin!(inner).next().await;
+/// });
+/// # drop(items);
+/// ```
 pub struct Yielder<'a, T> {
     slot: NonNull<Slot<T>>,
     /// Invariant in `'a`, and no promise that a `T` lives as long.

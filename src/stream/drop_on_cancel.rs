@@ -74,7 +74,7 @@ pub(crate) trait HasValve {
 #[diagnostic::on_unimplemented(
     message = "`drop_on_cancel` needs a `CancellationToken` of this crate for a signal",
     label = "not the signal of a token",
-    note = "another signal notifies a poll only: cancel a `CancellationToken` when it fires, and pass that",
+    note = "another signal only wakes the task that polls: pass `CancellationToken::from_signal(signal)` in its place",
     note = "a stream that drains keeps its source after the cancel: it has `drain_for` or `drop_on_cancel`, not both"
 )]
 pub trait CancelSignal: Signal {

@@ -8,7 +8,7 @@ use std::fmt::{self, Debug, Formatter};
 #[diagnostic::on_unimplemented(
     message = "`{E}` cannot be made from a `StopReason`",
     label = "the stream does not know what error a stop is",
-    note = "say it after the adapter: `.map_stop(|reason| ..)`",
+    note = "call `.map_stop(|reason| ..)` after the adapter",
     note = "or, if the error type is your own, implement `From<stopcock::StopReason>` for it"
 )]
 pub trait StopError<E> {

@@ -16,7 +16,12 @@ use std::{
 /// with other signals of `try_with_deadline`, `try_with_timeout` and `try_with_idle_timeout`.
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
-pub struct TryWithCancellation<S, G = TokenSignal, M = FromReason> {
+pub struct TryWithCancellation<
+    // Not a `Stream`? Call `.map_stop(|reason| ..)` on it, or implement `From<StopReason>` for its error.
+    S,
+    G = TokenSignal,
+    M = FromReason,
+> {
     #[pin]
     valve: Valve<S, G>,
     map_stop: M,

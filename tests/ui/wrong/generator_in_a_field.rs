@@ -1,0 +1,7 @@
+use stopcock::Generator;
+
+struct Lines {
+    lines: Generator<String, _>,
+}
+
+fn main() {}

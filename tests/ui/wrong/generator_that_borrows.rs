@@ -1,0 +1,12 @@
+use futures::Stream;
+use stopcock::{CancellationToken, generator};
+
+fn count(token: CancellationToken, to: u32) -> impl Stream<Item = u32> {
+    generator(&token, async |mut y| {
+        for n in 0..to {
+            y.yield_item(n).await;
+        }
+    })
+}
+
+fn main() {}
