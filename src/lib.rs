@@ -29,7 +29,7 @@
 )]
 #![cfg_attr(
     not(feature = "tokio"),
-    doc = "  others run on a task or a thread of their own."
+    doc = "  [`blocking_generator`] runs on a thread, [`run_blocking`] makes one call."
 )]
 //!
 //! What all of them guarantee is in [the laws](guide::laws).
@@ -41,7 +41,7 @@
 //! # Features
 //!
 //! - `tokio` (default): deadlines, timeouts and producers on tasks, with tokio's clock. Without it the crate needs no
-//!   runtime.
+//!   runtime; [a page](guide::without_tokio) lists what is left out then, and what to write in its place.
 //! - `tokio-util`: tokio-util's `CancellationToken` is a signal, and converts into a token of this crate and back.
 //! - `testing`: the laws as functions that test any stream, for `[dev-dependencies]`.
 //! - `proptest`: strategies for property tests; implies `testing`.

@@ -36,9 +36,8 @@ pub enum StopReason {
     ConsumerDropped,
     /// An error of the caller's own. It displays as the error, and has the error's `source()`.
     Custom(Arc<dyn Error + Send + Sync>),
-    /// A deadline with a reason of its own passed, as of
-    /// [`child_with_timeout_cause`](crate::CancellationToken::child_with_timeout_cause). It displays as the error, and
-    /// has the error's `source()`.
+    /// A deadline with a reason of its own passed, as of a token's `child_with_timeout_cause`. It displays as the error,
+    /// and has the error's `source()`.
     TimedOut(Arc<dyn Error + Send + Sync>),
 }
 
