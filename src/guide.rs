@@ -6,10 +6,46 @@
 #[doc = include_str!("guide/from_select.md")]
 pub mod from_select {}
 
+/// The names of Go's `context` and of this crate side by side, and five programs.
+///
+#[cfg(feature = "tokio")]
+#[doc = include_str!("guide/from_go.md")]
+pub mod from_go {}
+
+/// What changes with the import, and how both kinds of token and `TaskTracker` work together.
+///
+#[cfg(all(feature = "tokio", feature = "tokio-util"))]
+#[doc = include_str!("guide/from_tokio_util.md")]
+pub mod from_tokio_util {}
+
+/// Which adapter belongs around the body of a response, and what the client sees.
+///
+#[cfg(feature = "tokio")]
+#[doc = include_str!("guide/response_bodies.md")]
+pub mod response_bodies {}
+
+/// Ctrl-C and SIGTERM, waiting for what must be finished, a grace, and who holds it up.
+///
+#[cfg(feature = "tokio")]
+#[doc = include_str!("guide/shutdown.md")]
+pub mod shutdown {}
+
+/// Calls and bodies that block: giving up on them, asking in between, interrupting them.
+///
+#[cfg(feature = "tokio")]
+#[doc = include_str!("guide/blocking.md")]
+pub mod blocking {}
+
 /// The crate under another runtime, or none: what stays, what the feature `tokio` adds, and what to write in its place.
 ///
 #[doc = include_str!("guide/without_tokio.md")]
 pub mod without_tokio {}
+
+/// Adapters and streams of your own, tested without sleeping.
+///
+#[cfg(all(feature = "tokio", feature = "testing"))]
+#[doc = include_str!("guide/testing.md")]
+pub mod testing {}
 
 /// What every stream, token and producer guarantees, by number.
 ///

@@ -32,11 +32,9 @@
     doc = "  [`blocking_generator`] runs on a thread, [`run_blocking`] makes one call."
 )]
 //!
-//! What all of them guarantee is in [the laws](guide::laws).
-#![cfg_attr(
-    feature = "tokio",
-    doc = "Ten `select!` loops and what replaces them are in [From `select!` to an adapter](guide::from_select)."
-)]
+//! What all of them guarantee is in [the laws](guide::laws). [The guide](guide) has a page for those who come from
+//! `select!`, from Go's `context` and from tokio-util, and pages on response bodies, shutdown, blocking work, tests, and
+//! doing without tokio.
 //!
 //! # Features
 //!
