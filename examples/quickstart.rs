@@ -1,260 +1,101 @@
-//! A line server on loopback whose clients leave in three ways. Whichever it is, no producer outlives its client.
+//! A server of lines on one thread, whose producers are stopped in three ways: the client hangs up, its time is over, the
+//! server shuts down.
 //!
 //! ```text
 //! cargo run --example quickstart
 //! ```
-//!
-//! Each connection is served by a generator under a token of its own, a child of the server's token. The generator is
-//! stopped when its client hangs up, at the deadline that its client gave, or when the server shuts down; no matter
-//! whether it is `quiet` (has five lines, then waits), `steady` (has one every other millisecond) or `busy` (always
-//! has one). There is one thread for all of it.
-//!
-//! Each stop is printed as it happens: whose it was, why, after how many lines, and how long after the signal the
-//! producer was gone. The program checks what its clients read, and fails if a producer is left.
 
-use std::{
-    error::Error,
-    future,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use futures::StreamExt;
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 use stopcock::{CancelStreamExt, CancellationToken, StopReason, generator};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
-    sync::mpsc::{UnboundedSender, unbounded_channel},
-    task::JoinSet,
-    time::{sleep, timeout},
+    time::sleep,
 };
-use tokio_stream::{Stream, StreamExt};
-
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-
-const PACES: [&str; 3] = ["quiet", "steady", "busy"];
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let producers = Arc::new(AtomicUsize::new(0));
-    // Everything is waited for. A producer that does not stop must fail the program, not hang it.
-    let outcome = timeout(Duration::from_secs(4), run(&producers)).await;
-
-    let left = producers.load(Ordering::Relaxed);
-    println!("producers left: {left}");
-    outcome.map_err(|_| "a producer has not been stopped")??;
-    assert_eq!(left, 0);
-    Ok(())
-}
-
-async fn run(producers: &Arc<AtomicUsize>) -> Result<()> {
+async fn main() -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let (stopped, mut stops) = unbounded_channel();
-    let server = Server {
-        token: CancellationToken::new(),
-        producers: Arc::clone(producers),
-        stopped,
-    };
-    let serving = tokio::spawn(server.clone().serve(listener));
+    let server = CancellationToken::new();
+    tokio::spawn(accept(listener, server.clone()));
 
-    // These stay, whoever else comes and goes.
-    let mut staying = JoinSet::new();
-    for pace in PACES {
-        let mut client = connect(address, pace, MINUTE).await?;
-        read_five_lines(&mut client).await?;
-        staying.spawn(read_last_line(client));
+    // Hangs up after three lines.
+    let mut lines = BufReader::new(TcpStream::connect(address).await?).lines();
+    for _ in 0..3 {
+        println!("client 1: {}", lines.next_line().await?.unwrap_or_default());
     }
+    drop(lines);
 
-    for pace in PACES {
-        let mut client = connect(address, pace, MINUTE).await?;
-        read_five_lines(&mut client).await?;
-        let hung_up = Instant::now();
-        drop(client);
-        let stop = stops.recv().await.unwrap();
-        stop.report("consumer dropped", hung_up);
-    }
+    // Reads on, until its time is over.
+    println!("client 2: .. {}", last_line(address).await?);
 
-    for pace in PACES {
-        let client = connect(address, pace, Duration::from_millis(150)).await?;
-        assert_eq!(read_last_line(client).await?, "stopped: deadline exceeded");
-        let stop = stops.recv().await.unwrap();
-        stop.report("deadline exceeded", stop.deadline);
-    }
+    // Is still reading when the server shuts down.
+    let client = tokio::spawn(last_line(address));
+    sleep(Duration::from_millis(50)).await;
+    server.cancel_with("shutting down");
+    println!("client 3: .. {}", client.await??);
 
-    let shut_down = Instant::now();
-    server.token.cancel_with("shutting down");
-    while let Some(last_line) = staying.join_next().await {
-        assert_eq!(last_line??, "stopped: shutting down");
-        let stop = stops.recv().await.unwrap();
-        stop.report("shutting down", shut_down);
-    }
-    serving.await?
-}
-
-#[derive(Clone)]
-struct Server {
-    token: CancellationToken,
-    producers: Arc<AtomicUsize>,
-    stopped: UnboundedSender<Stop>,
-}
-
-impl Server {
-    /// Serves whoever connects, until the token is cancelled and every client has been told.
-    async fn serve(self, listener: TcpListener) -> Result<()> {
-        // Accepting is a producer too: idle as it is, it stops with the token.
-        let mut sockets = pin!(generator(&self.token, async |mut y| {
-            loop {
-                y.yield_item(listener.accept().await).await;
-            }
-        }));
-        let mut clients = JoinSet::new();
-        while let Some(accepted) = sockets.next().await {
-            let (socket, _) = accepted?;
-            clients.spawn(self.clone().serve_client(clients.len() + 1, socket));
-        }
-        while let Some(served) = clients.join_next().await {
-            served??;
-        }
-        Ok(())
-    }
-
-    /// Serves lines to one client, then tells it why there are no more.
-    ///
-    /// The client says at which pace it wants them and for how many milliseconds, as in `steady 150`.
-    async fn serve_client(self, client: usize, mut socket: TcpStream) -> Result<()> {
-        let connection = self.token.child_token();
-        let (reader, mut writer) = socket.split();
-        let mut requests = BufReader::new(reader).lines();
-
-        let request = tokio::select! {
-            request = requests.next_line() => request?.unwrap_or_default(),
-            () = connection.cancelled() => return Ok(()),
-        };
-        let (pace, millis) = request.split_once(' ').ok_or("not a request")?;
-        let deadline = Instant::now() + Duration::from_millis(millis.parse()?);
-
-        self.producers.fetch_add(1, Ordering::Relaxed);
-        let gone = Arc::new(OnceLock::new());
-        let probe = Probe {
-            producers: self.producers,
-            gone: Arc::clone(&gone),
-        };
-        let mut lines = pin!(lines(&connection, pace, probe).with_deadline(deadline));
-
-        let mut sent = 0;
-        let reason = loop {
-            let line = tokio::select! {
-                line = lines.next() => line,
-                // While the producer is idle no write can fail. That the client is gone is seen here: after its
-                // request nothing comes but the end.
-                _ = requests.next_line() => {
-                    connection.cancel_with(StopReason::ConsumerDropped);
-                    lines.next().await
-                }
-            };
-            match line {
-                Some(Ok(line)) => match writer.write_all(line.as_bytes()).await {
-                    Ok(()) => sent += 1,
-                    Err(_) => {
-                        connection.cancel_with(StopReason::ConsumerDropped);
-                    }
-                },
-                Some(Err(deadline_exceeded)) => break deadline_exceeded,
-                None => break connection.stop_reason().unwrap(),
-            }
-        };
-        // The end is told after the body has been dropped.
-        let gone = *gone.get().unwrap();
-
-        // Who hung up does not hear it.
-        let last_line = format!("stopped: {reason}\n");
-        let _ = writer.write_all(last_line.as_bytes()).await;
-        self.stopped.send(Stop {
-            producer: format!("client {client}  {pace:6}"),
-            reason,
-            sent,
-            deadline,
-            gone,
-        })?;
-        Ok(())
-    }
-}
-
-/// The producer of one connection: lines without end.
-fn lines(connection: &CancellationToken, pace: &str, probe: Probe) -> impl Stream<Item = String> {
-    generator(connection, async move |mut y| {
-        let _dropped_with_the_body = probe;
-        for n in 1.. {
-            y.yield_item(format!("line {n}\n")).await;
-            match pace {
-                "quiet" if n == 5 => future::pending().await,
-                "steady" => sleep(Duration::from_millis(2)).await,
-                _ => {}
-            }
-        }
-    })
-}
-
-/// Lives as long as the producer that owns it.
-struct Probe {
-    producers: Arc<AtomicUsize>,
-    gone: Arc<OnceLock<Instant>>,
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        self.gone.get_or_init(Instant::now);
-        self.producers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// How a producer came to its end.
-struct Stop {
-    producer: String,
-    reason: StopReason,
-    sent: usize,
-    deadline: Instant,
-    gone: Instant,
-}
-
-impl Stop {
-    fn report(&self, expected: &str, signal: Instant) {
-        let reason = self.reason.to_string();
-        assert_eq!(reason, expected);
-        println!(
-            "{}  {reason:17}  after {:6} lines  producer gone {:5} µs after the signal",
-            self.producer,
-            self.sent,
-            (self.gone - signal).as_micros(),
-        );
-    }
-}
-
-type Client = Lines<BufReader<TcpStream>>;
-
-async fn connect(server: SocketAddr, pace: &str, time: Duration) -> Result<Client> {
-    let mut socket = TcpStream::connect(server).await?;
-    let request = format!("{pace} {}\n", time.as_millis());
-    socket.write_all(request.as_bytes()).await?;
-    Ok(BufReader::new(socket).lines())
-}
-
-async fn read_five_lines(client: &mut Client) -> Result<()> {
-    for n in 1..=5 {
-        assert_eq!(client.next_line().await?, Some(format!("line {n}")));
-    }
+    // Returns once every producer has been dropped.
+    server.settled().await;
+    println!("nothing is left");
     Ok(())
 }
 
-async fn read_last_line(mut client: Client) -> Result<String> {
-    let mut last_line = String::new();
-    while let Some(line) = client.next_line().await? {
-        last_line = line;
+/// Serves each client on a task of its own.
+async fn accept(listener: TcpListener, server: CancellationToken) {
+    // The loop is a producer as well: it waits for clients, and is stopped by the token.
+    let mut sockets = pin!(generator(&server, async |mut y| {
+        while let Ok((socket, _)) = listener.accept().await {
+            y.yield_item(socket).await;
+        }
+    }));
+    let mut clients = 0;
+    while let Some(socket) = sockets.next().await {
+        clients += 1;
+        tokio::spawn(serve(clients, socket, server.child_token()));
     }
-    Ok(last_line)
+}
+
+/// Sends lines for 200 ms, then a last one that says why there are no more.
+async fn serve(client: u32, mut socket: TcpStream, connection: CancellationToken) {
+    let (mut reader, mut writer) = socket.split();
+
+    // A producer that is always ready. It shares its thread with everything else.
+    let lines = generator(&connection, async |mut y| {
+        for n in 1.. {
+            y.yield_item(format!("line {n}\n")).await;
+        }
+    });
+    let mut lines = pin!(lines.with_timeout(Duration::from_millis(200)));
+
+    let send = async {
+        while let Some(Ok(line)) = lines.next().await {
+            writer.write_all(line.as_bytes()).await?;
+        }
+        io::Result::Ok(())
+    };
+    let mut nothing = [0];
+    tokio::select! {
+        _ = send => {}
+        // The client sends nothing, so a read returns when it hangs up.
+        _ = reader.read(&mut nothing) => {}
+    }
+
+    let reason = connection.stop_reason().or(lines.stop_reason().cloned());
+    let reason = reason.unwrap_or(StopReason::ConsumerDropped);
+    println!("server: client {client} is stopped: {reason}");
+    let _ = writer
+        .write_all(format!("no more lines: {reason}\n").as_bytes())
+        .await;
+}
+
+async fn last_line(address: SocketAddr) -> io::Result<String> {
+    let mut lines = BufReader::new(TcpStream::connect(address).await?).lines();
+    let mut last = String::new();
+    while let Some(line) = lines.next_line().await? {
+        last = line;
+    }
+    Ok(last)
 }

@@ -1,9 +1,5 @@
 //! The generator of Go's article on `context`: its consumer takes five numbers and goes. Does the producer go as well?
 //!
-//! ```text
-//! cargo run --example leak_free_generator
-//! ```
-//!
 //! In Go it stays for ever, on a channel that nobody reads, unless its consumer remembers to cancel it. Here it is part
 //! of its stream and goes with it: at once if it is a `generator`, which runs in its consumer's poll; at its task's
 //! next turn if it is a `spawn_generator`.
@@ -31,8 +27,8 @@ type Hub = broadcast::Sender<u64>;
 const LISTENERS: usize = 1000;
 const EVENTS: [u64; 3] = [1, 2, 3];
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+#[tokio::test]
+async fn no_producer_outlives_its_consumer() -> Result<()> {
     // Everything is waited for. A producer that does not stop must fail the program, not hang it.
     let outcome = timeout(Duration::from_secs(30), run()).await;
     outcome.map_err(|_| "a producer has not been stopped")?

@@ -1,10 +1,5 @@
 //! A tree of workers, stopped from one point: softly, and hard after a grace. No job is lost, and none is done twice.
 //!
-//! ```text
-//! cargo run --example worker_tree          # stops by itself after a second
-//! cargo run --example worker_tree -- 60    # leaves you a minute to send it a SIGTERM
-//! ```
-//!
 //! There are two tokens at the root. Each group of workers has a child of either, so that it can be stopped alone too:
 //!
 //! ```text
@@ -22,7 +17,6 @@
 //! The program fails if a job is neither done nor back in its queue, or is both, or if a worker is left.
 
 use std::{
-    env,
     error::Error,
     future::Future,
     io,
@@ -50,11 +44,9 @@ const GRACE: Duration = Duration::from_millis(300);
 const MOMENT: Duration = Duration::from_millis(5);
 const HOUR: Duration = Duration::from_secs(3600);
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let seconds = env::args().nth(1).map_or(Ok(1), |arg| arg.parse())?;
-    let time = Duration::from_secs(seconds);
-
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_job_is_lost_or_done_twice() -> Result<()> {
+    let time = Duration::from_secs(1);
     let workers = Arc::new(());
     // A worker that does not stop must fail the program, not hang it.
     let outcome = timeout(time + Duration::from_secs(10), run(time, &workers)).await;

@@ -1,9 +1,5 @@
 //! Three kinds of code that block, each given up before it is done: a reader, a callback, a single call.
 //!
-//! ```text
-//! cargo run --example legacy_blocking
-//! ```
-//!
 //! None of them can be dropped at an `await`, as they have none. What they can do is to ask, or to be left alone:
 //!
 //! - A file is read line by line, on a thread of its own. Its consumer takes five lines and goes, and the next `send`
@@ -44,8 +40,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const LINES: usize = 10_000;
 const CAPACITY: usize = 16;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+#[tokio::test]
+async fn what_blocks_is_given_up() -> Result<()> {
     // Everything is waited for. A thread that does not end must fail the program, not hang it.
     let outcome = timeout(Duration::from_secs(30), run()).await;
     outcome.map_err(|_| "a thread has not ended")?
