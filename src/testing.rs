@@ -4,9 +4,9 @@
 //!   stopped.
 //! - A [`Source`] plays a [`Script`], a marble diagram in a line of text, and keeps a [`Record`] of all that happens
 //!   to it. A [`Probe`] keeps one of any stream, a [`DropProbe`] of what owns it, and [`assert_no_leak`] checks that
-//!   they are gone.
+//!   they have been dropped.
 //! - A [`Harness`] drives a stream by hand: poll by poll, with a [`Stop`] to be fired in between, and with a paused
-//!   clock. A run is told as a diagram.
+//!   clock. A run is printed as a diagram.
 //! - With the feature `proptest`, `strategy` has strategies for scripts and stops.
 //!
 //! Nothing here sleeps, asks a wall clock, or keeps anything that two tests could share. A paused clock does not see the
@@ -42,7 +42,7 @@
 //! there:
 //!
 //! ```text
-//! the law `dropped_first` is broken: the source is dropped before the end is told
+//! the law `dropped_first` is broken: the source is dropped before the stream ends
 //!
 //!     source   ......
 //!     stop     X.....
@@ -118,7 +118,7 @@
 //! # ticks_until_it_is_stopped();
 //! ```
 //!
-//! That **nothing is left behind** when the consumer goes, at whatever point it does:
+//! That **nothing is left behind** when the consumer drops the stream, at whatever point it does:
 //!
 //! ```
 //! use futures::{Stream, stream};
@@ -140,7 +140,7 @@
 //!                 let _ = harness.poll();
 //!             }
 //!             harness.drop_stream();
-//!             // With the harness its tasks are gone. It is kept until it is known that they were gone before.
+//!             // Dropping the harness drops its tasks. It is kept until the check that they have been dropped before.
 //!             harness
 //!         });
 //!     }
@@ -148,7 +148,7 @@
 //! # the_connection_is_closed_when_the_client_hangs_up();
 //! ```
 //!
-//! That **a timeout is told**, on a clock that nobody waits for, also while the source is stuck:
+//! That **a timeout is reported**, on a paused clock, also while the source is stuck:
 //!
 #![cfg_attr(feature = "tokio", doc = "```")]
 #![cfg_attr(not(feature = "tokio"), doc = "```ignore")]
@@ -161,14 +161,14 @@
 //! }
 //!
 //! // #[test]
-//! fn an_answer_that_is_cut_short_says_so() {
+//! fn a_truncated_answer_ends_with_an_error() {
 //!     let mut harness = Harness::scripted("a-b~", |upstream, _| answer(upstream));
 //!     assert_eq!(harness.run().len(), 2);
 //!     let rest = harness.run_for(Duration::from_secs(30));
 //!     assert!(matches!(rest[..], [Err(StopReason::DeadlineExceeded)]));
 //!     assert!(harness.record().is_dropped());
 //! }
-//! # an_answer_that_is_cut_short_says_so();
+//! # a_truncated_answer_ends_with_an_error();
 //! ```
 //!
 //! # Which law is which

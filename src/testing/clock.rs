@@ -22,7 +22,7 @@ mod paused {
         time::{Instant, advance, sleep_until},
     };
 
-    /// Of so many turns a task that is woken by the last of a long chain has its own, and a test hardly takes notice.
+    /// In this number of turns a task that is woken by the last of a long chain has its own, and a test hardly takes notice.
     const TURNS: usize = 64;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
@@ -86,7 +86,7 @@ mod paused {
             until: Instant,
             mut poll: impl FnMut(&mut Context<'_>) -> Poll<()>,
         ) -> bool {
-            // Tokio's timers keep to whole milliseconds, and the paused clock goes on by whole ones.
+            // Tokio's timers keep to whole milliseconds, and the paused clock advances by whole ones.
             if self.past_millisecond(Instant::now()) > Duration::ZERO {
                 let rest = MILLISECOND - self.past_millisecond(Instant::now());
                 tick(rest.min(until - Instant::now()));
@@ -109,7 +109,7 @@ mod paused {
             !was_ready
         }
 
-        /// Goes on to the next whole millisecond, at which tokio's timers are exact.
+        /// Advances to the next whole millisecond, at which tokio's timers are exact.
         pub(in crate::testing) fn align(&self) {
             tick(MILLISECOND - self.past_millisecond(Instant::now()));
         }

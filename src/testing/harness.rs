@@ -28,7 +28,7 @@ use tokio::time::Instant;
 ///
 /// With the feature `tokio` the stream finds itself in a runtime of one thread whose clock is paused, so that its timers
 /// and tasks work. They get their turn in [`run`](Self::run), [`stop`](Self::stop), [`advance`](Self::advance),
-/// [`run_for`](Self::run_for) and [`drop_stream`](Self::drop_stream), and are gone with the harness. It is called from a
+/// [`run_for`](Self::run_for) and [`drop_stream`](Self::drop_stream), and are dropped with the harness. It is called from a
 /// plain `#[test]`.
 ///
 /// # Examples
@@ -79,7 +79,7 @@ pub(super) type Outcome = Option<(bool, Option<StopReason>)>;
 /// What a poll panicked with.
 pub(super) type Panic = Box<dyn Any + Send>;
 
-/// How many polls a stream has got for each call of [`Harness::run`], unless it is told otherwise.
+/// How many polls a stream has got for each call of [`Harness::run`], unless it is set otherwise.
 const BUDGET: usize = 10_000;
 
 impl<S: Stream> Harness<S> {
@@ -170,7 +170,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         harness
     }
 
-    /// Gives the stream so many polls for each call of [`run`](Self::run), in place of 10,000.
+    /// Gives the stream `polls` polls for each call of [`run`](Self::run), in place of 10,000.
     #[must_use]
     pub fn with_budget(mut self, polls: usize) -> Self {
         self.budget = polls;
@@ -248,7 +248,7 @@ impl<S: Stream + ?Sized> Harness<S> {
     ///
     /// # Panics
     ///
-    /// As [`Stop::fire`].
+    /// Like [`Stop::fire`].
     pub fn stop(&mut self) {
         self.try_stop().unwrap_or_else(|panic| resume_unwind(panic));
     }
@@ -280,7 +280,7 @@ impl<S: Stream + ?Sized> Harness<S> {
     ///
     /// # Panics
     ///
-    /// As [`run`](Self::run).
+    /// Like [`run`](Self::run).
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     #[track_caller]
@@ -417,7 +417,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         Ok(happened || self.is_woken())
     }
 
-    /// As [`wait`](Self::wait), and tasks run and time goes on until the stream is woken.
+    /// Like [`wait`](Self::wait), and tasks run and time passes until the stream is woken.
     #[cfg(feature = "tokio")]
     pub(super) fn go_on(&mut self) -> Result<bool, Panic> {
         let clock = self.clock.clone();
@@ -437,7 +437,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         self.wait()
     }
 
-    /// As [`wait`](Self::wait), for so long: after an item the consumer takes its time, else the source does. Unless the
+    /// Like [`wait`](Self::wait), for so long: after an item the consumer takes its time, else the source does. Unless the
     /// executor is slow, that is over as soon as the stream is woken.
     #[cfg(feature = "tokio")]
     pub(super) fn wait_for(&mut self, time: Duration, is_slow: bool) -> Result<(), Panic> {
@@ -549,10 +549,10 @@ impl<S: Stream + ?Sized> Harness<S> {
     }
 }
 
-/// From so many items in a row on, the consumer waits before the stop: D6 promises a stop at the next poll then.
+/// From this number of items in a row on, the consumer waits before the stop: D6 promises a stop at the next poll then.
 pub(super) const LONG_ROW: usize = 65;
 
-/// How long time goes on for a pending stream that nobody wakes.
+/// How much time passes for a pending stream that is not woken.
 #[cfg(feature = "tokio")]
 const GOES_ON: Duration = Duration::from_secs(3600);
 
@@ -578,7 +578,7 @@ struct Brought {
 struct HandWaker {
     number: AtomicUsize,
     wakes: AtomicUsize,
-    /// Who waits for a wake-up while time goes on.
+    /// What waits for a wake-up while time passes.
     waiting: AtomicWaker,
     stop: Stop,
     record: Record,

@@ -28,7 +28,7 @@
     doc = "| ends when its source gives nothing | [`ends_when_idle`] |"
 )]
 //!
-//! A grace has nothing of a stop until it is over: of the laws above such a stream is held against those of any stream.
+//! A stream with a grace is not stopped until the grace is over, so of the laws above only those of any stream apply to it.
 //!
 //! A function for any stream takes no stop, so that none is fired: what its law says of stops is seen by [`check`] and
 //! [`check_stop`], and what it says of `is_terminated()` by [`check_all`]. [`fair`] and [`panics`] are promises of this
@@ -55,17 +55,17 @@
 //! waits for something else than its source
 #![cfg_attr(
     feature = "tokio",
-    doc = "[`check_stream_over_time`] knows timers and tasks of tokio; other threads nobody waits for."
+    doc = "[`check_stream_over_time`] knows timers and tasks of tokio; it does not wait for other threads."
 )]
 #![cfg_attr(
     not(feature = "tokio"),
-    doc = "`check_stream_over_time` knows timers and tasks of tokio; other threads nobody waits for."
+    doc = "`check_stream_over_time` knows timers and tasks of tokio; it does not wait for other threads."
 )]
 //!
 //! # A stop
 //!
 //! A stop is a token or a point in time, whichever the wrapper takes from its [`Stop`]. At a point in time a row of
-//! ready items may go on for a while, as nobody reads the clock for each item; [`on_time`] says for how long.
+//! ready items may go on for a while, as the clock is not read for each item; [`on_time`] says for how long.
 //! An adapter that takes any future for a stop is held against the token: a `Sleep` whose time is past is pending at its
 //! first poll, so that a stream which reads no clock cannot be exact.
 
@@ -139,7 +139,7 @@ pub enum Law {
 /// The length up to which all scripts are tried. Miri is slow.
 const STEPS: usize = if cfg!(miri) { 2 } else { 4 };
 
-/// The same, where time goes by in all ways.
+/// The same, where time passes in all ways.
 const STEPS_IN_TIME: usize = if cfg!(miri) { 1 } else { 3 };
 
 /// How many longer ones are tried.
@@ -204,7 +204,7 @@ impl Law {
         match self {
             Self::Fused => "after the end there is nothing but the end",
             Self::SizeHint => "the size hint is true at every moment, and exact after the end",
-            Self::Wakes => "whoever waits for a pending stream is woken, at the latest waker",
+            Self::Wakes => "a pending stream is woken, at its latest waker",
             Self::Dropping => "dropping the stream drops the source, and leaves nothing behind",
             Self::Lazy => "the source is polled only while the stream is, and for one item at most",
             Self::Panics => "a panic passes through once, then the stream is over",
@@ -215,19 +215,17 @@ impl Law {
             Self::NothingLost => "an item that was taken from the source is handed on",
             Self::Ends => "a poll that begins after the stop ends it",
             Self::LeftAlone => "after the stop or its end the source is never polled",
-            Self::DroppedFirst => "the source is dropped before the end is told",
-            Self::Released => "after the end nobody holds a waker of the stream",
+            Self::DroppedFirst => "the source is dropped before the stream ends",
+            Self::Released => "after the end no waker of the stream is kept",
             Self::Fair => "a source that is always ready is pending after 1024 items in a row",
-            Self::OnTime => "a row of ready items ends soon after its deadline",
+            Self::OnTime => "a run of ready items ends soon after its deadline",
             Self::OneOutcome => {
                 "there is a reason if it was stopped, none if it ended, and it stays"
             }
             Self::Honest => "the reason is the one it was stopped for",
             Self::StopIsReported => "a stream that was stopped does not end without an error",
-            Self::DropOnCancel => {
-                "the source is dropped by the firing of the stop, though nobody polls"
-            }
-            Self::Drains => "after the stop it goes on, until its grace is over",
+            Self::DropOnCancel => "the stop drops the source, without a poll",
+            Self::Drains => "after the stop it continues until its grace is over",
             Self::EndsWhenIdle => "it ends once its source was pending for so long, and no sooner",
         }
     }
@@ -237,7 +235,7 @@ impl Law {
         self == Self::OnTime
     }
 
-    /// Whether it is about a length of time, which its function is told.
+    /// Whether it is about a length of time, which its function takes.
     fn takes_a_time(self) -> bool {
         matches!(self, Self::Drains | Self::EndsWhenIdle)
     }
@@ -356,7 +354,7 @@ fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
     let is_timed = first.is_timed;
     assert!(
         !is_timed || !laws.contains(&Law::DropOnCancel),
-        "the law `drop_on_cancel` is about a token, which somebody cancels: take that from the stop, and no point in time"
+        "the law `drop_on_cancel` is about a token that is cancelled: take that from the stop, not a point in time"
     );
     let paced = Plan::paced().filter(|_| is_timed);
     let long = Plan::always_ready().chain(Plan::ready_until_the_end());
@@ -379,7 +377,7 @@ fn examine_in_time(law: Law, time: Duration, tier: Tier, wrap: Wrap<'_>) -> Repo
     let first = first(&stage, &[law]);
     assert!(
         !first.is_timed,
-        "the law `{law}` is about a token, after which time goes by: take that from the stop, and no point in time"
+        "the law `{law}` is about a token and the time after its cancel: take that from the stop, not a point in time"
     );
     let random = (0..LONGER).map(|seed| Plan::random_in_time(time, seed));
     let long = Plan::always_ready_in_time(time).filter(|_| !cfg!(miri));
@@ -526,7 +524,7 @@ where
 /// Holds a stream that waits for more than its source against the laws of any stream but [`lazy`]: a channel that a task
 /// feeds, `throttle`, a timer.
 ///
-/// While it is pending its tasks run, and the paused clock goes on, timer by timer, for an hour at most, or until the
+/// While it is pending its tasks run, and the paused clock advances, timer by timer, for an hour at most, or until the
 /// stream is woken. It has to be woken by then, unless its source is pending. As it is dropped its tasks have their turn,
 /// and have to drop the source then.
 ///
@@ -728,7 +726,7 @@ where
     })
 }
 
-/// As [`check_stop`], without a panic: for a table.
+/// Like [`check_stop`], without a panic: for a table.
 pub fn report_stop<S>(wrap: impl Fn(Source, Stop) -> S) -> Report
 where
     S: Stream,
@@ -737,7 +735,7 @@ where
     report_of(&laws_of(Tier::Stopped), Tier::Stopped, wrap)
 }
 
-/// As [`check_all`], without a panic: for a table.
+/// Like [`check_all`], without a panic: for a table.
 pub fn report_all<S>(wrap: impl Fn(Source, Stop) -> S) -> Report
 where
     S: Stoppable,
@@ -746,7 +744,7 @@ where
     report_of_stoppable(&laws_of(Tier::Stoppable), wrap)
 }
 
-/// After `None` always `None`, whatever is fired later; and `is_terminated()` says so.
+/// After `None` always `None`, whatever is fired later; and `is_terminated()` is `true`.
 ///
 /// # Panics
 ///
@@ -775,7 +773,7 @@ where
     report_of(&[Law::SizeHint], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// Whoever got `Pending` is woken, at the waker of the latest poll: by the stop, by its source, and by the stream
+/// A stream that returned `Pending` is woken, at the waker of its latest poll: by the stop, by its source, and by the stream
 /// itself if its source does not wait. There is nothing else that it could wait for.
 ///
 /// # Panics
@@ -790,7 +788,7 @@ where
     report_of(&[Law::Wakes], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// Dropping the stream drops the source there and then, leaves the stop as it was, and nobody holds a waker of it.
+/// Dropping the stream drops the source there and then, leaves the stop as it was, and no waker of it is kept.
 ///
 /// # Panics
 ///
@@ -863,7 +861,7 @@ where
     report_of(&[Law::Identity], Tier::Stopped, wrap).assert();
 }
 
-/// Nothing ends the stream but its source and the stop. At a nanosecond before its deadline it goes on.
+/// Nothing ends the stream but its source and the stop. At a nanosecond before its deadline it continues.
 ///
 /// # Panics
 ///
@@ -880,7 +878,7 @@ where
 /// A poll that begins after the stop gives no item, even if one is ready.
 ///
 /// At a point in time that is so for the first poll, for any after a `Pending`, and once the consumer has waited
-/// after a row of more than 64 items.
+/// after a run of more than 64 items.
 ///
 /// # Panics
 ///
@@ -952,7 +950,7 @@ where
     report_of(&[Law::DroppedFirst], Tier::Stopped, wrap).assert();
 }
 
-/// After the end nobody holds a waker of the stream any more: no timer, no token, no signal.
+/// After the end no waker of the stream is kept: by no timer, no token, no signal.
 ///
 /// # Panics
 ///
@@ -1055,7 +1053,7 @@ where
     report_of(&[Law::StopIsReported], Tier::Stopped, wrap).assert();
 }
 
-/// Whoever fires the stop has dropped the source by the time that this returns, though nobody polls. Fired during a poll
+/// The thread that fires the stop has dropped the source by the time that this returns, without a poll. Fired during a poll
 /// of the stream, the source is dropped before that poll returns; fired before the stream is made, before its first poll.
 ///
 /// It is about a token. [`check`] asks for it as well, beside others.
@@ -1080,13 +1078,13 @@ where
     report_of(&[Law::DropOnCancel], Tier::Stopped, wrap).assert();
 }
 
-/// After its token was cancelled the stream goes on for `time`, from the first poll that saw it on, as if nothing had
+/// After its token was cancelled the stream continues for `time`, from the first poll that saw it on, as if nothing had
 /// happened: a source that ends meanwhile has ended by itself. When the time is over, a pending stream is woken, and a
 /// poll ends it, gives no item, and leaves the source alone, which is dropped first. Nothing is lost.
 ///
 /// The source is pending for a while, and the consumer is busy for a while, for just as long as `time` or a nanosecond
 /// less, by the paused clock. A pending stream may be woken at the whole millisecond after the end, as tokio's timers
-/// are, and in a row of ready items it is as with a deadline: see [`on_time`].
+/// are, and in a run of ready items it is as with a deadline: see [`on_time`].
 ///
 /// # Panics
 ///
@@ -1116,12 +1114,12 @@ where
     .assert();
 }
 
-/// As [`drains`], and `stop_reason()` is `None` while the stream drains and after an end of its own, `Some` once the
+/// Like [`drains`], and `stop_reason()` is `None` while the stream drains and after an end of its own, `Some` once the
 /// grace was over.
 ///
 /// # Panics
 ///
-/// As [`drains`].
+/// Like [`drains`].
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 #[track_caller]
@@ -1139,10 +1137,10 @@ where
 /// The stream ends, with an error or without, once its source gave nothing for `time`, and changes nothing before that.
 /// The time runs from the first `Pending` after an item or the start, so that a consumer which is busy does not count.
 /// When it is over a pending stream is woken, and a poll asks the source once more: an item wins. Else the source is
-/// dropped, and then the end is told. But a poll that is late, by more than a sixteenth of `time` and more than 10 ms,
+/// dropped, and then the stream ends. But a poll that is late, by more than a sixteenth of `time` and more than 10 ms,
 /// starts the time anew, once until the next item: the consumer was away.
 ///
-/// Time goes by as for [`drains`]. A pending stream may be woken at the whole millisecond after the end.
+/// Time passes as for [`drains`]. A pending stream may be woken at the whole millisecond after the end.
 ///
 /// # Panics
 ///

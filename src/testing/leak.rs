@@ -2,7 +2,7 @@ use super::{Event, Probe, Record};
 use futures_core::Stream;
 use std::{cell::RefCell, panic::Location};
 
-/// Tells its [`Record`] when it is dropped: to be captured by a closure, or by the body of a generator.
+/// Reports to its [`Record`] when it is dropped: to be captured by a closure, or by the body of a generator.
 ///
 /// # Examples
 ///

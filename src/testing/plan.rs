@@ -33,7 +33,7 @@ pub struct Plan {
     pub panics_in_drop: bool,
     /// How long the source takes for its items, where the stop is a point in time.
     pub(super) pace: Option<Pace>,
-    /// How much time goes by between two polls, where the law is about a length of time.
+    /// How much time passes between two polls, where the law is about a length of time.
     pub(super) waits: Option<Waits>,
     /// Whether the clock and the tasks go on while it is pending.
     pub(super) goes_on: bool,
@@ -231,7 +231,7 @@ impl Plan {
             })
     }
 
-    /// A nanosecond before the deadline, so that whoever stops too early is found out.
+    /// A nanosecond before the deadline, so that a stream which stops too early is found out.
     #[cfg(feature = "tokio")]
     fn come_close(&self, stop: &Stop) {
         let nanos = self.pace.map_or(1, |pace| pace.deadline_nanos);
@@ -253,7 +253,7 @@ impl Plan {
         }
     }
 
-    /// All plans with scripts over `a`, `-`, `|`, `!` and `~` of up to so many steps: shorter scripts first, and
+    /// All plans with scripts over `a`, `-`, `|`, `!` and `~` of up to `steps` steps: shorter scripts first, and
     /// for each the earlier stops.
     pub(super) fn all(steps: usize) -> impl Iterator<Item = Self> {
         Script::all("a-|!~", steps).flat_map(|script| {
@@ -309,7 +309,7 @@ impl Plan {
         })
     }
 
-    /// A source that is always ready, for longer than anybody may go on without a yield.
+    /// A source that is always ready, for longer than a stream may run without a yield.
     pub(super) fn always_ready() -> impl Iterator<Item = Self> {
         // At the last one it is pending, after all items and a yield.
         let stops = [
@@ -357,7 +357,7 @@ impl Plan {
             };
             (2 * deadline_nanos / nanos + 8, pace)
         };
-        // A deadline that passes with the first slow item, after a row of fast ones.
+        // A deadline that passes with the first slow item, after a run of fast ones.
         let slowing = |polls: usize| {
             let pace = Pace {
                 polls,
@@ -406,7 +406,7 @@ impl Plan {
         }
     }
 
-    /// Plans in which time goes by, much of it about as long as `time`: all over `a`, `-` and `|` of up to so many steps.
+    /// Plans in which time passes, much of it about as long as `time`: all over `a`, `-` and `|` of up to `steps` steps.
     pub(super) fn in_time(time: Duration, longest: usize) -> impl Iterator<Item = Self> {
         let lengths = [
             Duration::ZERO,
@@ -426,7 +426,7 @@ impl Plan {
                 true => &[(false, false), (true, false), (false, true)],
                 false => &[(false, false)],
             };
-            // After the end nobody waits.
+            // After the end there is nothing to wait for.
             let is_open = |step: &&Step| **step != Step::End;
             let open = script.steps().iter().filter(is_open).count();
             let all = (0..lengths.len().pow(open as u32)).map(move |mut n| {
@@ -507,7 +507,7 @@ impl Plan {
             StopPoint::InWaker(n) if n > 0 => Some(StopPoint::InWaker(n - 1)),
             _ => None,
         };
-        // A step that is gone may take the stop with it.
+        // A step that is removed may take the stop with it.
         let stops = [Some(self.stop), earlier].into_iter().flatten();
         let shorter = stops.flat_map(move |stop| {
             (0..steps).map(move |gone| {

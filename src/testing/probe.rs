@@ -30,7 +30,7 @@ use std::{
 #[pin_project(PinnedDrop)]
 #[must_use = "streams do nothing unless polled"]
 pub struct Probe<S: Stream> {
-    /// Gone once it is dropped, so that what the record says of its drop is true as it says so.
+    /// `None` once it is dropped, so that the record of its drop is true when it is written.
     #[pin]
     stream: Option<S>,
     record: Record,

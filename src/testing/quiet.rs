@@ -90,7 +90,7 @@ impl Drop for Quiet {
         }
         if let Some((before, ours)) = installed.hooks.take() {
             let hook = panic::take_hook();
-            // One that was set meanwhile stays. It may call ours, which goes on handing panics to the one before it.
+            // One that was set meanwhile stays. It may call ours, which continues to hand panics to the one before it.
             let is_ours = address(&*hook) == ours;
             panic::set_hook(match is_ours {
                 true => Box::new(move |info| before(info)),

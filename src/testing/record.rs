@@ -80,7 +80,7 @@ pub enum Event {
     Dropping,
     /// The stream has been dropped.
     Dropped {
-        /// How many wakers that the harness brought are still held by anybody.
+        /// How many wakers of the harness are still held.
         held_wakers: usize,
         /// Whether the token of the stop is cancelled, and not by the stop.
         fired_the_stop: bool,
@@ -97,7 +97,7 @@ pub enum Output {
     Pending,
     /// An item, as its letter.
     Item(char),
-    /// The `Err` that a loud stream says its stop with.
+    /// The `Err` with which a stream reports its stop.
     Stopped,
     /// `None`.
     End,
@@ -113,7 +113,7 @@ pub struct View {
     pub size_hint: (usize, Option<usize>),
     /// Its `is_terminated()` and `stop_reason()`, where it is [`Stoppable`](super::Stoppable).
     pub outcome: Option<(bool, Option<StopReason>)>,
-    /// How many wakers that the harness brought are held by anybody but the source.
+    /// How many wakers of the harness are held by anything but the source.
     pub held_wakers: usize,
 }
 
@@ -153,7 +153,7 @@ impl Record {
         self.count(|event| matches!(event, Event::SourceDropped)) > 0
     }
 
-    /// Wakes whoever polled the source last, if its last answer was `-`; says whether it was.
+    /// Wakes the task that polled the source last, if its last answer was `-`; returns whether it was.
     pub fn wake(&self) -> bool {
         let waker = {
             let mut log = self.log();

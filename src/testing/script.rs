@@ -16,7 +16,7 @@ use std::{
 /// | `!` | a panic |
 /// | <code>&#124;</code> | ready with the end |
 ///
-/// `~`, `!` and `|` are last letters. A script without one goes on as if `~` were its last. Parentheses are for the
+/// `~`, `!` and `|` are last letters. A script without one continues as if `~` were its last. Parentheses are for the
 /// reader: `cd` is the same as `(cd)`, which is how it is printed.
 ///
 /// # Examples
@@ -98,7 +98,7 @@ impl Script {
         &self.steps
     }
 
-    /// All scripts over the letters of `alphabet` of up to so many steps, shorter ones first.
+    /// All scripts over the letters of `alphabet` of up to `steps` steps, shorter ones first.
     ///
     /// # Panics
     ///
@@ -139,7 +139,7 @@ impl Script {
         })
     }
 
-    /// So many items, one after the other, and no end.
+    /// `items` items, one after the other, and no end.
     pub(super) fn items(items: usize) -> Self {
         Self::from_steps(vec![Step::Item('a'); items]).relabelled()
     }
@@ -155,7 +155,7 @@ impl Script {
         Self { steps }
     }
 
-    /// The same with `a` for its first item, `b` for its second: so that they can be told apart.
+    /// The same with `a` for its first item, `b` for its second: so that they can be distinguished.
     pub(super) fn relabelled(mut self) -> Self {
         let mut items = 0;
         for step in &mut self.steps {

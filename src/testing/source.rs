@@ -153,7 +153,7 @@ impl Stream for Playback {
                 Poll::Pending
             }
             Step::Never => Poll::Pending,
-            // Not `panic!`: nobody wants to read of it in the output of a test that passes.
+            // Not `panic!`: it does not belong into the output of a test that passes.
             Step::Panic => resume_unwind(Box::new("the script says so")),
             Step::End => Poll::Ready(None),
         }

@@ -35,7 +35,7 @@ struct Shared {
     is_fired: AtomicBool,
     at: Mutex<StopPoint>,
     wakes: AtomicUsize,
-    /// Whether anybody asked for the token.
+    /// Whether the token was asked for.
     is_token_taken: AtomicBool,
     record: Record,
     /// Once it was asked for: `None` for one that never comes.

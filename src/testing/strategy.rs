@@ -22,7 +22,7 @@ use proptest::{
     prop_oneof,
 };
 
-/// Scripts of up to so many steps, and a last one. Their items are `a`, `b`, `c` and so on.
+/// Scripts of up to `steps` steps, and a last one. Their items are `a`, `b`, `c` and so on.
 pub fn scripts(steps: usize) -> impl Strategy<Value = Script> {
     let goes_on = prop_oneof![2 => Just(Step::Item('a')), 1 => Just(Step::Pending)];
     let last = prop_oneof![
@@ -37,7 +37,7 @@ pub fn scripts(steps: usize) -> impl Strategy<Value = Script> {
     })
 }
 
-/// Points at which a stream over a script of up to so many steps may be stopped.
+/// Points at which a stream over a script of up to `steps` steps may be stopped.
 ///
 /// One that is never reached is made up for after the end of the stream, where it has to change nothing any more.
 pub fn stop_points(steps: usize) -> impl Strategy<Value = StopPoint> {
@@ -51,7 +51,7 @@ pub fn stop_points(steps: usize) -> impl Strategy<Value = StopPoint> {
     ]
 }
 
-/// Plans with scripts of up to so many steps.
+/// Plans with scripts of up to `steps` steps.
 pub fn plans(steps: usize) -> impl Strategy<Value = Plan> {
     let drop_after = option::weighted(0.2, 0..=steps);
     (

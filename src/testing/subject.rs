@@ -22,7 +22,7 @@ use std::{
     note = "`map` the items back to the `char`s of the source, or drive the stream with `Harness::new`"
 )]
 pub trait Letter {
-    /// The letter, or `None` for the `Err` that a loud stream says its stop with.
+    /// The letter, or `None` for the `Err` with which a stream reports its stop.
     fn letter(&self) -> Option<char>;
 }
 

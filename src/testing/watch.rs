@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it checks until its patience is over. A machine that was asleep has slept through one of them.
 const CHECKS: u32 = 10;
 
-/// A thread that reports and aborts, unless what it watches goes on.
+/// A thread that reports and aborts, unless what it watches makes progress.
 ///
 /// It aborts, as the thread that is stuck can neither be stopped nor made to panic, and a process with a deadlock in it
 /// may not get through its exit handlers.
@@ -49,7 +49,7 @@ impl Watch {
             let shared = Arc::clone(&shared);
             let watched = thread::current().name().map(str::to_owned);
             let thread = thread::Builder::new().name("stopcock-testing-watch".to_owned());
-            // Without a thread nobody watches.
+            // Without a thread nothing is watched.
             thread.spawn(move || shared.watch(patience, watched)).ok()
         });
         Self { shared, thread }

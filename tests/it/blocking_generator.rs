@@ -103,7 +103,7 @@ fn a_send_that_waits_for_room_fails_at_the_stop_and_the_thread_ends() {
 }
 
 #[test]
-fn when_the_consumer_goes_the_body_is_told_and_the_thread_ends() {
+fn when_the_consumer_is_dropped_the_next_send_fails_and_the_thread_ends() {
     let (ended, has_ended) = mpsc::channel();
     let (told, reason) = mpsc::channel();
     let stream = blocking_generator(CancellationToken::new(), 1, move |tx| {
@@ -181,7 +181,7 @@ fn a_pending_stream_is_woken_by_items_the_end_and_the_stop() {
 }
 
 #[test]
-fn a_stopped_stream_keeps_no_waker_though_nobody_polls_it_and_the_body_goes_on() {
+fn a_stopped_stream_that_is_not_polled_keeps_no_waker_and_the_body_continues() {
     let token = CancellationToken::new();
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let mut stream = blocking_generator(&token, 1, move |tx: BlockingSender<u8>| {
@@ -259,7 +259,7 @@ fn clones_send_from_other_threads_until_the_body_ends() {
 }
 
 #[test]
-fn it_counts_until_the_body_is_gone() {
+fn it_counts_until_the_body_is_dropped() {
     let token = CancellationToken::new();
     let probe = DropProbe::new();
     let record = probe.record();
@@ -356,7 +356,7 @@ async fn a_signal_that_wakes_the_first_waker_and_keeps_none_is_watched() {
 
 #[cfg(feature = "tokio")]
 #[tokio::test]
-async fn a_signal_that_is_a_future_stops_it_though_nobody_polls() {
+async fn a_signal_that_is_a_future_stops_it_without_a_poll() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (told, reason) = tokio::sync::oneshot::channel();
     let stream = blocking_generator(signal::when(stopped), 1, |tx| {
@@ -499,9 +499,10 @@ fn is_no_thread(reason: &StopReason) -> bool {
 
 #[test]
 #[cfg_attr(miri, ignore = "it starts a process")]
-fn that_there_is_no_thread_for_it_is_told_as_its_stop() {
-    if !is_without_threads("blocking_generator::that_there_is_no_thread_for_it_is_told_as_its_stop")
-    {
+fn that_there_is_no_thread_for_it_is_reported_as_its_stop() {
+    if !is_without_threads(
+        "blocking_generator::that_there_is_no_thread_for_it_is_reported_as_its_stop",
+    ) {
         return;
     }
     let token = CancellationToken::new();

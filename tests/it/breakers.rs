@@ -207,7 +207,7 @@ impl Faulty {
         }
     }
 
-    fn is_loud(&self) -> bool {
+    fn reports_its_stop(&self) -> bool {
         let faults = [
             F::Loud,
             F::SaysItsStopTwice,
@@ -258,7 +258,7 @@ impl Faulty {
             F::IsSilentIfItIsStoppedBeforeItsFirstPoll => at == At::ItsFirstPoll,
             F::IsSilentIfItIsStoppedWhilePending => at == At::APending,
             F::IsSilentIfItIsStoppedBetweenPolls => at == At::ALaterPoll,
-            _ => !self.is_loud(),
+            _ => !self.reports_its_stop(),
         };
         match is_silent {
             true => Poll::Ready(None),
@@ -454,7 +454,7 @@ impl Stream for Faulty {
         let more = match self.fault {
             F::CountsNoErrorInItsUpperBound => 0,
             F::GivesMoreThanItsSource => 1,
-            _ => usize::from(self.ahead.is_some() || self.is_loud()),
+            _ => usize::from(self.ahead.is_some() || self.reports_its_stop()),
         };
         let upper = upper.map(|upper| upper + more);
         match self.fault {
@@ -925,9 +925,9 @@ mod timed {
             let this = self.get_mut();
             let before = Instant::now();
             if this.row > 0 && this.deadline <= before {
-                let is_told = this.row >= this.long_row && this.alarm.0.load(SeqCst);
+                let is_notified = this.row >= this.long_row && this.alarm.0.load(SeqCst);
                 let goes_on = (this.goes_on)(this.is_steady, this.late + 1, this.pace);
-                if is_told || !goes_on {
+                if is_notified || !goes_on {
                     // So that it looks.
                     this.inner.was_pending = true;
                 } else {
@@ -1535,7 +1535,7 @@ mod in_time {
     }
 
     #[test]
-    fn a_broken_law_is_told_with_the_waits() {
+    fn a_broken_law_is_reported_with_the_waits() {
         let told = crate::support::panic_of(|| {
             laws::ends_when_idle(SECOND, |source| {
                 Idling::new(I::CountsFromTheLastItem, source)

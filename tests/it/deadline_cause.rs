@@ -162,7 +162,7 @@ async fn a_linked_token_has_the_cause_of_the_parent_whose_deadline_was_first() {
 }
 
 #[test]
-fn a_child_that_stands_by_has_the_parents_cause_once_the_parents_runtime_is_gone() {
+fn a_child_that_stands_by_has_the_parents_cause_once_the_parents_runtime_has_ended() {
     let (parents, childs) = (runtime(), runtime());
     let request = {
         let _context = parents.enter();

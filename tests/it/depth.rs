@@ -136,7 +136,7 @@ fn a_chain_that_was_cancelled_is_dropped_in_any_order() {
 }
 
 #[test]
-fn a_cancel_reaches_the_leaf_of_a_chain_that_nobody_waits_on() {
+fn a_cancel_reaches_the_leaf_of_a_chain_on_which_nothing_waits() {
     on_a_small_stack(|| {
         let tokens = chain();
         assert!(tokens[0].cancel_with("root"));
@@ -382,7 +382,7 @@ fn a_chain_of_deadlines_is_cancelled_or_is_over_and_is_dropped_in_any_order() {
 
 /// The waiter is all that is left of the chain, and goes while the cancel is at it.
 #[test]
-fn a_chain_that_goes_with_its_waiter_during_the_cancel_is_dropped_without_recursion() {
+fn a_chain_that_is_dropped_with_its_waiter_during_the_cancel_is_dropped_without_recursion() {
     struct Drops(Mutex<Option<CancelledOwned>>);
 
     impl Wake for Drops {

@@ -101,7 +101,7 @@ fn no_time_at_all_is_over_in_the_very_poll_that_sees_the_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_no_timer_has_told_of_is_seen_on_the_clock() {
+async fn a_deadline_that_no_timer_has_reported_is_seen_on_the_clock() {
     let token = CancellationToken::with_timeout(SECOND);
     let numbers = stream::repeat(1).take_until_cancelled(&token);
     let mut numbers = pin!(numbers.drain_for(Duration::ZERO));
@@ -122,7 +122,7 @@ fn stopped_beforehand_it_drains_as_well() {
 }
 
 #[test]
-fn the_loud_form_says_so() {
+fn with_cancellation_reports_the_stop() {
     let mut harness = Harness::scripted("a~", |source, stop| {
         source.with_cancellation(stop.token()).drain_for(SECOND)
     });

@@ -43,7 +43,7 @@ fn the_signal_wins_at_the_first_poll_and_at_each_later_one() {
 }
 
 #[test]
-fn a_future_that_is_ready_gives_its_answer_and_is_gone() {
+fn a_future_that_is_ready_gives_its_answer_and_is_dropped() {
     let probe = DropProbe::new();
     let record = probe.record();
     let token = CancellationToken::new();
@@ -59,7 +59,7 @@ fn a_future_that_is_ready_gives_its_answer_and_is_gone() {
 }
 
 #[test]
-fn what_the_future_owned_is_gone_before_the_stop_is_told() {
+fn what_the_future_owned_is_dropped_before_the_stop_is_reported() {
     let probe = DropProbe::new();
     let record = probe.record();
     let token = CancellationToken::new();
@@ -121,7 +121,7 @@ fn any_signal_will_do() {
 }
 
 #[test]
-fn it_counts_for_settling_until_it_is_gone() {
+fn it_counts_for_settling_until_it_is_dropped() {
     let token = CancellationToken::new();
     let mut settled = pin!(token.settled());
     let future = pending::<()>().with_cancellation(&token);
@@ -150,7 +150,7 @@ mod timed {
     const NANOSECOND: Duration = Duration::from_nanos(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_nanosecond_before_the_deadline_it_goes_on_and_at_the_deadline_it_stops() {
+    async fn a_nanosecond_before_the_deadline_it_continues_and_at_the_deadline_it_stops() {
         let mut future = pin!(pending::<()>().with_deadline(Instant::now() + SECOND));
         assert!(poll(future.as_mut()).is_pending());
         tick(SECOND - NANOSECOND);

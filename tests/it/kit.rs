@@ -28,10 +28,10 @@ fn late(mut source: Source, stop: Stop) -> impl Stream<Item = char> {
 }
 
 #[test]
-fn a_broken_law_is_told_with_the_smallest_run_that_breaks_it() {
-    let told = panic_of(|| laws::nothing_late(late));
+fn a_broken_law_is_reported_with_the_smallest_run_that_breaks_it() {
+    let message = panic_of(|| laws::nothing_late(late));
     assert_eq!(
-        told,
+        message,
         "\
 the law `nothing_late` is broken: a poll that begins after the stop gives no item
 
@@ -48,12 +48,12 @@ expected poll 0 to give no item, as it began after the stop
 }
 
 #[test]
-fn the_guide_shows_what_is_told() {
-    let told = panic_of(|| {
+fn the_guide_shows_what_is_reported() {
+    let message = panic_of(|| {
         laws::dropped_first(|source, stop| source.take_until(stop.token().cancelled_owned()));
     });
     let guide = include_str!("../../src/testing.rs");
-    for line in told.lines() {
+    for line in message.lines() {
         assert!(guide.contains(format!("//! {line}").trim_end()), "{line:?}");
     }
 }
@@ -79,7 +79,7 @@ fn a_report_has_the_laws_that_hold_beside_those_that_are_broken() {
 #[test]
 fn a_longer_script_is_made_as_short_as_it_can_be() {
     // Wrong from its seventh item on: longer than the scripts that are tried one by one.
-    let told = panic_of(|| {
+    let message = panic_of(|| {
         laws::prefix(|source, _| {
             source
                 .enumerate()
@@ -87,15 +87,15 @@ fn a_longer_script_is_made_as_short_as_it_can_be() {
         });
     });
     assert!(
-        told.contains("script \"(abcdefg)\", stopped never"),
-        "{told}"
+        message.contains("script \"(abcdefg)\", stopped never"),
+        "{message}"
     );
 }
 
 #[test]
 fn a_late_stop_is_made_as_early_as_it_can_be() {
     // Forgets to ask from its seventh item on.
-    let told = panic_of(|| {
+    let message = panic_of(|| {
         laws::nothing_late(|mut source, stop| {
             let token = stop.token();
             let mut items = 0;
@@ -113,14 +113,14 @@ fn a_late_stop_is_made_as_early_as_it_can_be() {
     assert!(
         smallest
             .iter()
-            .any(|stop| told.contains(&format!("script \"(abcdefgh)\", stopped {stop}"))),
-        "{told}"
+            .any(|stop| message.contains(&format!("script \"(abcdefgh)\", stopped {stop}"))),
+        "{message}"
     );
 }
 
 #[test]
 fn all_scripts_of_four_steps_are_tried() {
-    let told = panic_of(|| {
+    let message = panic_of(|| {
         laws::prefix(|source, _| {
             let mut polls = 0;
             let mut source = source.fuse();
@@ -134,20 +134,20 @@ fn all_scripts_of_four_steps_are_tried() {
             })
         });
     });
-    assert!(told.contains("poll 3 to give no item"), "{told}");
+    assert!(message.contains("poll 3 to give no item"), "{message}");
 }
 
 #[test]
 fn a_source_that_is_polled_as_the_stream_is_made_is_not_left_in_peace() {
-    let told = panic_of(|| {
+    let message = panic_of(|| {
         laws::lazy(|mut source| {
             let first = source.next().now_or_never().flatten();
             stream::iter(first).chain(source)
         });
     });
     assert!(
-        told.contains("expected the source to be polled only while the stream is"),
-        "{told}"
+        message.contains("expected the source to be polled only while the stream is"),
+        "{message}"
     );
 }
 
@@ -187,8 +187,8 @@ fn a_source_plays_its_script_on_any_executor() {
 
 #[test]
 fn a_script_that_is_none_points_at_the_character() {
-    let told = panic_of(|| Source::new("a|b"));
-    assert_eq!(told, "nothing comes after the end\n  a|b\n    ^");
+    let message = panic_of(|| Source::new("a|b"));
+    assert_eq!(message, "nothing comes after the end\n  a|b\n    ^");
 }
 
 #[test]
@@ -291,9 +291,9 @@ fn a_stream_that_spins_is_a_panic_with_a_diagram() {
         })
     })
     .with_budget(5);
-    let told = panic_of(|| harness.run());
+    let message = panic_of(|| harness.run());
     assert_eq!(
-        told,
+        message,
         "\
 the stream has spent its budget of 5 polls, and is neither over nor does it wait
 
@@ -309,11 +309,11 @@ dropped  .....
 #[test]
 fn an_endless_stream_is_a_panic_with_its_last_polls() {
     let mut harness = Harness::new(|_| stream::repeat('a'));
-    let told = panic_of(|| harness.run());
-    assert!(told.starts_with("the stream has spent its budget of 10000 polls"));
-    let (_, output) = told.split_once("output   …").unwrap();
+    let message = panic_of(|| harness.run());
+    assert!(message.starts_with("the stream has spent its budget of 10000 polls"));
+    let (_, output) = message.split_once("output   …").unwrap();
     let letters = output.lines().next().unwrap();
-    assert_eq!(letters.len(), 72, "{told}");
+    assert_eq!(letters.len(), 72, "{message}");
 }
 
 #[test]
@@ -402,9 +402,9 @@ fn a_stream_that_panics_as_it_is_dropped_is_dropped() {
 }
 
 #[test]
-fn what_leaks_is_told_with_the_place_it_was_taken_at() {
+fn what_leaks_is_reported_with_the_place_it_was_taken_at() {
     let mut kept = None;
-    let told = panic_of(|| {
+    let message = panic_of(|| {
         assert_no_leak(|probes| {
             drop(probes.drop_probe());
             kept = Some(probes.drop_probe());
@@ -412,7 +412,7 @@ fn what_leaks_is_told_with_the_place_it_was_taken_at() {
     });
     let line = line!() - 3;
     assert_eq!(
-        told,
+        message,
         format!(
             "1 of 2 probes are still alive:\n  taken at {}:{line}:32",
             file!()
@@ -462,7 +462,7 @@ fn strategies_shrink_to_short_scripts_and_early_stops() {
 }
 
 #[test]
-fn a_plan_that_breaks_a_law_is_told_as_it_is() {
+fn a_plan_that_breaks_a_law_is_reported_as_it_is() {
     let plan = Plan::new("ab-".parse().unwrap(), StopPoint::Before(1));
     assert_eq!(
         format!("{plan:?} {:?}", plan.script),
@@ -485,18 +485,24 @@ fn some_laws_can_be_asked_for_with_the_stop_fired() {
         })
     };
     laws::check(&[laws::Law::NothingLate, laws::Law::Ends], deaf);
-    let told = panic_of(|| laws::check(&[laws::Law::Wakes], deaf));
-    assert!(told.starts_with("the law `wakes` is broken"), "{told}");
-    let told = panic_of(|| laws::check(&[laws::Law::Honest], deaf));
-    assert!(told.contains("ask it by its function"), "{told}");
-    for law in [laws::Law::Drains, laws::Law::EndsWhenIdle] {
-        let told = panic_of(|| laws::check(&[law], deaf));
-        assert!(told.contains("its function, which takes one"), "{told}");
-    }
-    let told = panic_of(|| laws::check(&[laws::Law::Ends, laws::Law::DropOnCancel], deaf));
+    let message = panic_of(|| laws::check(&[laws::Law::Wakes], deaf));
     assert!(
-        told.starts_with("the law `drop_on_cancel` is broken"),
-        "{told}"
+        message.starts_with("the law `wakes` is broken"),
+        "{message}"
+    );
+    let message = panic_of(|| laws::check(&[laws::Law::Honest], deaf));
+    assert!(message.contains("ask it by its function"), "{message}");
+    for law in [laws::Law::Drains, laws::Law::EndsWhenIdle] {
+        let message = panic_of(|| laws::check(&[law], deaf));
+        assert!(
+            message.contains("its function, which takes one"),
+            "{message}"
+        );
+    }
+    let message = panic_of(|| laws::check(&[laws::Law::Ends, laws::Law::DropOnCancel], deaf));
+    assert!(
+        message.starts_with("the law `drop_on_cancel` is broken"),
+        "{message}"
     );
 }
 
@@ -520,11 +526,11 @@ fn the_stop_can_be_fired_from_anywhere() {
 }
 
 #[test]
-fn a_stop_that_nobody_took_is_told_first() {
-    let told = panic_of(|| laws::ends(|source, _| source));
+fn a_stop_that_was_not_taken_is_reported_first() {
+    let message = panic_of(|| laws::ends(|source, _| source));
     assert!(
-        told.starts_with("the stream has taken nothing of its stop"),
-        "{told}"
+        message.starts_with("the stream has taken nothing of its stop"),
+        "{message}"
     );
 }
 
@@ -538,7 +544,7 @@ mod timed {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn the_clock_goes_on_by_hand_and_timers_fire() {
+    fn the_clock_is_advanced_by_hand_and_timers_fire() {
         let mut harness = Harness::new(|_| {
             stream::unfold(interval(SECOND), async |mut interval| {
                 interval.tick().await;
@@ -558,7 +564,7 @@ mod timed {
     }
 
     #[test]
-    fn time_goes_on_timer_by_timer_and_tasks_run_in_between() {
+    fn time_passes_timer_by_timer_and_tasks_run_in_between() {
         let mut harness = Harness::new(|_| {
             let (sender, receiver) = tokio::sync::mpsc::channel(100);
             tokio::spawn(async move {
@@ -716,26 +722,26 @@ dropped  .....D"
 
     #[test]
     fn a_deadline_that_is_asked_for_too_late_is_a_panic_that_says_so() {
-        let told = panic_of(|| {
+        let message = panic_of(|| {
             laws::ends(|source, stop| {
                 stream::once(async move { source.with_deadline(stop.deadline()) }).flatten()
             });
         });
         assert!(
-            told.contains("ask for its deadline before the stream is made"),
-            "{told}"
+            message.contains("ask for its deadline before the stream is made"),
+            "{message}"
         );
     }
 
     #[test]
     fn a_law_that_is_about_a_token_says_so() {
-        let told =
+        let message =
             panic_of(|| laws::drop_on_cancel(|source, stop| source.with_timeout(stop.timeout())));
-        assert!(told.contains("take that from the stop"), "{told}");
-        let told = panic_of(|| {
+        assert!(message.contains("take that from the stop"), "{message}");
+        let message = panic_of(|| {
             laws::drains(SECOND, |source, stop| source.with_timeout(stop.timeout()));
         });
-        assert!(told.contains("take that from the stop"), "{told}");
+        assert!(message.contains("take that from the stop"), "{message}");
     }
 
     #[test]
@@ -760,8 +766,11 @@ dropped  .....D"
     fn a_stream_that_waits_for_a_timer_is_checked_over_time() {
         let throttled = |source| Box::pin(tokio_stream::StreamExt::throttle(source, SECOND).fuse());
         laws::check_stream_over_time(throttled);
-        let told = panic_of(|| laws::check_stream(throttled));
-        assert!(told.starts_with("the law `wakes` is broken"), "{told}");
+        let message = panic_of(|| laws::check_stream(throttled));
+        assert!(
+            message.starts_with("the law `wakes` is broken"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -786,17 +795,20 @@ dropped  .....D"
         };
         laws::check_stream_over_time(fed(false));
         // The task waits for its source, and does not notice that its reader has been dropped.
-        let told = panic_of(|| laws::check_stream_over_time(fed(true)));
-        assert!(told.starts_with("the law `dropping` is broken"), "{told}");
+        let message = panic_of(|| laws::check_stream_over_time(fed(true)));
         assert!(
-            told.contains("; time and tasks go on while it is pending"),
-            "{told}"
+            message.starts_with("the law `dropping` is broken"),
+            "{message}"
+        );
+        assert!(
+            message.contains("; time and tasks go on while it is pending"),
+            "{message}"
         );
     }
 
     #[test]
     fn a_stream_that_forgets_its_waker_is_caught_over_time() {
-        let told = panic_of(|| {
+        let message = panic_of(|| {
             laws::check_stream_over_time(|mut source| {
                 let mut sleep = Box::pin(sleep(SECOND));
                 futures::stream::poll_fn(move |cx| {
@@ -808,13 +820,19 @@ dropped  .....D"
                 })
             });
         });
-        assert!(told.starts_with("the law `wakes` is broken"), "{told}");
+        assert!(
+            message.starts_with("the law `wakes` is broken"),
+            "{message}"
+        );
     }
 
     #[tokio::test]
     async fn inside_of_a_runtime_it_says_where_to_call_it() {
-        let told = panic_of(|| Harness::new(|_| stream::empty::<char>()));
-        assert!(told.contains("call it from a plain `#[test]`"), "{told}");
+        let message = panic_of(|| Harness::new(|_| stream::empty::<char>()));
+        assert!(
+            message.contains("call it from a plain `#[test]`"),
+            "{message}"
+        );
     }
 }
 
@@ -866,22 +884,28 @@ fn a_report_of_some_laws_says_what_became_of_them() {
 fn what_a_stream_does_after_a_panic_is_asked_for_by_itself() {
     // It goes on with its source.
     laws::check_stream(|source| source.map(|item| item).fuse());
-    let told = panic_of(|| laws::panics(|source| source.map(|item| item).fuse()));
-    assert!(told.starts_with("the law `panics` is broken"), "{told}");
+    let message = panic_of(|| laws::panics(|source| source.map(|item| item).fuse()));
+    assert!(
+        message.starts_with("the law `panics` is broken"),
+        "{message}"
+    );
 }
 
 #[test]
-fn a_panic_of_the_wrapper_is_told_with_its_plan() {
-    let told = panic_of(|| {
+fn a_panic_of_the_wrapper_is_reported_with_its_plan() {
+    let message = panic_of(|| {
         laws::check(&[laws::Law::Prefix], |source, stop| {
             assert!(!stop.is_fired(), "stopped too soon");
             source.take_until_cancelled(stop)
         });
     });
-    assert!(told.starts_with("the law `panics` is broken"), "{told}");
     assert!(
-        told.contains("script \"\", stopped before it is made\nexpected the stream to be made, and no panic: stopped too soon, at tests"),
-        "{told}"
+        message.starts_with("the law `panics` is broken"),
+        "{message}"
+    );
+    assert!(
+        message.contains("script \"\", stopped before it is made\nexpected the stream to be made, and no panic: stopped too soon, at tests"),
+        "{message}"
     );
     // Of all laws that are asked for, it is the only one of which anything is said.
     let report = laws::report_stream(|source| {
@@ -893,8 +917,8 @@ fn a_panic_of_the_wrapper_is_told_with_its_plan() {
 }
 
 #[test]
-fn a_panic_of_the_stream_s_own_is_told_whichever_law_is_asked_for() {
-    let told = panic_of(|| {
+fn a_panic_of_the_stream_s_own_is_reported_whichever_law_is_asked_for() {
+    let message = panic_of(|| {
         laws::fused(|source| {
             source
                 .map(|item| {
@@ -904,12 +928,12 @@ fn a_panic_of_the_stream_s_own_is_told_whichever_law_is_asked_for() {
                 .fuse()
         });
     });
-    assert!(told.contains("the law `panics` is broken"), "{told}");
+    assert!(message.contains("the law `panics` is broken"), "{message}");
     assert!(
-        told.contains(
+        message.contains(
             "expected poll 1 not to panic, as the source did not: no more than one, at tests"
         ),
-        "{told}"
+        "{message}"
     );
 }
 
@@ -957,9 +981,9 @@ fn count_panics() {
 #[cfg_attr(miri, ignore = "there are no processes")]
 fn panics_that_the_kit_catches_are_not_printed_and_those_of_other_threads_are() {
     let counted = in_a_process("count_panics");
-    let told = String::from_utf8_lossy(&counted.stdout);
-    assert!(counted.status.success(), "{told}");
-    assert!(told.contains("1 passed"), "{told}");
+    let message = String::from_utf8_lossy(&counted.stdout);
+    assert!(counted.status.success(), "{message}");
+    assert!(message.contains("1 passed"), "{message}");
 }
 
 #[test]
@@ -969,14 +993,14 @@ fn plans_of_ones_own_are_as_good() {
     laws::check_plans(&laws, plans(), |source, stop| {
         source.take_until_cancelled(stop)
     });
-    let told = panic_of(|| {
+    let message = panic_of(|| {
         laws::check_plans(&[laws::Law::StopIsReported], plans(), |source, stop| {
             source.take_until_cancelled(stop)
         });
     });
     assert!(
-        told.contains("the law `stop_is_reported` is broken"),
-        "{told}"
+        message.contains("the law `stop_is_reported` is broken"),
+        "{message}"
     );
 }
 
@@ -1001,10 +1025,10 @@ fn hang() {
 
 #[test]
 #[cfg_attr(miri, ignore = "there are no processes")]
-fn a_stream_that_is_stuck_inside_of_a_poll_is_told_with_its_plan() {
+fn a_stream_that_is_stuck_inside_of_a_poll_is_reported_with_its_plan() {
     let hang = in_a_process("hang");
     assert!(!hang.status.success());
-    let told = String::from_utf8_lossy(&hang.stderr);
+    let message = String::from_utf8_lossy(&hang.stderr);
     for part in [
         "the stream under test is stuck inside of poll 1: nothing has happened for 200ms",
         "    output   a.",
@@ -1012,6 +1036,6 @@ fn a_stream_that_is_stuck_inside_of_a_poll_is_told_with_its_plan() {
         "held against `fused`, `size_hint`, `wakes`, `dropping`, `lazy`, `panics`",
         "::hang'",
     ] {
-        assert!(told.contains(part), "{part}\n{told}");
+        assert!(message.contains(part), "{part}\n{message}");
     }
 }

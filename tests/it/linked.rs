@@ -1,7 +1,7 @@
 //! `CancellationToken::linked`: children of several parents, and the laws T3 to T5, T9 and T12 where they come in.
 
 use crate::{
-    on_cancel::Told,
+    on_cancel::Calls,
     sequences::sequences,
     support::Wakes,
     token::{in_step, poll, reason, waiter},
@@ -74,10 +74,10 @@ fn of_parents_that_are_cancelled_already_the_earliest_gives_its_reason() {
                         above[cancelled].cancel_with(NAMES[cancelled]);
                     }
                     let linked = CancellationToken::linked(listed.map(|place| &parents[place]));
-                    let told = Told::new();
-                    linked.on_cancel(told.callback("at once")).detach();
+                    let calls = Calls::new();
+                    linked.on_cancel(calls.callback("at once")).detach();
                     assert!(linked.is_cancelled());
-                    assert_eq!(told.all(), [format!("at once: {}", NAMES[order[0]])]);
+                    assert_eq!(calls.all(), [format!("at once: {}", NAMES[order[0]])]);
                     assert!(!linked.cancel_with("too late"));
                 }
             }
@@ -89,10 +89,10 @@ fn of_parents_that_are_cancelled_already_the_earliest_gives_its_reason() {
 fn of_no_parents_it_is_a_root() {
     let token = CancellationToken::linked(iter::empty::<CancellationToken>());
     assert!(!token.is_cancelled());
-    let told = Told::new();
+    let calls = Calls::new();
     token
         .child_token()
-        .on_cancel(told.callback("child"))
+        .on_cancel(calls.callback("child"))
         .detach();
     assert!(token.cancel_with("its own"));
     assert_eq!(reason(&token.child_token()).unwrap(), "its own");
@@ -104,12 +104,12 @@ fn of_one_parent_or_of_the_same_one_several_times_it_is_its_child() {
         let parent = CancellationToken::new();
         let linked = CancellationToken::linked(vec![&parent; times]);
         assert_ne!(linked, parent);
-        let told = Told::new();
-        linked.on_cancel(told.callback("told")).detach();
+        let calls = Calls::new();
+        linked.on_cancel(calls.callback("called")).detach();
         assert!(linked.clone().child_token().cancel_with("below"));
         assert!(!linked.is_cancelled());
         parent.cancel_with("parent");
-        assert_eq!(told.all(), ["told: parent"]);
+        assert_eq!(calls.all(), ["calls: parent"]);
         assert_eq!(reason(&linked).unwrap(), "parent");
     }
 }
@@ -119,10 +119,10 @@ fn a_parent_that_comes_twice_beside_another_counts_once() {
     for cancelled in 0..2 {
         let [a, b, _] = tokens();
         let linked = CancellationToken::linked([&a, &b, &a, &b.clone(), &a]);
-        let told = Told::new();
-        linked.on_cancel(told.callback("told")).detach();
+        let calls = Calls::new();
+        linked.on_cancel(calls.callback("called")).detach();
         assert!([a, b][cancelled].cancel_with(NAMES[cancelled]));
-        assert_eq!(told.all(), [format!("told: {}", NAMES[cancelled])]);
+        assert_eq!(calls.all(), [format!("calls: {}", NAMES[cancelled])]);
     }
 }
 
@@ -168,13 +168,13 @@ fn parents_may_be_related() {
                     parents.reverse();
                 }
                 let linked = CancellationToken::linked(parents);
-                let told = Told::new();
-                linked.on_cancel(told.callback("told")).detach();
+                let calls = Calls::new();
+                linked.on_cancel(calls.callback("called")).detach();
                 let (_waits, wakes) = waiter(&linked);
                 let first = ["root", "middle", "leaf"][cancelled[0]];
                 line[cancelled[0]].cancel_with(first);
                 line[cancelled[1]].cancel_with("second");
-                assert_eq!(told.all(), [format!("told: {first}")]);
+                assert_eq!(calls.all(), [format!("calls: {first}")]);
                 assert_eq!(wakes.count(), 1);
                 assert_eq!(reason(&linked).unwrap(), first);
             }
@@ -230,16 +230,16 @@ fn cancel_model(reasons: &mut [Option<&'static str>], token: usize, reason: &'st
     true
 }
 
-type Listener = (usize, Arc<Told>, (CancelledOwned, Arc<Wakes>));
+type Listener = (usize, Arc<Calls>, (CancelledOwned, Arc<Wakes>));
 
 fn listen(node: usize, token: &CancellationToken) -> Option<Listener> {
-    let told = Told::new();
-    token.on_cancel(told.callback("")).detach();
+    let calls = Calls::new();
+    token.on_cancel(calls.callback("")).detach();
     if token.is_cancelled() {
         assert!(poll(&mut token.cancelled(), &Wakes::new()).is_ready());
         return None;
     }
-    Some((node, told, waiter(token)))
+    Some((node, calls, waiter(token)))
 }
 
 fn check_steps(steps: &[Step]) {
@@ -274,12 +274,12 @@ fn check_steps(steps: &[Step]) {
                 assert_eq!(token.is_cancelled(), reason.is_some(), "{steps:?}");
             }
         }
-        for (node, told, (_, wakes)) in &listeners {
+        for (node, calls, (_, wakes)) in &listeners {
             let expected: Vec<_> = reasons[*node]
                 .iter()
                 .map(|why| format!(": {why}"))
                 .collect();
-            assert_eq!(told.all(), expected, "{steps:?}");
+            assert_eq!(calls.all(), expected, "{steps:?}");
             assert_eq!(wakes.count(), expected.len(), "{steps:?}");
         }
     }
@@ -289,10 +289,10 @@ fn check_steps(steps: &[Step]) {
         }
     }
     drop(tokens);
-    for (_, told, (waits, wakes)) in listeners {
+    for (_, calls, (waits, wakes)) in listeners {
         drop(waits);
         assert_eq!(Arc::strong_count(&wakes), 1, "{steps:?}");
-        drop(told);
+        drop(calls);
     }
 }
 
@@ -312,45 +312,45 @@ fn dropping_the_handles_of_the_parents_cuts_nothing() {
         let middles = [0, 1].map(|root: usize| roots[root].child_token().child_token());
         let linked = CancellationToken::linked(&middles);
         drop(middles);
-        let told = Told::new();
-        linked.on_cancel(told.callback("told")).detach();
+        let calls = Calls::new();
+        linked.on_cancel(calls.callback("called")).detach();
         roots[cancelled].cancel_with(NAMES[cancelled]);
-        assert_eq!(told.all(), [format!("told: {}", NAMES[cancelled])]);
+        assert_eq!(calls.all(), [format!("calls: {}", NAMES[cancelled])]);
     }
 }
 
 #[test]
 fn dropping_it_leaves_its_parents_and_their_other_children_as_they_were() {
     let [a, b, _] = tokens();
-    let told = Told::new();
+    let calls = Calls::new();
     let [before, gone, after] = [(); 3].map(|()| CancellationToken::linked([&a, &b]));
     for token in [&before, &gone, &after] {
-        token.on_cancel(told.callback("told")).detach();
+        token.on_cancel(calls.callback("called")).detach();
     }
     drop(gone);
-    assert_eq!(told.callbacks_left(), 2);
+    assert_eq!(calls.callbacks_left(), 2);
     assert!(!a.is_cancelled() && !b.is_cancelled());
     a.cancel_with("a");
-    assert_eq!(told.all(), ["told: a", "told: a"]);
+    assert_eq!(calls.all(), ["calls: a", "calls: a"]);
 }
 
 #[test]
 fn its_parents_go_with_it_once_they_have_no_handle_of_their_own() {
     for parents in 1..5 {
-        let told = Told::new();
+        let calls = Calls::new();
         let root = CancellationToken::new();
         let parents: Vec<_> = (0..parents).map(|_| root.child_token()).collect();
         for parent in &parents {
-            parent.on_cancel(told.callback("parent")).detach();
+            parent.on_cancel(calls.callback("parent")).detach();
         }
         let child = CancellationToken::linked(&parents).child_token();
         let so_many = parents.len();
         drop(parents);
-        assert_eq!(told.callbacks_left(), so_many);
+        assert_eq!(calls.callbacks_left(), so_many);
         drop(child);
-        assert_eq!(told.callbacks_left(), 0);
+        assert_eq!(calls.callbacks_left(), 0);
         root.cancel();
-        assert!(told.all().is_empty());
+        assert!(calls.all().is_empty());
     }
 }
 
@@ -358,13 +358,13 @@ fn its_parents_go_with_it_once_they_have_no_handle_of_their_own() {
 #[test]
 fn while_a_callback_runs_everything_below_both_parents_reports_cancelled() {
     let [a, b, _] = tokens();
-    let told = Told::new();
+    let calls = Calls::new();
     // Before the linked one is listed.
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     a.on_cancel({
-        let (seen, told) = (Arc::clone(&seen), told.callback("first"));
+        let (seen, calls) = (Arc::clone(&seen), calls.callback("first"));
         move |reason| {
-            told(reason);
+            calls(reason);
             let tokens: Vec<CancellationToken> = std::mem::take(&mut *seen.lock().unwrap());
             for token in tokens {
                 assert_eq!(crate::token::reason(&token).unwrap(), "a");
@@ -377,7 +377,7 @@ fn while_a_callback_runs_everything_below_both_parents_reports_cancelled() {
     let below = CancellationToken::linked([&linked.child_token(), &CancellationToken::new()]);
     seen.lock().unwrap().extend([linked, below]);
     a.cancel_with("a");
-    assert_eq!(told.all(), ["first: a"]);
+    assert_eq!(calls.all(), ["first: a"]);
     assert!(!b.is_cancelled());
 }
 
@@ -406,10 +406,10 @@ fn check_diamonds(levels: usize, with_joints: bool) {
     let below = leaf.child_token();
     assert!(!below.is_cancelled());
     assert!(reason(&below).is_none());
-    let told = Told::new();
+    let calls = Calls::new();
     for token in [&leaf, &below] {
-        drop(token.on_cancel(told.callback("unregistered")));
-        token.on_cancel(told.callback("told")).detach();
+        drop(token.on_cancel(calls.callback("unregistered")));
+        token.on_cancel(calls.callback("called")).detach();
     }
     let (mut waits, wakes) = waiter(&below);
     let mut stops = stream::pending::<u8>().take_until_cancelled(&below);
@@ -419,7 +419,7 @@ fn check_diamonds(levels: usize, with_joints: bool) {
     drop(ends);
 
     assert!(root.cancel_with("root"));
-    assert_eq!(told.all(), ["told: root", "told: root"]);
+    assert_eq!(calls.all(), ["calls: root", "calls: root"]);
     assert_eq!(wakes.count(), 1);
     assert!(poll(&mut waits, &wakes).is_ready());
     assert!(poll(settled, &wakes).is_pending());
@@ -461,10 +461,10 @@ fn a_cancel_beside_diamonds_that_stay_open_goes_every_way_there_once() {
         let (root, leaf) = diamonds(LEVELS, with_joints);
         let other = CancellationToken::new();
         let linked = CancellationToken::linked([&leaf, &other]);
-        let told = Told::new();
-        linked.on_cancel(told.callback("told")).detach();
+        let calls = Calls::new();
+        linked.on_cancel(calls.callback("called")).detach();
         other.cancel_with("other");
-        assert_eq!(told.all(), ["told: other"]);
+        assert_eq!(calls.all(), ["calls: other"]);
         assert!(!root.is_cancelled() && !leaf.is_cancelled());
     }
 }
@@ -492,13 +492,13 @@ fn a_token_linked_to_many_goes_with_any_of_them() {
             .take(MANY)
             .collect();
         let linked = CancellationToken::linked(&parents);
-        let told = Told::new();
-        linked.on_cancel(told.callback("told")).detach();
+        let calls = Calls::new();
+        linked.on_cancel(calls.callback("called")).detach();
         let parent = parents.swap_remove(cancelled);
         drop(parents);
         assert!(!linked.is_cancelled());
         parent.cancel_with("why");
-        assert_eq!(told.all(), ["told: why"]);
+        assert_eq!(calls.all(), ["calls: why"]);
     }
 }
 
@@ -512,11 +512,11 @@ fn of_parents_that_are_cancelled_at_once_one_is_the_first_for_everybody_below() 
             let parents = tokens();
             let linked = CancellationToken::linked(&parents);
             let tokens = [linked.child_token(), linked];
-            let told = [Told::new(), Told::new()];
-            for (told, token) in iter::zip(&told, &tokens) {
-                token.on_cancel(told.callback("told")).detach();
+            let calls = [Calls::new(), Calls::new()];
+            for (calls, token) in iter::zip(&calls, &tokens) {
+                token.on_cancel(calls.callback("called")).detach();
             }
-            (parents, tokens, told)
+            (parents, tokens, calls)
         })
         .collect();
     let late = AtomicUsize::new(0);
@@ -527,12 +527,12 @@ fn of_parents_that_are_cancelled_at_once_one_is_the_first_for_everybody_below() 
         late.fetch_add(is_late.into(), Relaxed);
     });
     assert_eq!(late.into_inner(), 0);
-    for (_, [child, linked], told) in &rounds {
+    for (_, [child, linked], calls) in &rounds {
         let why = reason(linked).unwrap();
         assert!(NAMES.contains(&why.as_str()));
         assert_eq!(reason(child).unwrap(), why);
-        for told in told {
-            assert_eq!(told.all(), [format!("told: {why}")]);
+        for calls in calls {
+            assert_eq!(calls.all(), [format!("calls: {why}")]);
         }
     }
 }
@@ -542,28 +542,28 @@ fn of_parents_that_are_cancelled_at_once_one_is_the_first_for_everybody_below() 
 #[cfg_attr(miri, ignore = "it leaks on purpose")]
 fn what_is_linked_and_listened_to_during_the_cancel_of_a_parent_is_told_once() {
     for cancelled in 0..2 {
-        let rounds: Vec<_> = (0..ROUNDS).map(|_| (tokens(), Told::new())).collect();
+        let rounds: Vec<_> = (0..ROUNDS).map(|_| (tokens(), Calls::new())).collect();
         in_step(2, ROUNDS, |thread, round| {
-            let (parents, told) = &rounds[round];
+            let (parents, calls) = &rounds[round];
             if thread == 0 {
                 parents[cancelled].cancel_with("why");
             } else {
                 let linked = CancellationToken::linked(&parents[..2]);
                 let child = linked.child_token();
-                child.on_cancel(told.callback("child")).detach();
+                child.on_cancel(calls.callback("child")).detach();
                 // It does not count as gone uncancelled.
                 std::mem::forget(child);
             }
         });
-        for (_, told) in &rounds {
-            assert_eq!(told.all(), ["child: why"]);
+        for (_, calls) in &rounds {
+            assert_eq!(calls.all(), ["child: why"]);
         }
     }
 }
 
 #[cfg(feature = "tokio")]
 mod deadlines {
-    use crate::{on_cancel::Told, token::reason, with_deadline::tick};
+    use crate::{on_cancel::Calls, token::reason, with_deadline::tick};
     use std::time::Duration;
     use stopcock::CancellationToken;
     use tokio::{
@@ -594,11 +594,11 @@ mod deadlines {
 
     #[tokio::test(start_paused = true)]
     async fn the_deadline_of_any_parent_stops_it_to_the_nanosecond_and_runs_its_callbacks() {
-        let told = Told::new();
+        let calls = Calls::new();
         let early = CancellationToken::with_timeout(SECOND);
         let late = CancellationToken::with_timeout(2 * SECOND);
         let linked = CancellationToken::linked([&late, &early]);
-        linked.on_cancel(told.callback("linked")).detach();
+        linked.on_cancel(calls.callback("linked")).detach();
         tick(SECOND - NANOSECOND);
         assert!(!linked.is_cancelled());
         tick(NANOSECOND);
@@ -606,7 +606,7 @@ mod deadlines {
         advance(SECOND / 2).await;
         // The task that runs callbacks has its turn.
         yield_now().await;
-        assert_eq!(told.all(), ["linked: deadline exceeded"]);
+        assert_eq!(calls.all(), ["linked: deadline exceeded"]);
         assert!(!late.is_cancelled());
     }
 

@@ -138,7 +138,7 @@ fn step() -> BoxedStrategy<Step> {
 struct Model {
     now: Stamp,
     tokens: Vec<Token>,
-    told: Vec<Told>,
+    told: Vec<Notified>,
     /// Of these no law says whether they are told.
     unsure: BTreeSet<usize>,
 }
@@ -147,7 +147,7 @@ struct Model {
 type Stamp = (u64, usize);
 
 /// Which token's, whose waker or callback, and the reason that a callback was given.
-type Told = (usize, usize, Option<Reason>);
+type Notified = (usize, usize, Option<Reason>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
@@ -373,7 +373,7 @@ impl Model {
 struct Party {
     token: usize,
     id: usize,
-    log: Arc<Mutex<Vec<Told>>>,
+    log: Arc<Mutex<Vec<Notified>>>,
 }
 
 impl Party {
@@ -400,7 +400,7 @@ struct Story {
     settling: Vec<Settling>,
     /// By their ids.
     parties: Vec<Arc<Party>>,
-    log: Arc<Mutex<Vec<Told>>>,
+    log: Arc<Mutex<Vec<Notified>>>,
     #[cfg(feature = "tokio")]
     start: Option<Instant>,
 }
@@ -915,7 +915,7 @@ proptest! {
     })]
 
     #[test]
-    fn every_story_of_a_few_tokens_goes_as_the_laws_say(
+    fn every_story_of_a_few_tokens_agrees_with_the_laws(
         steps in vec(step(), 1..if cfg!(miri) { 30 } else { 100 }),
         is_watched in any::<bool>(),
     ) {
@@ -938,7 +938,7 @@ mod deadlines {
 
     /// T3, T4 and D4: it is cancelled before its deadline, and seen to be.
     #[test]
-    fn a_deadline_that_passes_while_a_cancel_tells_others_is_too_late() {
+    fn a_deadline_that_passes_while_a_cancel_notifies_others_is_too_late() {
         block_on(async {
             let root = CancellationToken::new();
             // The first in line.
@@ -959,7 +959,7 @@ mod deadlines {
 
     /// As `linked` says: of tokens that are cancelled already the earliest counts.
     #[test]
-    fn a_deadline_that_nobody_has_seen_counts_before_a_later_cancel() {
+    fn a_deadline_that_no_check_has_seen_counts_before_a_later_cancel() {
         block_on(async {
             let timed = CancellationToken::with_timeout(Duration::from_millis(10));
             let root = CancellationToken::new();
@@ -972,7 +972,7 @@ mod deadlines {
 
     /// T6: not all handles went uncancelled.
     #[test]
-    fn a_callback_runs_though_the_last_handle_goes_before_the_timer_runs() {
+    fn a_callback_runs_though_the_last_handle_is_dropped_before_the_timer_runs() {
         block_on(async {
             let (log, logged) = std::sync::mpsc::channel();
             let timed = CancellationToken::with_timeout(Duration::from_millis(10));

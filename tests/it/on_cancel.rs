@@ -19,11 +19,11 @@ use std::{
 };
 use stopcock::{CancellationToken, Registration, StopReason};
 
-/// Who was told what, in order. Each of its callbacks keeps a handle of it until it has run or is dropped.
+/// Which callback was called with what, in order. Each of its callbacks keeps a handle of it until it has run or is dropped.
 #[derive(Default)]
-pub(crate) struct Told(Mutex<Vec<String>>);
+pub(crate) struct Calls(Mutex<Vec<String>>);
 
-impl Told {
+impl Calls {
     pub(crate) fn new() -> Arc<Self> {
         Arc::default()
     }
@@ -32,8 +32,8 @@ impl Told {
         self: &Arc<Self>,
         name: &str,
     ) -> impl FnOnce(&StopReason) + Send + use<> + 'static {
-        let (told, name) = (Arc::clone(self), name.to_string());
-        move |reason| told.push(format!("{name}: {reason}"))
+        let (calls, name) = (Arc::clone(self), name.to_string());
+        move |reason| calls.push(format!("{name}: {reason}"))
     }
 
     fn push(&self, entry: String) {
@@ -90,10 +90,10 @@ fn on_a_cancelled_token_a_callback_runs_before_on_cancel_returns() {
     for above in 0..3 {
         let tokens = chain();
         tokens[above].cancel_with("the reason");
-        let told = Told::new();
-        let registration = tokens[2].on_cancel(told.callback("late"));
-        assert_eq!(told.all(), ["late: the reason"]);
-        assert_eq!(told.callbacks_left(), 0);
+        let calls = Calls::new();
+        let registration = tokens[2].on_cancel(calls.callback("late"));
+        assert_eq!(calls.all(), ["late: the reason"]);
+        assert_eq!(calls.callbacks_left(), 0);
         assert!(!registration.unregister());
     }
 }
@@ -106,9 +106,9 @@ fn a_callback_hears_the_reason_that_its_own_token_has_once() {
     for order in 0..27 {
         let order = [order % 3, order / 3 % 3, order / 9];
         let tokens = chain();
-        let told = Told::new();
+        let calls = Calls::new();
         for (token, name) in tokens.iter().zip(WHYS) {
-            token.on_cancel(told.callback(name)).detach();
+            token.on_cancel(calls.callback(name)).detach();
         }
         let mut expected = [None; 3];
         for cancelled in order {
@@ -118,7 +118,7 @@ fn a_callback_hears_the_reason_that_its_own_token_has_once() {
                 below.get_or_insert(WHYS[cancelled]);
             }
         }
-        let mut all = told.all();
+        let mut all = calls.all();
         all.sort();
         let mut expected: Vec<_> = iter::zip(WHYS, expected)
             .filter_map(|(name, why)| Some(format!("{name}: {}", why?)))
@@ -129,8 +129,8 @@ fn a_callback_hears_the_reason_that_its_own_token_has_once() {
 }
 
 #[test]
-fn callbacks_and_wakers_are_told_in_the_order_in_which_they_came_and_a_subtree_in_its_turn() {
-    struct Named(Arc<Told>);
+fn callbacks_and_wakers_are_run_in_the_order_in_which_they_came_and_a_subtree_in_its_turn() {
+    struct Named(Arc<Calls>);
 
     impl Wake for Named {
         fn wake(self: Arc<Self>) {
@@ -139,21 +139,21 @@ fn callbacks_and_wakers_are_told_in_the_order_in_which_they_came_and_a_subtree_i
     }
 
     let [root, child, leaf] = chain();
-    let told = Told::new();
-    root.on_cancel(told.callback("first")).detach();
+    let calls = Calls::new();
+    root.on_cancel(calls.callback("first")).detach();
     let mut cancelled = root.cancelled();
-    let waker = Waker::from(Arc::new(Named(Arc::clone(&told))));
+    let waker = Waker::from(Arc::new(Named(Arc::clone(&calls))));
     assert!(poll_with(&mut cancelled, &waker).is_pending());
-    leaf.on_cancel(told.callback("far below")).detach();
-    root.on_cancel(told.callback("second")).detach();
-    let left = root.on_cancel(told.callback("left"));
-    root.on_cancel(told.callback("third")).detach();
-    child.on_cancel(told.callback("below")).detach();
-    leaf.on_cancel(told.callback("far below, too")).detach();
+    leaf.on_cancel(calls.callback("far below")).detach();
+    root.on_cancel(calls.callback("second")).detach();
+    let left = root.on_cancel(calls.callback("left"));
+    root.on_cancel(calls.callback("third")).detach();
+    child.on_cancel(calls.callback("below")).detach();
+    leaf.on_cancel(calls.callback("far below, too")).detach();
     assert!(left.unregister());
     root.cancel_with("why");
     assert_eq!(
-        told.all(),
+        calls.all(),
         [
             "first: why",
             "waker",
@@ -172,7 +172,7 @@ fn an_unregistered_callback_is_dropped_and_never_runs_and_the_others_do() {
     for length in 1..6 {
         for leaves in 0..1_usize << length {
             let [root, _, leaf] = chain();
-            let (stays, left) = (Told::new(), Told::new());
+            let (stays, left) = (Calls::new(), Calls::new());
             let registrations: Vec<_> = (0..length)
                 .map(|place| match (leaves >> place) & 1 {
                     1 => (true, leaf.on_cancel(left.callback("left"))),
@@ -202,65 +202,65 @@ fn of_callbacks_that_come_and_go_at_random_those_that_stay_run_in_order() {
     for seed in 0..if cfg!(miri) { 2 } else { 100 } {
         let mut number = numbers(seed);
         let token = CancellationToken::new();
-        let told = Told::new();
+        let calls = Calls::new();
         let mut stay = Vec::new();
         for n in 0..200 {
             // More and more of them, and then fewer and fewer.
             let coming = if n < 100 { 7 } else { 3 };
             if stay.is_empty() || number(10) < coming {
-                stay.push((n, token.on_cancel(told.callback(&n.to_string()))));
+                stay.push((n, token.on_cancel(calls.callback(&n.to_string()))));
             } else {
                 let (_, leaves) = stay.remove(number(stay.len()));
                 assert!(leaves.unregister());
             }
-            assert_eq!(told.callbacks_left(), stay.len());
+            assert_eq!(calls.callbacks_left(), stay.len());
         }
         token.cancel_with("why");
         let expected: Vec<_> = stay.iter().map(|(n, _)| format!("{n}: why")).collect();
-        assert_eq!(told.all(), expected);
+        assert_eq!(calls.all(), expected);
     }
 }
 
 #[test]
 fn dropping_the_registration_drops_the_callback_unrun() {
     let [root, _, leaf] = chain();
-    let told = Told::new();
-    let registration = leaf.on_cancel(told.callback("dropped"));
-    assert_eq!(told.callbacks_left(), 1);
+    let calls = Calls::new();
+    let registration = leaf.on_cancel(calls.callback("dropped"));
+    assert_eq!(calls.callbacks_left(), 1);
     drop(registration);
-    assert_eq!(told.callbacks_left(), 0);
+    assert_eq!(calls.callbacks_left(), 0);
     root.cancel();
-    assert!(told.all().is_empty());
+    assert!(calls.all().is_empty());
 }
 
 #[test]
-fn a_callback_that_has_run_can_not_be_unregistered_and_is_gone() {
+fn a_callback_that_has_run_can_not_be_unregistered_and_is_dropped() {
     let [root, _, leaf] = chain();
-    let told = Told::new();
-    let registration = leaf.on_cancel(told.callback("callback"));
+    let calls = Calls::new();
+    let registration = leaf.on_cancel(calls.callback("callback"));
     root.cancel_with("why");
-    assert_eq!(told.callbacks_left(), 0);
+    assert_eq!(calls.callbacks_left(), 0);
     assert!(!registration.unregister());
-    assert_eq!(told.all(), ["callback: why"]);
+    assert_eq!(calls.all(), ["callback: why"]);
 }
 
 #[test]
 fn a_detached_callback_runs_though_its_token_has_no_registration_any_more() {
     let [root, _, leaf] = chain();
-    let told = Told::new();
-    leaf.on_cancel(told.callback("detached")).detach();
+    let calls = Calls::new();
+    leaf.on_cancel(calls.callback("detached")).detach();
     root.cancel_with("why");
-    assert_eq!(told.all(), ["detached: why"]);
+    assert_eq!(calls.all(), ["detached: why"]);
 }
 
 #[test]
 fn a_registration_keeps_its_token_as_a_clone_does() {
     let [root, middle, leaf] = chain();
-    let told = Told::new();
-    let registration = leaf.on_cancel(told.callback("kept"));
+    let calls = Calls::new();
+    let registration = leaf.on_cancel(calls.callback("kept"));
     drop((middle, leaf));
     root.cancel_with("why");
-    assert_eq!(told.all(), ["kept: why"]);
+    assert_eq!(calls.all(), ["kept: why"]);
     drop(registration);
 }
 
@@ -268,25 +268,25 @@ fn a_registration_keeps_its_token_as_a_clone_does() {
 fn callbacks_of_a_token_whose_handles_all_go_uncancelled_are_dropped_unrun() {
     for length in [1, 2, 3, 40] {
         let [root, middle, leaf] = chain();
-        let told = Told::new();
+        let calls = Calls::new();
         for _ in 0..length {
-            leaf.on_cancel(told.callback("leaf")).detach();
+            leaf.on_cancel(calls.callback("leaf")).detach();
         }
-        middle.on_cancel(told.callback("middle")).detach();
+        middle.on_cancel(calls.callback("middle")).detach();
         drop(middle);
-        assert_eq!(told.callbacks_left(), length + 1, "its child keeps it");
+        assert_eq!(calls.callbacks_left(), length + 1, "its child keeps it");
         drop(leaf);
-        assert_eq!(told.callbacks_left(), 0);
+        assert_eq!(calls.callbacks_left(), 0);
         root.cancel();
-        assert!(told.all().is_empty());
+        assert!(calls.all().is_empty());
     }
 }
 
 #[test]
-fn a_callback_that_owns_a_handle_of_its_own_token_is_gone_after_the_cancel() {
+fn a_callback_that_owns_a_handle_of_its_own_token_is_dropped_after_the_cancel() {
     let token = CancellationToken::new();
-    let told = Told::new();
-    let (callback, owned) = (told.callback("owner"), token.child_token());
+    let calls = Calls::new();
+    let (callback, owned) = (calls.callback("owner"), token.child_token());
     owned
         .clone()
         .on_cancel(move |reason| {
@@ -295,8 +295,8 @@ fn a_callback_that_owns_a_handle_of_its_own_token_is_gone_after_the_cancel() {
         })
         .detach();
     token.cancel_with("why");
-    assert_eq!(told.all(), ["owner: why"]);
-    assert_eq!(told.callbacks_left(), 0);
+    assert_eq!(calls.all(), ["owner: why"]);
+    assert_eq!(calls.callbacks_left(), 0);
 }
 
 /// T4.
@@ -328,14 +328,14 @@ fn while_a_callback_runs_the_whole_subtree_reports_cancelled_and_nothing_else_do
 fn neither_an_unregister_nor_another_cancel_waits_for_a_callback_that_runs() {
     for above in 0..3 {
         let tokens = chain();
-        let told = Told::new();
+        let calls = Calls::new();
         let (started, starts) = channel();
         let (finish, finished) = channel::<()>();
         let registration = tokens[1].on_cancel(move |_| {
             started.send(()).unwrap();
             let _ = finished.recv();
         });
-        tokens[2].on_cancel(told.callback("leaf")).detach();
+        tokens[2].on_cancel(calls.callback("leaf")).detach();
         let root = tokens[0].clone();
         let canceller = thread::spawn(move || root.cancel_with("first"));
         starts.recv().unwrap();
@@ -347,7 +347,7 @@ fn neither_an_unregister_nor_another_cancel_waits_for_a_callback_that_runs() {
         }
         drop(finish);
         assert!(canceller.join().unwrap());
-        assert_eq!(told.all(), ["leaf: first"]);
+        assert_eq!(calls.all(), ["leaf: first"]);
     }
 }
 
@@ -356,7 +356,7 @@ fn neither_an_unregister_nor_another_cancel_waits_for_a_callback_that_runs() {
 fn a_callback_later_in_line_can_not_be_unregistered_from_an_earlier_one() {
     for drops in [false, true] {
         let token = CancellationToken::new();
-        let told = Told::new();
+        let calls = Calls::new();
         let slot = Arc::new(Mutex::new(None::<Registration>));
         let later = Arc::clone(&slot);
         token
@@ -368,16 +368,16 @@ fn a_callback_later_in_line_can_not_be_unregistered_from_an_earlier_one() {
                 }
             })
             .detach();
-        *slot.lock().unwrap() = Some(token.on_cancel(told.callback("later")));
+        *slot.lock().unwrap() = Some(token.on_cancel(calls.callback("later")));
         token.cancel_with("why");
-        assert_eq!(told.all(), ["later: why"]);
+        assert_eq!(calls.all(), ["later: why"]);
     }
 }
 
 #[test]
-fn a_callback_below_that_was_not_told_yet_can_be_unregistered_from_one_above() {
+fn a_callback_below_that_has_not_run_yet_can_be_unregistered_from_one_above() {
     let [root, _, leaf] = chain();
-    let told = Told::new();
+    let calls = Calls::new();
     let slot = Arc::new(Mutex::new(None::<Registration>));
     let below = Arc::clone(&slot);
     let came_in_time = Arc::new(AtomicBool::new(false));
@@ -389,11 +389,11 @@ fn a_callback_below_that_was_not_told_yet_can_be_unregistered_from_one_above() {
         }
     })
     .detach();
-    *slot.lock().unwrap() = Some(leaf.on_cancel(told.callback("below")));
+    *slot.lock().unwrap() = Some(leaf.on_cancel(calls.callback("below")));
     root.cancel();
     // Either, but one of the two.
-    assert_ne!(told.all().len(), usize::from(came_in_time.load(SeqCst)));
-    assert_eq!(told.callbacks_left(), 0);
+    assert_ne!(calls.all().len(), usize::from(came_in_time.load(SeqCst)));
+    assert_eq!(calls.callbacks_left(), 0);
 }
 
 #[test]
@@ -506,7 +506,7 @@ impl Deed {
 fn check_reentry(moment: Moment, deed: Deed, which: usize) {
     let case = format!("{moment:?}: {deed:?} {which}");
     let [root, middle, leaf] = chain();
-    let others = Told::new();
+    let others = Calls::new();
     for token in [&root, &middle, &leaf] {
         token.on_cancel(others.callback("other")).detach();
     }
@@ -588,8 +588,8 @@ fn a_callback_that_runs_or_is_dropped_may_do_anything_to_its_token_and_to_its_re
 fn a_callback_registered_from_a_callback_runs_at_once_wherever_in_the_subtree() {
     for which in 0..3 {
         let tokens = chain();
-        let told = Told::new();
-        let (inner, token) = (Arc::clone(&told), tokens[which].clone());
+        let calls = Calls::new();
+        let (inner, token) = (Arc::clone(&calls), tokens[which].clone());
         tokens[0]
             .on_cancel(move |_| {
                 token.on_cancel(inner.callback("inner")).detach();
@@ -597,22 +597,22 @@ fn a_callback_registered_from_a_callback_runs_at_once_wherever_in_the_subtree() 
             })
             .detach();
         tokens[0].cancel_with("why");
-        assert_eq!(told.all(), ["inner: why", "outer"]);
+        assert_eq!(calls.all(), ["inner: why", "outer"]);
     }
 }
 
 /// A cancel has begun, and calls `first` before it comes to the callback of the leaf.
 fn told_after(first: impl FnOnce([CancellationToken; 2]) + Send + 'static) -> Vec<String> {
     let [root, middle, leaf] = chain();
-    let told = Told::new();
+    let calls = Calls::new();
     let (middle_moved, leaf_moved) = (middle.clone(), leaf.clone());
     root.on_cancel(move |_| first([middle_moved, leaf_moved]))
         .detach();
-    leaf.on_cancel(told.callback("leaf")).detach();
+    leaf.on_cancel(calls.callback("leaf")).detach();
     drop((middle, leaf));
     root.cancel_with("root");
-    assert_eq!(told.callbacks_left(), 0);
-    told.all()
+    assert_eq!(calls.callbacks_left(), 0);
+    calls.all()
 }
 
 #[test]
@@ -663,19 +663,19 @@ fn panics(message: &'static str) -> impl FnOnce(&StopReason) + Send + 'static {
 fn a_panicking_callback_stops_no_other_and_the_first_panic_comes_out_once() {
     for which in 0..3 {
         let tokens = chain();
-        let told = Told::new();
+        let calls = Calls::new();
         let registered = [
-            tokens[which].on_cancel(told.callback("before")),
+            tokens[which].on_cancel(calls.callback("before")),
             tokens[which].on_cancel(panics("first")),
-            tokens[which].on_cancel(told.callback("between")),
+            tokens[which].on_cancel(calls.callback("between")),
             tokens[which].on_cancel(panics("second")),
-            tokens[which].on_cancel(told.callback("after")),
-            tokens[2].on_cancel(told.callback("below")),
+            tokens[which].on_cancel(calls.callback("after")),
+            tokens[2].on_cancel(calls.callback("below")),
         ];
         let (_waits, wakes) = waiter(&tokens[which]);
         assert_eq!(panic_of(|| tokens[0].cancel_with("why")), "first");
         assert_eq!(
-            told.all(),
+            calls.all(),
             ["before: why", "between: why", "after: why", "below: why"]
         );
         assert_eq!(wakes.count(), 1);
@@ -689,16 +689,16 @@ fn a_panicking_callback_stops_no_other_and_the_first_panic_comes_out_once() {
 #[test]
 fn a_panicking_callback_does_not_throw_into_an_unwinding() {
     let [root, _, leaf] = chain();
-    let told = Told::new();
+    let calls = Calls::new();
     leaf.on_cancel(panics("a callback")).detach();
-    leaf.on_cancel(told.callback("after")).detach();
+    leaf.on_cancel(calls.callback("after")).detach();
     leaf.on_cancel(panics("another")).detach();
     let message = panic_of(|| {
         let _guard = root.drop_guard_ref();
         panic!("the task failed");
     });
     assert_eq!(message, "the task failed");
-    assert_eq!(told.all(), ["after: cancelled"]);
+    assert_eq!(calls.all(), ["after: cancelled"]);
 }
 
 /// A payload that panics once more when it is dropped.
@@ -714,27 +714,27 @@ impl Drop for PanicsOnDrop {
 #[cfg_attr(miri, ignore = "it leaks on purpose")]
 fn a_second_panic_whose_payload_panics_when_dropped_changes_nothing() {
     let token = CancellationToken::new();
-    let told = Told::new();
+    let calls = Calls::new();
     token.on_cancel(panics("first")).detach();
     token.on_cancel(|_| panic::panic_any(PanicsOnDrop)).detach();
-    token.on_cancel(told.callback("after")).detach();
+    token.on_cancel(calls.callback("after")).detach();
     assert_eq!(panic_of(|| token.cancel_with("why")), "first");
-    assert_eq!(told.all(), ["after: why"]);
+    assert_eq!(calls.all(), ["after: why"]);
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "it leaks on purpose")]
 fn a_payload_that_panics_when_dropped_does_not_throw_into_an_unwinding() {
     let token = CancellationToken::new();
-    let told = Told::new();
+    let calls = Calls::new();
     token.on_cancel(|_| panic::panic_any(PanicsOnDrop)).detach();
-    token.on_cancel(told.callback("after")).detach();
+    token.on_cancel(calls.callback("after")).detach();
     let message = panic_of(|| {
         let _guard = token.drop_guard_ref();
         panic!("the task failed");
     });
     assert_eq!(message, "the task failed");
-    assert_eq!(told.all(), ["after: cancelled"]);
+    assert_eq!(calls.all(), ["after: cancelled"]);
 }
 
 #[test]
@@ -743,27 +743,27 @@ fn a_panic_of_a_callback_on_a_cancelled_token_comes_out_of_on_cancel() {
     root.cancel_with("why");
     let message = panic_of(|| leaf.on_cancel(panics("at once")));
     assert_eq!(message, "at once");
-    let told = Told::new();
-    leaf.on_cancel(told.callback("next")).detach();
-    assert_eq!(told.all(), ["next: why"]);
+    let calls = Calls::new();
+    leaf.on_cancel(calls.callback("next")).detach();
+    assert_eq!(calls.all(), ["next: why"]);
 }
 
 #[test]
 fn a_panic_of_what_an_unregistered_callback_owned_leaves_the_others_registered() {
     for by_drop in [false, true] {
         let token = CancellationToken::new();
-        let told = Told::new();
-        token.on_cancel(told.callback("before")).detach();
+        let calls = Calls::new();
+        token.on_cancel(calls.callback("before")).detach();
         let owned = OnDrop::new(|| panic!("dropped"));
         let registration = token.on_cancel(move |_| drop(owned));
-        token.on_cancel(told.callback("after")).detach();
+        token.on_cancel(calls.callback("after")).detach();
         let message = panic_of(|| match by_drop {
             true => drop(registration),
             false => drop(registration.unregister()),
         });
         assert_eq!(message, "dropped");
         token.cancel_with("why");
-        assert_eq!(told.all(), ["before: why", "after: why"]);
+        assert_eq!(calls.all(), ["before: why", "after: why"]);
     }
 }
 
@@ -851,7 +851,7 @@ fn a_callback_whose_token_and_ancestor_are_cancelled_and_looked_at_at_once_runs_
 
 /// The last handle goes during the cancel: it may have come in time or not, but nothing is left behind.
 #[test]
-fn a_callback_whose_last_handle_goes_during_a_cancel_runs_once_at_most_and_is_gone() {
+fn a_callback_whose_last_handle_is_dropped_during_a_cancel_runs_once_at_most_and_is_dropped() {
     let ran = counters();
     let (roots, leaves): (Vec<_>, Vec<_>) = chains()
         .into_iter()
@@ -888,7 +888,7 @@ struct Tree {
     tokens: Vec<CancellationToken>,
     parents: Vec<Vec<usize>>,
     /// What the callback of each token heard.
-    heard: Vec<Arc<Told>>,
+    heard: Vec<Arc<Calls>>,
 }
 
 impl Tree {
@@ -905,12 +905,12 @@ impl Tree {
             tree.parents.push(parents);
         }
         for token in &tree.tokens {
-            let told = Told::new();
+            let calls = Calls::new();
             // Not all: most tokens have nobody who waits, and are not listed.
             if number(3) > 0 {
-                token.on_cancel(told.callback("")).detach();
+                token.on_cancel(calls.callback("")).detach();
             }
-            tree.heard.push(told);
+            tree.heard.push(calls);
         }
         tree
     }
@@ -972,7 +972,7 @@ fn in_a_storm_of_cancels_every_callback_hears_once_what_its_token_says_for_ever(
 
 #[cfg(feature = "tokio")]
 mod deadlines {
-    use super::{Told, panics};
+    use super::{Calls, panics};
     use crate::{token::reason, with_deadline::tick};
     use std::time::Duration;
     use stopcock::CancellationToken;
@@ -983,16 +983,16 @@ mod deadlines {
     #[tokio::test(start_paused = true)]
     async fn at_a_deadline_the_callbacks_of_the_whole_subtree_run_and_the_runtime_survives_their_panics()
      {
-        let told = Told::new();
+        let calls = Calls::new();
         let request = CancellationToken::with_timeout(SECOND);
         let query = request.child_token();
         request.on_cancel(panics("ends in the task")).detach();
-        query.on_cancel(told.callback("query")).detach();
+        query.on_cancel(calls.callback("query")).detach();
         let other = CancellationToken::with_timeout(SECOND);
-        other.on_cancel(told.callback("other")).detach();
+        other.on_cancel(calls.callback("other")).detach();
         advance(2 * SECOND).await;
         yield_now().await;
-        let mut all = told.all();
+        let mut all = calls.all();
         all.sort();
         assert_eq!(
             all,
@@ -1000,7 +1000,7 @@ mod deadlines {
         );
     }
 
-    /// What comes by once a look has fixed the verdict of a token and its child, and told nobody.
+    /// What comes by once a look has fixed the verdict of a token and its child, and woken nothing.
     #[derive(Clone, Copy, Debug)]
     enum Comes {
         Timer,
@@ -1010,15 +1010,15 @@ mod deadlines {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_callback_runs_once_with_what_a_look_has_fixed_whoever_comes_by_then() {
+    async fn a_callback_runs_once_with_what_a_check_has_fixed_whatever_comes_by_then() {
         for comes in [Comes::Timer, Comes::Cancel, Comes::CancelBelow, Comes::Gone] {
-            let told = Told::new();
+            let calls = Calls::new();
             let request = CancellationToken::with_timeout(SECOND);
             let query = request.child_token();
-            query.on_cancel(told.callback("query")).detach();
+            query.on_cancel(calls.callback("query")).detach();
             tick(SECOND);
             assert_eq!(reason(&query).unwrap(), "deadline exceeded");
-            assert!(told.all().is_empty(), "a look runs no callbacks");
+            assert!(calls.all().is_empty(), "a look runs no callbacks");
             match comes {
                 Comes::Timer => advance(SECOND).await,
                 Comes::Cancel => assert!(!request.cancel_with("too late")),
@@ -1027,23 +1027,23 @@ mod deadlines {
             }
             drop((query, request));
             advance(SECOND).await;
-            assert_eq!(told.all(), ["query: deadline exceeded"], "{comes:?}");
+            assert_eq!(calls.all(), ["query: deadline exceeded"], "{comes:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_callback_on_a_token_that_is_over_its_deadline_runs_at_once_and_the_earlier_one_later()
      {
-        let told = Told::new();
+        let calls = Calls::new();
         let token = CancellationToken::with_timeout(SECOND);
-        token.on_cancel(told.callback("earlier")).detach();
+        token.on_cancel(calls.callback("earlier")).detach();
         tick(SECOND);
-        token.on_cancel(told.callback("later")).detach();
-        assert_eq!(told.all(), ["later: deadline exceeded"]);
+        token.on_cancel(calls.callback("later")).detach();
+        assert_eq!(calls.all(), ["later: deadline exceeded"]);
         advance(SECOND).await;
         yield_now().await;
         assert_eq!(
-            told.all(),
+            calls.all(),
             ["later: deadline exceeded", "earlier: deadline exceeded"]
         );
     }
@@ -1052,11 +1052,11 @@ mod deadlines {
     async fn a_cancel_keeps_its_reason_below_though_a_callback_takes_until_after_a_deadline_there()
     {
         let root = CancellationToken::new();
-        let told = Told::new();
+        let calls = Calls::new();
         root.on_cancel(|_| tick(2 * SECOND)).detach();
         let request = root.child_with_timeout(SECOND);
-        request.on_cancel(told.callback("request")).detach();
+        request.on_cancel(calls.callback("request")).detach();
         root.cancel_with("shutting down");
-        assert_eq!(told.all(), ["request: shutting down"]);
+        assert_eq!(calls.all(), ["request: shutting down"]);
     }
 }

@@ -559,7 +559,7 @@ fn a_generator_allocates_for_its_token_only_if_its_body_asks() {
 
 /// As the documentation of the token says.
 #[test]
-fn a_loop_of_child_tokens_costs_a_node_a_turn_until_the_last_one_goes() {
+fn a_loop_of_child_tokens_costs_a_node_a_turn_until_the_last_one_is_dropped() {
     const TURNS: usize = if cfg!(miri) { 100 } else { 10_000 };
 
     for is_waited_on in [false, true] {

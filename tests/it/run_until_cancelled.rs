@@ -256,7 +256,7 @@ fn a_panic_in_the_drop_of_the_future_passes_through_once() {
 }
 
 #[test]
-fn its_token_settles_once_the_future_is_gone() {
+fn its_token_settles_once_the_future_is_dropped() {
     for answers in [false, true] {
         let token = CancellationToken::new();
         let settled = Arc::new(Mutex::new(Vec::new()));

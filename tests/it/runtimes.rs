@@ -114,8 +114,8 @@ async fn at_a_deadline_without_callbacks_no_task_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_deadlines_callbacks_wait_for_their_task_all_of_the_subtree_is_cancelled_and_has_been_told()
- {
+async fn while_a_deadlines_callbacks_wait_for_their_task_all_of_the_subtree_is_cancelled_and_woken()
+{
     let done = Log::default();
     let token = CancellationToken::with_timeout(SECOND);
     let child = token.child_token();
@@ -259,7 +259,7 @@ fn at_a_deadline_a_source_is_dropped_in_the_runtime_of_its_stream_and_a_callback
 }
 
 #[test]
-fn at_a_deadline_a_source_whose_runtime_is_gone_is_dropped_on_a_task_of_the_deadlines() {
+fn at_a_deadline_a_source_whose_runtime_has_ended_is_dropped_on_a_task_of_the_deadlines() {
     let (tokens, streams) = (paused_runtime(), paused_runtime());
     let done = Log::default();
     let token = tokens.block_on(async { CancellationToken::with_timeout(SECOND) });
@@ -277,7 +277,7 @@ fn at_a_deadline_a_source_whose_runtime_is_gone_is_dropped_on_a_task_of_the_dead
 
 /// As a pooled connection, which goes back to its pool on a task.
 #[test]
-fn a_source_that_spawns_as_it_is_dropped_finds_its_runtime_whoever_cancels() {
+fn a_source_that_spawns_as_it_is_dropped_finds_its_runtime_whatever_cancels() {
     let runtime = paused_runtime();
     let is_back = Arc::new(AtomicUsize::new(0));
     let token = CancellationToken::new();
@@ -432,7 +432,7 @@ fn a_later_deadline_has_no_timer_while_the_runtime_of_the_earlier_one_lives() {
 }
 
 #[test]
-fn a_later_deadline_is_told_of_the_earlier_one_by_its_own_runtime_once_the_others_has_ended() {
+fn a_later_deadline_hears_of_the_earlier_one_from_its_own_runtime_once_the_others_has_ended() {
     let (parents, childs) = (paused_runtime(), paused_runtime());
     let token = timed(&parents);
     let (child, _waits, wakes) = later(&token.child_token(), &childs);
@@ -448,7 +448,7 @@ fn a_later_deadline_is_told_of_the_earlier_one_by_its_own_runtime_once_the_other
 }
 
 #[test]
-fn a_later_deadline_that_is_made_after_the_runtime_of_the_earlier_one_has_ended_is_told_of_that() {
+fn a_later_deadline_that_is_made_after_the_runtime_of_the_earlier_one_has_ended_hears_of_that() {
     let (parents, childs) = (paused_runtime(), paused_runtime());
     let token = timed(&parents);
     drop(parents);
@@ -459,7 +459,7 @@ fn a_later_deadline_that_is_made_after_the_runtime_of_the_earlier_one_has_ended_
 }
 
 #[test]
-fn a_later_deadline_whose_runtime_had_no_time_until_the_earlier_one_had_passed_is_told_at_once() {
+fn a_later_deadline_whose_runtime_had_no_time_until_the_earlier_one_had_passed_is_woken_at_once() {
     let (parents, childs) = (paused_runtime(), paused_runtime());
     let token = timed(&parents);
     let (child, _waits, wakes) = later(&token, &childs);

@@ -165,7 +165,7 @@ fn for_all(check: impl Fn(Hold, Place, &str)) {
 }
 
 #[test]
-fn it_is_pending_until_the_cancel_even_if_nobody_holds_anything() {
+fn it_is_pending_until_the_cancel_even_without_a_holder() {
     let token = CancellationToken::new();
     let (mut settled, wakes) = settler(&token);
     drop(hold(&token));
@@ -283,7 +283,7 @@ fn those_who_only_wait_do_not_count() {
 // Until when: the end of the source, not that of the adapter.
 
 #[test]
-fn an_adapter_counts_until_its_source_is_gone_wherever_it_ends_and_is_stopped() {
+fn an_adapter_counts_until_its_source_is_dropped_wherever_it_ends_and_is_stopped() {
     for script in Script::all("a-|", if cfg!(miri) { 1 } else { 4 }) {
         let steps = script.steps().len();
         for cancel_before in 0..=steps + 1 {
@@ -401,7 +401,7 @@ fn of_nested_adapters_each_counts_for_its_own_token() {
 }
 
 #[test]
-fn nested_adapters_under_one_token_settle_when_the_last_is_gone_whoever_is_cancelled() {
+fn nested_adapters_under_one_token_settle_when_the_last_is_dropped_whichever_is_cancelled() {
     for inner_is_below in [false, true] {
         let root = CancellationToken::new();
         let child = root.child_token();
@@ -684,7 +684,7 @@ fn of_many_who_wait_all_are_woken_but_those_who_left() {
 }
 
 #[test]
-fn those_who_wait_are_told_in_the_order_in_which_they_came() {
+fn waiters_are_woken_in_the_order_in_which_they_came() {
     struct Entry(usize, Arc<Mutex<Vec<usize>>>);
 
     impl Wake for Entry {
@@ -712,7 +712,7 @@ fn those_who_wait_are_told_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn a_settler_that_leaves_after_it_was_told_takes_nobody_elses_place() {
+fn a_waiter_that_leaves_after_it_was_woken_takes_no_other_ones_place() {
     let token = CancellationToken::new();
     token.cancel();
     let first = hold(&token);
@@ -728,7 +728,7 @@ fn a_settler_that_leaves_after_it_was_told_takes_nobody_elses_place() {
 }
 
 #[test]
-fn who_was_told_is_ready_though_somebody_holds_something_by_then() {
+fn a_waiter_that_was_woken_is_ready_though_there_is_a_holder_by_then() {
     let token = CancellationToken::new();
     token.cancel();
     let held = hold(&token);
@@ -741,7 +741,7 @@ fn who_was_told_is_ready_though_somebody_holds_something_by_then() {
 }
 
 #[test]
-fn each_level_is_told_when_the_last_under_it_is_gone() {
+fn each_level_settles_when_the_last_under_it_is_dropped() {
     let root = CancellationToken::new();
     let middle = root.child_token();
     let leaf = middle.child_token();
@@ -934,7 +934,7 @@ enum When {
     /// Somebody who waits is woken.
     Woken,
     /// The waker is dropped, as it was the last of its kind, after it was woken,
-    Told,
+    Notified,
     /// or as another one came,
     Replaced,
     /// or as whoever waited has left.
@@ -943,7 +943,7 @@ enum When {
 
 #[test]
 fn foreign_code_may_do_anything_in_a_wake_up_and_in_the_drop_of_a_waker() {
-    for when in [When::Woken, When::Told, When::Replaced, When::Left] {
+    for when in [When::Woken, When::Notified, When::Replaced, When::Left] {
         for (what, do_it) in FOREIGN_CODES {
             for waits_at in 0..3 {
                 let case = format!("{when:?}: {what}, {waits_at}");
@@ -970,7 +970,7 @@ fn foreign_code_may_do_anything_in_a_wake_up_and_in_the_drop_of_a_waker() {
                 });
                 let waker = match when {
                     When::Woken => Hooks::on_wake(deed),
-                    When::Told | When::Replaced | When::Left => Hooks::on_drop(deed),
+                    When::Notified | When::Replaced | When::Left => Hooks::on_drop(deed),
                 };
                 let polled = Pin::new(&mut settled).poll(&mut Context::from_waker(&waker));
                 assert!(polled.is_pending(), "{case}");
@@ -978,7 +978,7 @@ fn foreign_code_may_do_anything_in_a_wake_up_and_in_the_drop_of_a_waker() {
                 assert_eq!(done.load(SeqCst), 0, "{case}");
                 let mut settled = Some(settled);
                 match when {
-                    When::Woken | When::Told => {}
+                    When::Woken | When::Notified => {}
                     When::Replaced => assert!(look(settled.as_mut().unwrap()).is_pending()),
                     When::Left => settled = None,
                 }
@@ -1038,7 +1038,7 @@ fn a_wake_may_let_go_of_what_another_level_waits_for() {
 }
 
 #[test]
-fn a_wake_that_makes_and_drops_an_adapter_leaves_nobody_waiting() {
+fn a_wake_that_makes_and_drops_an_adapter_leaves_no_waiter() {
     let root = CancellationToken::new();
     let child = root.child_token();
     root.cancel();
@@ -1132,7 +1132,7 @@ enum State {
     WaitsForCancel,
     WaitsForOthers,
     /// Nobody held anything at some moment since it had to wait.
-    Told,
+    Notified,
 }
 
 impl Model {
@@ -1154,7 +1154,7 @@ impl Model {
         for &node in ABOVE[token] {
             self.held[node] -= 1;
             if self.held[node] == 0 {
-                self.wake(node, State::WaitsForOthers, State::Told);
+                self.wake(node, State::WaitsForOthers, State::Notified);
             }
         }
     }
@@ -1164,7 +1164,7 @@ impl Model {
             self.state[node] = State::WaitsForCancel;
             return false;
         }
-        if self.held[node] == 0 || self.state[node] == State::Told {
+        if self.held[node] == 0 || self.state[node] == State::Notified {
             return true;
         }
         self.state[node] = State::WaitsForOthers;
@@ -1216,7 +1216,7 @@ fn check_story(steps: &[Step]) {
 }
 
 #[test]
-fn every_short_story_of_who_holds_and_who_waits_goes_as_a_simple_model_says() {
+fn every_short_story_of_holders_and_waiters_agrees_with_a_simple_model() {
     let steps: Vec<_> = (0..ABOVE.len())
         .flat_map(|node| {
             [
@@ -1274,7 +1274,7 @@ impl Drop for Alive {
 }
 
 #[test]
-fn of_adapters_that_are_dropped_on_many_threads_all_are_waited_for_and_nobody_waits_for_ever() {
+fn of_adapters_that_are_dropped_on_many_threads_all_are_waited_for_and_no_wait_is_for_ever() {
     const ROUNDS: usize = if cfg!(miri) { 4 } else { 2000 };
     const DROPPERS: usize = 3;
     const CHILDREN: usize = 2;

@@ -497,7 +497,7 @@ impl Signal for Noted {
 }
 
 #[test]
-fn each_signal_of_a_stream_is_told_of_its_items() {
+fn each_signal_of_a_stream_is_notified_of_its_items() {
     let counts: [Arc<AtomicUsize>; 3] = Default::default();
     let [a, b, c] = counts.each_ref().map(|count| Noted(Arc::clone(count)));
     let mut stream = Source::new("ab-c").take_until_cancelled(signal::any(signal::any(a, b), c));
@@ -509,7 +509,7 @@ fn each_signal_of_a_stream_is_told_of_its_items() {
 
 #[cfg(feature = "tokio")]
 #[tokio::test]
-async fn a_signal_whose_stream_drains_is_told_of_its_items() {
+async fn a_signal_whose_stream_drains_is_notified_of_its_items() {
     let count = Arc::new(AtomicUsize::new(0));
     let signal = Noted(Arc::clone(&count));
     let drains = std::time::Duration::from_secs(1);

@@ -672,7 +672,7 @@ async fn a_consumer_of_ready_items_lets_its_siblings_run() {
 }
 
 #[tokio::test]
-async fn a_signal_that_is_a_future_stops_it_though_nobody_polls() {
+async fn a_signal_that_is_a_future_stops_it_without_a_poll() {
     let (stop, stopped) = oneshot::channel::<()>();
     let probe = DropProbe::new();
     let record = probe.record();

@@ -223,13 +223,13 @@ fn layers() -> impl Iterator<Item = &'static Layer> + Clone {
 }
 
 /// Takes the own `Err` of a stream for its stop. One of the stream below is passed over: what counts is what this one says.
-struct Told<S: Stream> {
+struct Notified<S: Stream> {
     stream: S,
     tell: fn(S::Item) -> Option<Item>,
 }
 
 fn silent<S: Stoppable<Item = Item> + Unpin + Send + 'static>(stream: S) -> Boxed {
-    Box::pin(Told {
+    Box::pin(Notified {
         stream,
         tell: |item| item.ok().map(Ok),
     })
@@ -239,7 +239,7 @@ fn reporting<S>(stream: S) -> Boxed
 where
     S: Stoppable<Item = Result<Item, StopReason>> + Unpin + Send + 'static,
 {
-    Box::pin(Told {
+    Box::pin(Notified {
         stream,
         tell: |item| match item {
             Ok(below) => below.ok().map(Ok),
@@ -248,7 +248,7 @@ where
     })
 }
 
-impl<S: Stream + Unpin> Stream for Told<S> {
+impl<S: Stream + Unpin> Stream for Notified<S> {
     type Item = Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
@@ -266,13 +266,13 @@ impl<S: Stream + Unpin> Stream for Told<S> {
     }
 }
 
-impl<S: FusedStream + Unpin> FusedStream for Told<S> {
+impl<S: FusedStream + Unpin> FusedStream for Notified<S> {
     fn is_terminated(&self) -> bool {
         self.stream.is_terminated()
     }
 }
 
-impl<S: Stoppable + Unpin> Stoppable for Told<S> {
+impl<S: Stoppable + Unpin> Stoppable for Notified<S> {
     fn stop_reason(&self) -> Option<&StopReason> {
         self.stream.stop_reason()
     }

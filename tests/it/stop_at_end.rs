@@ -48,7 +48,7 @@ fn told<S: Stoppable<Item = Result<char, StopReason>>>(stream: S) -> String {
 
 /// A future that is ready once the source has ended, which wakes nobody.
 #[test]
-fn a_future_that_is_ready_by_the_end_has_stopped_it_though_it_has_woken_nobody() {
+fn a_future_that_is_ready_by_the_end_has_stopped_it_though_it_has_woken_nothing() {
     let is_over = Cell::new(false);
     let source = stream::poll_fn(|_| {
         is_over.set(true);
@@ -318,7 +318,7 @@ mod with_tokio {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_clock_is_read_at_the_end_though_no_timer_has_gone_off() {
+    async fn the_clock_is_read_at_the_end_though_no_timer_has_fired() {
         const LATE: &str = "a(deadline exceeded)";
         for (time, expected) in [(SECOND, LATE), (SECOND - NANOSECOND, "a")] {
             let at = Instant::now() + SECOND;
@@ -552,7 +552,7 @@ mod with_tokio {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_future_that_has_woken_nobody_is_asked_at_the_end_of_one_that_drains_as_well() {
+    async fn a_future_that_has_woken_nothing_is_asked_at_the_end_of_one_that_drains_as_well() {
         let is_over = Cell::new(false);
         let source = stream::poll_fn(|_| {
             is_over.set(true);

@@ -82,7 +82,7 @@ fn of_a_drop_guard_it_is_the_line_that_made_it() {
 
 #[cfg(feature = "tokio")]
 #[tokio::test(start_paused = true)]
-async fn of_a_deadline_it_is_the_line_that_made_it_whoever_finds_it_first() {
+async fn of_a_deadline_it_is_the_line_that_made_it_whatever_finds_it_first() {
     use std::time::Duration;
     use tokio::time::{Instant, advance};
 

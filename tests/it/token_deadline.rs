@@ -249,7 +249,7 @@ fn in_a_runtime_that_is_never_driven_every_look_is_exact_to_the_nanosecond() {
 // D1.
 
 #[tokio::test(start_paused = true)]
-async fn the_earliest_deadline_of_a_chain_is_in_force_and_never_goes_up() {
+async fn the_earliest_deadline_of_a_chain_is_in_force_and_never_passes_up() {
     const LEVELS: usize = 4;
     const CHOICES: usize = 4;
 
@@ -626,7 +626,7 @@ async fn a_loop_that_never_awaits_is_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_fixes_the_reason_and_tells_nobody_and_the_timer_tells_once() {
+async fn a_check_fixes_the_reason_and_wakes_nothing_and_the_timer_wakes_once() {
     for (name, look) in LOOKS {
         let token = CancellationToken::with_timeout(SECOND);
         let child = token.child_token();
@@ -656,7 +656,7 @@ async fn a_look_fixes_the_reason_and_tells_nobody_and_the_timer_tells_once() {
 
 /// More ways lead up than anybody could go.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_over_a_tower_of_diamonds_is_seen_and_tells() {
+async fn a_deadline_over_a_tower_of_diamonds_is_seen_and_wakes() {
     for is_seen in [false, true] {
         let timed = CancellationToken::with_timeout(SECOND);
         let levels = if cfg!(miri) { 10 } else { 40 };
@@ -689,7 +689,7 @@ async fn a_cancel_beside_a_tower_of_diamonds_looks_through_it_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_that_nobody_told_runs_when_the_token_goes_if_its_deadline_is_over() {
+async fn a_callback_that_has_not_run_runs_when_the_token_is_dropped_if_its_deadline_is_over() {
     for (passed, is_seen) in [
         (SECOND - NANOSECOND, false),
         (SECOND, false),
@@ -840,7 +840,7 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
 }
 
 #[test]
-fn every_short_story_of_deadlines_and_cancels_goes_as_a_simple_model_says() {
+fn every_short_story_of_deadlines_and_cancels_agrees_with_a_simple_model() {
     let mut steps = vec![Step::Tick];
     steps.extend((0..BELOW.len()).flat_map(|node| [Step::Cancel(node), Step::Look(node)]));
     let runtime = paused_runtime();
@@ -858,7 +858,7 @@ fn every_short_story_of_deadlines_and_cancels_goes_as_a_simple_model_says() {
 // The timer.
 
 #[tokio::test(start_paused = true)]
-async fn the_timer_tells_within_a_millisecond_whom_nobody_polls_and_never_early() {
+async fn the_timer_wakes_within_a_millisecond_what_is_not_polled_and_never_early() {
     for (name, make) in MAKES {
         for &phase in phases() {
             for &timeout in timeouts() {
@@ -910,7 +910,7 @@ async fn a_task_that_awaits_the_token_or_a_descendant_wakes_up_at_the_deadline()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_timer_of_a_token_made_in_a_task_that_has_spent_its_budget_tells_all_the_same() {
+async fn the_timer_of_a_token_made_in_a_task_that_has_spent_its_budget_wakes_all_the_same() {
     tokio::spawn(async {
         while tokio::task::coop::has_budget_remaining() {
             let _ = poll(tokio::task::coop::consume_budget());
@@ -926,7 +926,7 @@ async fn the_timer_of_a_token_made_in_a_task_that_has_spent_its_budget_tells_all
 
 #[tokio::test(start_paused = true)]
 #[cfg_attr(miri, ignore = "it leaks on purpose")]
-async fn a_timer_survives_panicking_wakers_and_callbacks_and_tells_the_others() {
+async fn a_timer_survives_panicking_wakers_and_callbacks_and_runs_the_others() {
     struct Panics;
 
     impl Wake for Panics {
@@ -1180,7 +1180,7 @@ fn in_a_runtime_without_timers_a_deadline_panics_and_says_what_to_do() {
 }
 
 #[test]
-fn a_runtime_that_goes_before_the_deadline_tells_nobody_and_looks_stay_honest() {
+fn a_runtime_that_ends_before_the_deadline_wakes_nothing_and_checks_stay_honest() {
     let runtime = paused_runtime();
     let [token, cancelled] = {
         let _context = runtime.enter();
@@ -1226,7 +1226,7 @@ fn a_token_that_outlives_its_runtime_is_dropped_at_any_time() {
 }
 
 #[test]
-fn a_runtime_that_goes_after_the_deadline_without_having_run_its_timers_leaves_nobody_told_twice() {
+fn a_runtime_that_ends_after_the_deadline_without_having_run_its_timers_wakes_nothing_twice() {
     let runtime = paused_runtime();
     let token = {
         let _context = runtime.enter();
@@ -1554,7 +1554,7 @@ async fn a_consumer_that_awaits_between_two_items_is_stopped_at_its_next_poll() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_or_somebody_elses_look_stops_the_very_next_poll_in_the_midst_of_a_stride() {
+async fn a_cancel_or_another_tasks_check_stops_the_very_next_poll_in_the_midst_of_a_stride() {
     for row in [0, 1, 2, 16, 70, 127, 128] {
         for is_looked_at in [false, true] {
             let token = CancellationToken::with_timeout(SECOND);

@@ -99,7 +99,7 @@ fn a_token_is_made_of_each_signal_that_a_task_may_own() {
 }
 
 #[test]
-fn what_a_token_makes_besides_goes_to_other_threads_and_may_be_moved() {
+fn what_a_token_makes_besides_is_sent_to_other_threads_and_may_be_moved() {
     type Made<'a> = (
         (DropGuardRef<'a>, Registration, Settled, signal::TokenSignal),
         (Hold, Holder),

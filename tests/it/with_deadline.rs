@@ -47,7 +47,7 @@ fn run(script: &str, deadline: Duration, before: usize, now: Duration, polls: us
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_nanosecond_before_the_deadline_it_goes_on_and_at_the_deadline_it_stops() {
+async fn a_nanosecond_before_the_deadline_it_continues_and_at_the_deadline_it_stops() {
     for deadline in [NANOSECOND, MILLISECOND, SECOND, SECOND + 7 * NANOSECOND] {
         let early = deadline - NANOSECOND;
         // At the first poll, and at one after a pending.

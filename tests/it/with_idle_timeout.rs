@@ -128,7 +128,7 @@ fn a_pending_stream_is_woken_when_the_time_is_over_whatever_waker_it_has() {
 
 /// Only the clock says that the time is over: the timer may be one for an earlier time, and go off at any moment.
 #[test]
-fn a_timer_for_an_earlier_time_that_goes_off_just_as_it_gets_a_new_waker_is_no_silence() {
+fn a_timer_for_an_earlier_time_that_fires_just_as_it_gets_a_new_waker_is_no_silence() {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

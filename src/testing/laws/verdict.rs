@@ -12,7 +12,7 @@ use std::{ops::Range, time::Duration};
 /// How many items may come in a row without a `Pending`: S11.
 const ITEMS_IN_A_ROW: usize = 1024;
 
-/// How many yields may follow an item: as many as adapters may be stacked that yield, each after the same item.
+/// How many yields may follow an item: one for each adapter of a stack, each after the same item.
 const YIELDS_IN_A_ROW: usize = 16;
 
 /// How many items may come late at a deadline, and by how many nanoseconds at a steady pace: D6.
@@ -70,7 +70,7 @@ struct Firsts {
     source_dropped: usize,
     ended: usize,
     /// Ended, or said that it was stopped.
-    told: usize,
+    reported: usize,
     /// The same, or panicked.
     over: usize,
 }
@@ -82,7 +82,7 @@ impl Firsts {
             at.unwrap_or(events.len())
         };
         let ended = first(|event| matches!(event, Event::Gave(Output::End)));
-        let told = ended.min(first(|event| matches!(event, Event::Gave(Output::Stopped))));
+        let reported = ended.min(first(|event| matches!(event, Event::Gave(Output::Stopped))));
         let panicked = first(|event| matches!(event, Event::Gave(Output::Panic(_))));
         let source_ended = first(|event| matches!(event, Event::SourceGave(Step::End)));
         let source_panicked = first(|event| matches!(event, Event::SourceGave(Step::Panic)));
@@ -92,8 +92,8 @@ impl Firsts {
             source_done: source_ended.min(source_panicked),
             source_dropped: first(|event| matches!(event, Event::SourceDropped)),
             ended,
-            told,
-            over: told.min(panicked),
+            reported,
+            over: reported.min(panicked),
         }
     }
 }
@@ -153,7 +153,7 @@ impl<'a> Story<'a> {
             let Some((gave, output)) = answer else {
                 unreachable!("each poll gives something");
             };
-            // A point in time need not be seen at once in a row of ready items: D6. But it is when the consumer
+            // A point in time need not be seen at once in a run of ready items: D6. But it is when the consumer
             // waited after a long row.
             let waited_since = |turn: &Turn| {
                 let after = &events[turn.outside.clone()];
@@ -325,7 +325,7 @@ impl<'a> Story<'a> {
         let mut to_come = 0;
         for (at, event) in self.events.iter().enumerate().rev() {
             let view = match event {
-                Event::Gave(Output::Item(_) | Output::Stopped) if at <= self.firsts.told => {
+                Event::Gave(Output::Item(_) | Output::Stopped) if at <= self.firsts.reported => {
                     to_come += 1;
                     continue;
                 }
@@ -420,7 +420,7 @@ impl<'a> Story<'a> {
                 "the token to be left alone by the drop of the stream".to_owned()
             })?;
             expect(*held_wakers == 0, || {
-                "nobody to hold a waker of the stream that was dropped".to_owned()
+                "no waker of the stream that was dropped to be kept".to_owned()
             })?;
         }
         Ok(())
@@ -478,7 +478,7 @@ impl<'a> Story<'a> {
             expect(!is_thrown || is_panic, || {
                 format!("the panic of the source to pass through poll {n}")
             })?;
-            // After the end it is the law of fused streams that says so.
+            // After the end that is for the law of fused streams.
             expect(is_thrown || !is_panic || has_ended, || {
                 let message = match &turn.output {
                     Output::Panic(message) => message,
@@ -649,7 +649,7 @@ impl<'a> Story<'a> {
         let given = count(|event| matches!(event, Event::Gave(Output::Item(_))));
         expect(given >= taken, || {
             format!(
-                "{taken} items by poll {n}, as so many were taken from the source, and not {given}"
+                "{taken} items by poll {n}, which is what was taken from the source, and not {given}"
             )
         })
     }
@@ -730,12 +730,12 @@ impl<'a> Story<'a> {
         let Firsts {
             stopped,
             source_ended,
-            told,
+            reported,
             over,
             ..
         } = self.firsts;
         // A panic of the source as it is dropped may come before the answer.
-        let panicked = over < told;
+        let panicked = over < reported;
         match stopped < source_ended {
             true if !panicked => Some(true),
             false if over <= stopped => Some(false),
@@ -754,7 +754,7 @@ impl<'a> Story<'a> {
             let Firsts {
                 source_ended,
                 source_done,
-                told,
+                reported,
                 over,
                 ..
             } = self.firsts;
@@ -774,7 +774,7 @@ impl<'a> Story<'a> {
             expect(reason.is_none() || may_be_stopped, || {
                 "no stop_reason() after an end of its own".to_owned()
             })?;
-            expect(reason.is_some() || at < told || may_have_ended, || {
+            expect(reason.is_some() || at < reported || may_have_ended, || {
                 match source_done < at {
                     true => "a stop_reason() after an end of the source that came after the stop"
                         .to_owned(),

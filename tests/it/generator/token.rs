@@ -179,7 +179,7 @@ fn a_panic_of_the_body_cancels_it_on_its_way() {
 }
 
 #[test]
-fn who_asks_it_in_a_drop_is_told_why() {
+fn asked_in_a_drop_it_has_the_reason() {
     /// Asks for the token when it is dropped, and before only if it is to.
     struct Asks<'a, 'b>(Yielder<'a, u8>, &'b RefCell<Vec<String>>);
     impl Drop for Asks<'_, '_> {
@@ -225,7 +225,7 @@ fn who_asks_it_in_a_drop_is_told_why() {
 }
 
 #[test]
-fn a_future_that_keeps_its_yielder_after_it_was_ready_is_told_of_the_end() {
+fn a_future_that_keeps_its_yielder_after_it_was_ready_sees_the_end() {
     struct Kept<'a>(Yielder<'a, String>);
     impl Future for Kept<'_> {
         type Output = ();
@@ -277,7 +277,7 @@ fn what_the_body_starts_ends_with_it() {
 }
 
 #[test]
-fn it_keeps_nobody_from_settling_but_what_it_stops_does() {
+fn it_keeps_nothing_from_settling_but_what_it_stops_does() {
     let server = CancellationToken::new();
     let mut items = Box::pin(generator(&server, tell));
     let token = next(items.as_mut());
@@ -348,7 +348,7 @@ fn a_callback_may_cancel_and_drop_what_it_likes() {
 }
 
 #[test]
-fn a_panic_of_a_callback_passes_through_once_and_the_body_goes_all_the_same() {
+fn a_panic_of_a_callback_passes_through_once_and_the_body_is_dropped_all_the_same() {
     struct Local<'a>(&'a AtomicUsize);
     impl Drop for Local<'_> {
         fn drop(&mut self) {

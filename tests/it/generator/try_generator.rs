@@ -90,7 +90,7 @@ fn the_error_is_named_by_the_body_or_by_the_stream() {
 }
 
 #[test]
-fn with_its_error_the_stream_is_over_and_its_body_gone() {
+fn with_its_error_the_stream_is_over_and_its_body_dropped() {
     let dropped = RefCell::new(Vec::new());
     let token = CancellationToken::new();
     let mut settled = token.settled();
@@ -119,7 +119,7 @@ fn with_its_error_the_stream_is_over_and_its_body_gone() {
 }
 
 #[test]
-fn an_end_without_an_error_is_told_at_once() {
+fn an_end_without_an_error_comes_at_once() {
     let mut items = pin!(try_generator::<u8, Failure<()>, _, _>(
         signal::never(),
         async |_| { Ok(()) }

@@ -35,7 +35,7 @@ impl Story<'_> {
             if let Some(grace) = grace.as_ref().filter(|_| is_over) {
                 let is_item = matches!(turn.output, Output::Item(_));
                 late += usize::from(is_item);
-                // In a row of ready items the clock need not have been read.
+                // In a run of ready items the clock need not have been read.
                 let is_lenient = in_row && !pace.is_empty() && may_be_late(late, &pace);
                 expect(is_lenient || !is_item, || {
                     format!("poll {n} to give no item, as the grace was over")
@@ -123,9 +123,9 @@ impl Story<'_> {
 
     /// The polls until it ended, or said that it was stopped.
     fn until_told(&self) -> impl Iterator<Item = (usize, &Turn)> {
-        let told = self.firsts.told;
+        let reported = self.firsts.reported;
         self.lively()
-            .take_while(move |(_, turn)| turn.inside.end <= told)
+            .take_while(move |(_, turn)| turn.inside.end <= reported)
     }
 
     /// Whether its grace was over by the time that its source ended.
@@ -157,8 +157,8 @@ impl Story<'_> {
             .find(|turn| turn.inside.contains(&stopped));
         let next = self.turns.iter().find(|turn| stopped < turn.inside.start);
         let (earliest, latest) = match (during, next) {
-            // What nobody tells the stream of it must have seen.
-            (Some(during), _) if during.output == Output::Pending && !self.is_told(during) => {
+            // What the stream is not woken for it must have seen.
+            (Some(during), _) if during.output == Output::Pending && !self.is_notified(during) => {
                 (during, during)
             }
             (Some(during), next) => (during, next.unwrap_or(during)),
@@ -171,7 +171,7 @@ impl Story<'_> {
     }
 
     /// Whether the stream is woken after a poll, before its source wakes it.
-    fn is_told(&self, turn: &Turn) -> bool {
+    fn is_notified(&self, turn: &Turn) -> bool {
         self.is_woken_before_its_source_is(turn, turn.inside.start)
     }
 
@@ -197,7 +197,7 @@ impl Story<'_> {
     /// Whether a pending stream is woken then, or at the whole millisecond after it: timers keep to these.
     fn woken_at(&self, n: usize, turn: &Turn, then: Duration) -> Result<(), String> {
         let is_due = whole_milliseconds(then) <= turn.at + turn.passed;
-        expect(!is_due || self.is_told(turn), || {
+        expect(!is_due || self.is_notified(turn), || {
             format!(
                 "the latest waker of poll {n}, which was pending, to be woken at {then:?}, as the time is over then"
             )
@@ -205,7 +205,7 @@ impl Story<'_> {
     }
 }
 
-/// Whether so many items may be late, if so much time went by after each item before: D6.
+/// Whether `items` items may be late, if this much time passed after each item before: D6.
 fn may_be_late(items: usize, pace: &[Duration]) -> bool {
     let is_steady = pace.windows(2).all(|pair| pair[0] == pair[1]);
     let nanos: u128 = pace.iter().rev().take(items).map(Duration::as_nanos).sum();
