@@ -1,6 +1,6 @@
 //! What the laws say that are about a length of time.
 
-use super::{Firsts, LATE_ITEMS, LATE_NANOS, Story, Turn, expect};
+use super::{Firsts, LATE_ITEMS, LATE_NANOS, Trace, Turn, expect};
 use crate::testing::{Event, Output, Step};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ struct Grace {
     latest: Duration,
 }
 
-impl Story<'_> {
+impl Trace<'_> {
     pub(super) fn drains(&self) -> Result<(), String> {
         let Some(waits) = &self.plan.waits else {
             return Ok(());
@@ -25,7 +25,7 @@ impl Story<'_> {
         let mut pace = Vec::new();
         let mut in_row = false;
         let mut late = 0;
-        for (n, turn) in self.until_told() {
+        for (n, turn) in self.until_reported() {
             let is_over = grace
                 .as_ref()
                 .is_some_and(|grace| stopped < turn.inside.start && grace.latest <= turn.at);
@@ -81,7 +81,7 @@ impl Story<'_> {
         let mut idle_since = None;
         // Since the last item a poll was so late that the time began anew.
         let mut was_away = false;
-        for (n, turn) in self.until_told().filter(|(_, turn)| !turn.is_yield) {
+        for (n, turn) in self.until_reported().filter(|(_, turn)| !turn.is_yield) {
             match self.given(turn) {
                 Some(Step::Item(_)) => (idle_since, was_away) = (None, false),
                 Some(Step::Pending | Step::Never) => {
@@ -122,7 +122,7 @@ impl Story<'_> {
     }
 
     /// The polls until it ended, or said that it was stopped.
-    fn until_told(&self) -> impl Iterator<Item = (usize, &Turn)> {
+    fn until_reported(&self) -> impl Iterator<Item = (usize, &Turn)> {
         let reported = self.firsts.reported;
         self.lively()
             .take_while(move |(_, turn)| turn.inside.end <= reported)
