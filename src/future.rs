@@ -245,10 +245,20 @@ impl<Fut, G> FutureValve<Fut, G> {
 
 impl<Fut: Future, G: Signal> FutureValve<Fut, G> {
     pub(crate) fn poll(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Fut::Output, StopReason>> {
-        let answer = self.as_mut().poll_open(cx);
+        self.poll_then(cx, |output| output)
+    }
+
+    /// Like `poll`. `then` is called with the output before the future and the signal are dropped: what it makes counts for
+    /// `settled` without a gap.
+    pub(crate) fn poll_then<R>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        then: impl FnOnce(Fut::Output) -> R,
+    ) -> Poll<Result<R, StopReason>> {
+        let answer = self.as_mut().poll_open(cx).map_ok(then);
         if answer.is_ready() {
             self.set(Self::Over);
         }

@@ -15,6 +15,8 @@ pub use take_until_cancelled::TakeUntilCancelled;
 pub use try_with_cancellation::TryWithCancellation;
 pub use with_cancellation::WithCancellation;
 
+#[cfg(feature = "http")]
+pub(crate) use drop_on_cancel::HasValve;
 pub(crate) use valve::{Halt, Valve};
 
 use crate::IntoSignal;

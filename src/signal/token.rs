@@ -68,6 +68,19 @@ impl TokenSignal {
         }
     }
 
+    /// The signal of what was made at `location`, as [`holders`](CancellationToken::holders) shows it.
+    #[cfg(feature = "http")]
+    pub(crate) fn made_at(
+        token: CancellationToken,
+        what: &'static str,
+        location: &'static Location<'static>,
+    ) -> Self {
+        match is_tracked_anywhere() {
+            false => Self(Watch::new(HeldToken::new(token))),
+            true => Self::listed(token, what, location),
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn listed(

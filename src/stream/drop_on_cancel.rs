@@ -32,7 +32,11 @@ enum State<A> {
 /// In this order they are dropped: the adapter, and then what would have closed it.
 struct Open<A> {
     hatch: Arc<Hatch<A>>,
-    _closing: Registration,
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "kept until the adapter has been dropped")
+    )]
+    closing: Registration,
 }
 
 impl<A> Drop for Open<A> {
@@ -258,7 +262,7 @@ where
         let closing = Closing(Arc::clone(&hatch));
         Self {
             hatch,
-            _closing: Registration::new(token, Box::new(closing)),
+            closing: Registration::new(token, Box::new(closing)),
         }
     }
 }
@@ -288,6 +292,16 @@ impl<A: HasValve> DropOnCancel<A> {
             None => State::Over(valve.stop_reason().cloned()),
         };
         Self { state }
+    }
+
+    /// Leaves the source alone from now on when the token is cancelled, unless it is being cancelled. `release` does the
+    /// same for polls.
+    #[cfg(feature = "http")]
+    pub(crate) fn release(&mut self, release: impl FnOnce(Pin<&mut A>)) {
+        if let State::Open(open) = &mut self.state {
+            open.closing.leave();
+            open.hatch.lend(release);
+        }
     }
 
     /// Yields after so many items in a row, in place of 1024; never for 0.

@@ -155,6 +155,14 @@ impl<S, G> Valve<S, G> {
         }
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn signal_pin_mut(self: Pin<&mut Self>) -> Option<Pin<&mut G>> {
+        match self.project().state.project() {
+            StateProjection::Open(_, signal) => Some(signal),
+            StateProjection::Closed(_) | StateProjection::Over(_) => None,
+        }
+    }
+
     /// Puts another signal in the place of the one it has.
     pub(crate) fn map_signal<H>(self, map: impl FnOnce(G) -> H) -> Valve<S, H> {
         let Self { state, row } = self;

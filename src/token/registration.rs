@@ -67,7 +67,8 @@ impl Registration {
         self.key = NO_KEY;
     }
 
-    fn leave(&mut self) -> bool {
+    /// Like `unregister`, for one that is kept.
+    pub(crate) fn leave(&mut self) -> bool {
         match mem::replace(&mut self.key, NO_KEY) {
             NO_KEY => false,
             key => {

@@ -1,0 +1,142 @@
+use super::{
+    BoxError,
+    body_signal::BodySignal,
+    steps::{Rest, Step, Steps},
+};
+use crate::{DropOnCancel, StopReason, WithCancellation, signal::TokenSignal, stream::HasValve};
+use futures_core::Stream;
+use http_body::{Body, Frame, SizeHint};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// The one mechanism under both bodies: hands frames on until the end or a stop, which it reports as an error.
+//
+// What the body says of its rest is asked once for each frame. So it can be asked while a canceller has the body, and a
+// body that was dropped by one does not look complete before the error was reported.
+pub(super) struct CutBody<B> {
+    source: Source<B>,
+    rest: Rest,
+}
+
+enum Source<B> {
+    /// Dropped when the token is cancelled.
+    Guarded(DropOnCancel<WithCancellation<Steps<B>, BodySignal>>),
+    Unguarded(Pin<Box<Steps<B>>>),
+    Over,
+}
+
+impl<B: Body> CutBody<B> {
+    /// A body that `signal` stops.
+    pub(super) fn guarded(body: B, signal: impl FnOnce() -> TokenSignal) -> Self
+    where
+        B: Send + 'static,
+    {
+        Self::new(body, |steps| {
+            let signal = BodySignal::Armed(signal());
+            Source::Guarded(WithCancellation::new(steps, signal).drop_on_cancel())
+        })
+    }
+
+    /// A body that nothing stops.
+    pub(super) fn unguarded(body: B) -> Self {
+        Self::new(body, |steps| Source::Unguarded(Box::pin(steps)))
+    }
+
+    /// Drops a body that is not to be sent. Its length stays: that is what a `HEAD` asks for.
+    pub(super) fn dropped(body: B) -> Self {
+        Self::new(body, |_| Source::Over)
+    }
+
+    fn new(body: B, source: impl FnOnce(Steps<B>) -> Source<B>) -> Self {
+        let rest = Rest::of(&body);
+        let source = match rest.is_end {
+            true => Source::Over,
+            false => source(Steps(body)),
+        };
+        Self { source, rest }
+    }
+
+    /// From now on nothing stops it.
+    pub(super) fn release(&mut self) {
+        if let Source::Guarded(stream) = &mut self.source {
+            stream.release(|adapter| {
+                let signal = adapter.valve_mut().signal_pin_mut();
+                signal
+                    .into_iter()
+                    .for_each(|signal| signal.get_mut().release());
+            });
+        }
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>>
+    where
+        B::Error: Into<BoxError>,
+    {
+        let Some(step) = ready!(self.source.poll_step(cx)) else {
+            self.end();
+            return Poll::Ready(None);
+        };
+        let frame = match step {
+            Ok(Step {
+                frame: Ok(frame),
+                rest,
+            }) => {
+                self.rest = rest;
+                if self.rest.is_end {
+                    self.end();
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Ok(Step {
+                frame: Err(error), ..
+            }) => error.into(),
+            Err(reason) => reason.into(),
+        };
+        // After an error there is nothing more.
+        self.end();
+        Poll::Ready(Some(Err(frame)))
+    }
+
+    fn end(&mut self) {
+        self.source = Source::Over;
+        self.rest = Rest::nothing();
+    }
+}
+
+impl<B> CutBody<B> {
+    /// Whether the source has been dropped, and everything it gave has been handed on.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.source, Source::Over)
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.rest.is_end
+    }
+
+    #[allow(clippy::clone_on_copy, reason = "older versions are not `Copy`")]
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.rest.size.clone()
+    }
+}
+
+impl<B: Body> Source<B> {
+    #[expect(
+        clippy::type_complexity,
+        reason = "what a poll of a stream of results is"
+    )]
+    fn poll_step(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Step<B::Data, B::Error>, StopReason>>> {
+        match self {
+            Self::Guarded(stream) => Pin::new(stream).poll_next(cx),
+            Self::Unguarded(steps) => steps.as_mut().poll_next(cx).map(|step| step.map(Ok)),
+            Self::Over => Poll::Ready(None),
+        }
+    }
+}

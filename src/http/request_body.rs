@@ -1,0 +1,140 @@
+use super::{BoxError, asked::Asked, cut_body::CutBody, request_token::WHAT, under_way::UnderWay};
+use crate::signal::TokenSignal;
+use bytes::Buf;
+use http::{HeaderMap, Response, header::CONTENT_LENGTH};
+use http_body::{Body, Frame, SizeHint};
+use std::{
+    fmt::{self, Debug, Formatter},
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// The body of a response under [`RequestTokenLayer`](super::RequestTokenLayer).
+pub struct RequestTokenBody<B> {
+    /// Dropped before `under_way`, which cancels the token.
+    body: CutBody<B>,
+    /// `None` once the response is complete.
+    under_way: Option<UnderWay>,
+    /// How many bytes are missing of the length that the client was promised.
+    missing: Option<u64>,
+}
+
+impl<B: Body> RequestTokenBody<B> {
+    /// The body of a response that the handler has just made.
+    pub(super) fn begin(
+        response: Response<B>,
+        under_way: UnderWay,
+        asked: Asked,
+        made_at: &'static Location<'static>,
+    ) -> Response<Self>
+    where
+        B: Send + 'static,
+    {
+        let (head, body) = response.into_parts();
+        if asked.is_upgrade(head.status) {
+            under_way.leave_to_server();
+            let body = Self::new(CutBody::dropped(body), None, None);
+            return Response::from_parts(head, body);
+        }
+        if asked.has_no_body(head.status) {
+            let body = Self::new(CutBody::dropped(body), Some(under_way), None);
+            return Response::from_parts(head, body);
+        }
+        let missing = length(&head.headers, &body);
+        let body = match missing {
+            // It may have trailers.
+            Some(0) => CutBody::unguarded(body),
+            _ => CutBody::guarded(body, || {
+                TokenSignal::made_at(under_way.token().clone(), WHAT, made_at)
+            }),
+        };
+        Response::from_parts(head, Self::new(body, Some(under_way), missing))
+    }
+
+    /// The body of a response that nothing stops.
+    pub(super) fn unguarded(body: B) -> Self {
+        Self::new(CutBody::unguarded(body), None, None)
+    }
+
+    fn new(body: CutBody<B>, under_way: Option<UnderWay>, missing: Option<u64>) -> Self {
+        Self {
+            body,
+            under_way,
+            missing,
+        }
+    }
+
+    /// Cancels the token once the response is complete.
+    pub(super) fn note_progress(&mut self) {
+        if self.missing == Some(0) {
+            // It may be polled for its trailers and its end, which are not to be cut any more.
+            self.body.release();
+        } else if !self.body.is_over() {
+            return;
+        }
+        if let Some(under_way) = self.under_way.take() {
+            under_way.finish();
+        }
+    }
+}
+
+/// The length that the client is promised: by the header, or else by what hyper makes one of.
+fn length(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
+    match headers.get(CONTENT_LENGTH) {
+        Some(length) => length.to_str().ok()?.parse().ok(),
+        None => body.size_hint().exact(),
+    }
+}
+
+impl<B> Body for RequestTokenBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let polled = ready!(self.body.poll_frame(cx));
+        if let Some(Ok(frame)) = &polled {
+            self.count(frame);
+        }
+        self.note_progress();
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B: Body> RequestTokenBody<B> {
+    fn count(&mut self, frame: &Frame<B::Data>) {
+        if let (Some(missing), Some(data)) = (&mut self.missing, frame.data_ref()) {
+            *missing = missing.saturating_sub(data.remaining() as u64);
+        }
+    }
+}
+
+/// The default body, which nothing stops: for a layer further out that makes responses of its own.
+impl<B: Body + Default> Default for RequestTokenBody<B> {
+    fn default() -> Self {
+        Self::unguarded(B::default())
+    }
+}
+
+impl<B> Debug for RequestTokenBody<B> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestTokenBody")
+            .field("is_complete", &self.under_way.is_none())
+            .finish_non_exhaustive()
+    }
+}

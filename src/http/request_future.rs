@@ -1,0 +1,88 @@
+use super::{
+    asked::Asked, call::Call, on_stop::OnStop, request_body::RequestTokenBody, under_way::UnderWay,
+};
+use http::Response;
+use http_body::Body;
+use pin_project::pin_project;
+use std::{
+    fmt::{self, Debug, Formatter},
+    future::Future,
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// The future of [`RequestToken`](super::RequestToken).
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct RequestTokenFuture<Fut, F> {
+    /// Dropped before `under_way`, which cancels the token.
+    #[pin]
+    call: Call<Fut>,
+    /// `None` once it is ready.
+    under_way: Option<UnderWay>,
+    asked: Asked,
+    on_stop: F,
+    made_at: &'static Location<'static>,
+}
+
+impl<Fut, F> RequestTokenFuture<Fut, F> {
+    pub(super) fn new(
+        call: Call<Fut>,
+        under_way: UnderWay,
+        asked: Asked,
+        on_stop: F,
+        made_at: &'static Location<'static>,
+    ) -> Self {
+        Self {
+            call,
+            under_way: Some(under_way),
+            asked,
+            on_stop,
+            made_at,
+        }
+    }
+}
+
+impl<Fut, F, B, E> Future for RequestTokenFuture<Fut, F>
+where
+    Fut: Future<Output = Result<Response<B>, E>>,
+    B: Body + Send + 'static,
+    F: OnStop<B>,
+{
+    type Output = Result<Response<RequestTokenBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let begin_body = |response| match this.under_way.take() {
+            Some(under_way) => {
+                RequestTokenBody::begin(response, under_way, *this.asked, this.made_at)
+            }
+            None => unreachable!("a call has one output"),
+        };
+        let polled = this.call.poll_then(cx, |output| output.map(begin_body));
+        // From here on the call has been dropped.
+        Poll::Ready(match ready!(polled) {
+            Ok(Ok(mut response)) => {
+                response.body_mut().note_progress();
+                Ok(response)
+            }
+            Ok(Err(error)) => {
+                this.under_way.take().into_iter().for_each(UnderWay::finish);
+                Err(error)
+            }
+            Err(reason) => {
+                let response = this.on_stop.respond(&reason, this.asked.is_grpc);
+                Ok(response.map(RequestTokenBody::unguarded))
+            }
+        })
+    }
+}
+
+impl<Fut, F> Debug for RequestTokenFuture<Fut, F> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestTokenFuture")
+            .field("is_over", &self.under_way.is_none())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,51 @@
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// A body as a stream of its frames.
+#[pin_project]
+pub(super) struct Steps<B>(#[pin] pub(super) B);
+
+/// A frame, and what the body says of the rest.
+pub(super) struct Step<D, E> {
+    pub(super) frame: Result<Frame<D>, E>,
+    pub(super) rest: Rest,
+}
+
+/// What a body has left, as far as it knows. What it says stays true until its next frame.
+pub(super) struct Rest {
+    pub(super) size: SizeHint,
+    pub(super) is_end: bool,
+}
+
+impl Rest {
+    pub(super) fn of<B: Body>(body: &B) -> Self {
+        Self {
+            size: body.size_hint(),
+            is_end: body.is_end_stream(),
+        }
+    }
+
+    pub(super) fn nothing() -> Self {
+        Self {
+            size: SizeHint::with_exact(0),
+            is_end: true,
+        }
+    }
+}
+
+impl<B: Body> futures_core::Stream for Steps<B> {
+    type Item = Step<B::Data, B::Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut body = self.project().0;
+        let Some(frame) = ready!(body.as_mut().poll_frame(cx)) else {
+            return Poll::Ready(None);
+        };
+        let rest = Rest::of(&*body);
+        Poll::Ready(Some(Step { frame, rest }))
+    }
+}

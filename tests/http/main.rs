@@ -1,0 +1,5 @@
+//! The layers of `stopcock::http`.
+
+mod body;
+mod request;
+mod support;
