@@ -40,7 +40,8 @@
 //!
 //! - `tokio` (default): deadlines, timeouts and producers on tasks, with tokio's clock. Without it the crate needs no
 //!   runtime; [a page](guide::without_tokio) lists what is left out then, and what to write in its place.
-//! - `http`: a token for each request of an axum, tonic or hyper server; implies `tokio`.
+//! - `http`: a token for each request of an axum, tonic or hyper server, which stops the calls made for it as well;
+//!   implies `tokio`.
 //! - `tokio-util`: tokio-util's `CancellationToken` is a signal, and converts into a token of this crate and back.
 //! - `testing`: the laws as functions that test any stream, for `[dev-dependencies]`.
 //! - `proptest`: strategies for property tests; implies `testing`.

@@ -10,6 +10,7 @@ use std::{
 #[pin_project(project = CallProjection)]
 pub(super) enum Call<Fut> {
     Guarded(#[pin] FutureValve<Fut, TokenSignal>),
+    Unguarded(#[pin] Fut),
     /// It was not made, as the token was cancelled before.
     Stopped(StopReason),
 }
@@ -34,6 +35,7 @@ impl<Fut: Future> Call<Fut> {
     ) -> Poll<Result<R, StopReason>> {
         match self.project() {
             CallProjection::Guarded(valve) => valve.poll_then(cx, then),
+            CallProjection::Unguarded(call) => call.poll(cx).map(then).map(Ok),
             CallProjection::Stopped(reason) => Poll::Ready(Err(reason.clone())),
         }
     }

@@ -1,15 +1,35 @@
 //! The header `grpc-timeout`: up to eight digits, and a unit.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 const MOST_DIGITS: usize = 8;
 
+/// The largest number of so many digits.
+const MOST: u128 = 99_999_999;
+
+/// From the finest to the coarsest.
+const UNITS: [(char, Duration); 6] = [
+    ('n', Duration::from_nanos(1)),
+    ('u', Duration::from_micros(1)),
+    ('m', Duration::from_millis(1)),
+    ('S', Duration::from_secs(1)),
+    ('M', Duration::from_secs(60)),
+    ('H', Duration::from_secs(3600)),
+];
+
 /// The timeout in the headers; `None` if there is none, or none that is well-formed.
 pub(super) fn find(headers: &HeaderMap) -> Option<Duration> {
     parse(headers.get(GRPC_TIMEOUT)?.as_bytes())
+}
+
+/// Sets the timeout to what remains, unless there is an earlier one.
+pub(super) fn shorten(headers: &mut HeaderMap, remaining: Duration) {
+    if find(headers).is_none_or(|own| own > remaining) {
+        headers.insert(GRPC_TIMEOUT, format(remaining));
+    }
 }
 
 fn parse(value: &[u8]) -> Option<Duration> {
@@ -29,4 +49,18 @@ fn parse(value: &[u8]) -> Option<Duration> {
         b'n' => Duration::from_nanos(count),
         _ => return None,
     })
+}
+
+/// In the finest unit that it has room in, and never more than it is.
+fn format(timeout: Duration) -> HeaderValue {
+    let nanos = timeout.as_nanos();
+    let fitting = UNITS.into_iter().find_map(|(unit, length)| {
+        let count = nanos / length.as_nanos();
+        (count <= MOST).then_some((count, unit))
+    });
+    let (count, unit) = fitting.unwrap_or((MOST, 'H'));
+    match HeaderValue::try_from(format!("{count}{unit}")) {
+        Ok(value) => value,
+        Err(_) => unreachable!("digits and a letter"),
+    }
 }

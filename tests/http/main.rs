@@ -1,5 +1,6 @@
 //! The layers of `stopcock::http`.
 
 mod body;
+mod propagate;
 mod request;
 mod support;
