@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use std::{
     convert::Infallible,
     error::Error,
+    fmt::{self, Display, Formatter},
     future::Future,
     pin::Pin,
     sync::{
@@ -21,14 +22,37 @@ use tower::{Service, service_fn};
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The body that the services of these tests have, before the layer.
-pub(crate) type TestBody = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) type TestBody = UnsyncBoxBody<Bytes, TestError>;
+
+/// An error that was made from another one.
+// Not a box: futures with a `dyn Error` in the type of a body are not `Send` in the eyes of the compiler.
+#[derive(Debug)]
+pub(crate) struct TestError(BoxError);
+
+impl From<BoxError> for TestError {
+    fn from(error: BoxError) -> Self {
+        Self(error)
+    }
+}
+
+impl Display for TestError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(&self.0, f)
+    }
+}
+
+impl Error for TestError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
 
 pub(crate) fn boxed<B>(body: B) -> TestBody
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    body.map_err(|error| TestError(error.into())).boxed_unsync()
 }
 
 pub(crate) fn empty() -> TestBody {
@@ -143,16 +167,16 @@ impl Script {
 
 impl Body for Script {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = TestError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, TestError>>> {
         match (self.frames.pop_front(), self.then) {
             (Some(frame), _) => Poll::Ready(Some(Ok(frame))),
             (None, Then::Ends) => Poll::Ready(None),
-            (None, Then::Fails) => Poll::Ready(Some(Err("the body fails".into()))),
+            (None, Then::Fails) => Poll::Ready(Some(Err(TestError("the body fails".into())))),
             (None, Then::Waits) => Poll::Pending,
         }
     }
