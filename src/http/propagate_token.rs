@@ -2,6 +2,8 @@ use super::{
     BoxError, call::Call, grpc_timeout, propagate_body::PropagateTokenBody,
     propagate_future::PropagateTokenFuture,
 };
+#[cfg(doc)]
+use crate::StopReason;
 use crate::{CancellationToken, signal::TokenSignal};
 use http::{Request, Response};
 use http_body::Body;
@@ -16,7 +18,57 @@ use tower_service::Service;
 /// How a call shows among the [`holders`](CancellationToken::holders) of its token.
 pub(super) const WHAT: &str = "PropagateTokenLayer";
 
-/// Stops the calls of a client with the token of the request that they are made for.
+/// Passes the token in a request's extensions on to the call: for clients, such as tonic's channels, and hyper's and
+/// reqwest's clients as tower services.
+///
+/// The token is a [`CancellationToken`], as a rule that of the request for which the call is made, which
+/// [`RequestTokenLayer`](super::RequestTokenLayer) made. So a handler inserts it into the extensions of each request that it
+/// sends. A request without a token passes as it is.
+///
+/// # Guarantees
+///
+/// - **Deadline.** If the token has a [`deadline`](CancellationToken::deadline), the header `grpc-timeout` is what remains
+///   of it, rounded down. An earlier `grpc-timeout` of the request stays.
+/// - **Stopped.** When the token is cancelled, the call is dropped, which resets it, and the error is the [`StopReason`].
+///   If it is cancelled beforehand, the call is not made.
+/// - **Cut as an error.** The body of a response ends with an error then, which is the [`StopReason`], and is dropped by the
+///   thread that cancels, even if nothing polls it.
+/// - **Left as it is.** Length, trailers and `is_end_stream` of the body pass through. Neither the end of a call nor its
+///   drop cancels the token.
+/// - **Settled.** [`settled`](CancellationToken::settled) of the token waits until calls and bodies have been dropped.
+///
+/// # Errors
+///
+/// Those of the client, boxed, or a [`StopReason`]. [`StopReason::find_in`] tells them apart, also in an error that was made
+/// from one, such as a `tonic::Status`.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use std::{convert::Infallible, time::Duration};
+/// use stopcock::{CancellationToken, StopReason, http::PropagateTokenLayer};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// // In place of a client.
+/// async fn send(request: Request<()>) -> Result<Response<Full<Bytes>>, Infallible> {
+///     assert_eq!(request.headers()["grpc-timeout"], "5000000u");
+///     std::future::pending().await
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let client = PropagateTokenLayer::new().layer(service_fn(send));
+///
+/// let mut request = Request::new(());
+/// request.extensions_mut().insert(CancellationToken::with_timeout(Duration::from_secs(5)));
+/// let error = client.oneshot(request).await.unwrap_err();
+/// assert!(matches!(StopReason::find_in(&*error), Some(StopReason::DeadlineExceeded)));
+/// # }
+/// ```
+#[must_use = "a layer does nothing unless a service is put under it"]
 #[derive(Clone, Debug)]
 pub struct PropagateTokenLayer {
     made_at: &'static Location<'static>,
