@@ -175,3 +175,40 @@ async fn a_complete_body_is_not_cut() {
     assert!(body.frame().await.unwrap().unwrap().is_trailers());
     assert!(body.frame().await.is_none());
 }
+
+/// Cancelled on another thread meanwhile, a body is complete or ends with an error.
+#[test]
+fn a_race_with_a_cancel_cuts_no_body_without_an_error() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let (sender, tokens) = std::sync::mpsc::channel::<(CancellationToken, u32)>();
+    let canceller = std::thread::spawn(move || {
+        for (token, spins) in tokens {
+            (0..spins).for_each(|_| std::hint::spin_loop());
+            token.cancel_with("shutting down");
+        }
+    });
+    let alive = Alive::default();
+    for round in 0..4000 {
+        let mut script = Script::new(["a", "b", "c"], Then::Ends).counted(&alive);
+        script = script.with_trailer("checksum", "7");
+        if round % 2 == 0 {
+            script.size = SizeHint::with_exact(3);
+        }
+        let server = CancellationToken::new();
+        let body = runtime.block_on(under(RequestTokenLayer::new(&server), script));
+        sender.send((server.clone(), round % 97 * 10)).unwrap();
+        match runtime.block_on(body.collect()) {
+            Ok(body) => {
+                assert_eq!(body.trailers().unwrap()["checksum"], "7");
+                assert_eq!(body.to_bytes(), "abc");
+            }
+            Err(error) => assert_eq!(reason_in(&*error).to_string(), "shutting down"),
+        }
+        runtime.block_on(server.settled());
+        assert_eq!(alive.count(), 0);
+    }
+    drop(sender);
+    canceller.join().unwrap();
+}

@@ -251,22 +251,50 @@ async fn a_half_close_is_a_hang_up_unless_the_server_allows_it() {
 
 /// What hyper does not read, it does not see: only the timeout and the server end such a request.
 #[tokio::test]
-async fn a_hang_up_behind_a_request_body_that_is_not_read_is_not_seen_on_http_1() {
-    let head = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\nfirst";
-    let mut case = Case::start(Protocol::Http1, async |_, _one| pending().await).await;
-    let mut socket = TcpStream::connect(case.server.address).await.unwrap();
-    socket.write_all(head).await.unwrap();
-    let request = case.request().await;
-    drop(socket);
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+async fn on_http_1_a_hang_up_is_not_seen_where_hyper_does_not_read() {
+    let half_read = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\nfirst";
+    let pipelined =
+        "GET / HTTP/1.1\r\nhost: localhost\r\n\r\nGET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let single = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let cases = [
+        (Protocol::Http1, half_read),
+        (Protocol::Http1, pipelined),
+        (Protocol::Http1HalfClose, single),
+    ];
+    for (protocol, sent) in cases {
+        let mut case = Case::start(protocol, async |_, _one| pending().await).await;
+        let mut socket = TcpStream::connect(case.server.address).await.unwrap();
+        socket.write_all(sent.as_bytes()).await.unwrap();
+        let request = case.request().await;
+        drop(socket);
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(
+            !request.is_cancelled(),
+            "hyper has learnt to see it: change the docs"
+        );
+        case.token.cancel_with("shutting down");
+        assert_eq!(case.end_of(&request).await.to_string(), "shutting down");
+        case.finish().await;
     }
-    assert!(
-        !request.is_cancelled(),
-        "hyper has learnt to see it: mend the docs"
-    );
-    case.token.cancel_with("shutting down");
-    assert_eq!(case.end_of(&request).await.to_string(), "shutting down");
+}
+
+#[tokio::test]
+async fn where_a_half_close_is_allowed_a_hang_up_shows_when_a_write_fails() {
+    let mut case = Case::start(Protocol::Http1HalfClose, async |_, one| {
+        Response::new(endless(one, 1000))
+    })
+    .await;
+    let mut client = case.server.client().await;
+    let mut response = soon(client.send(get())).await.unwrap();
+    soon(response.frame()).await.unwrap().unwrap();
+    let request = case.request().await;
+    client.hang_up().await;
+    assert!(matches!(
+        case.end_of(&request).await,
+        StopReason::ConsumerDropped
+    ));
     case.finish().await;
 }
 
