@@ -20,6 +20,7 @@ mod generator;
 mod looks;
 mod polling;
 mod report;
+mod request;
 mod stops;
 mod threads;
 mod token;
@@ -42,6 +43,7 @@ fn main() {
         token::rows(),
         threads::rows(),
         cancel::rows(),
+        request::rows(),
     ]
     .into_iter()
     .flatten()
