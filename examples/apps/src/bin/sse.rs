@@ -1,0 +1,139 @@
+//! Server-sent events. However an event is produced, its producer ends when the browser's tab is closed.
+//!
+//! ```text
+//! cargo run -p apps --bin sse      # then open http://127.0.0.1:3000 in two tabs, and close one; Ctrl-C ends it
+//! ```
+//!
+//! In Go every handler has `r.Context()`, and passes it on: a goroutine or a call that does not watch it goes on when
+//! the client has hung up. Here [`RequestTokenLayer`] gives every request a token. Producers are made with it, and are
+//! dropped with the response as well, so that nothing is left to be forgotten.
+//!
+//! At a shutdown, responses that have no end are cut as an error: the browser connects again, to the next server.
+
+use axum::{
+    Extension, Router,
+    extract::Path,
+    response::{Html, Sse, sse::Event},
+    routing::get,
+};
+use futures::{Stream, StreamExt, stream::BoxStream};
+use std::{
+    convert::Infallible,
+    future::IntoFuture,
+    io,
+    pin::pin,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::Duration,
+};
+use stopcock::{
+    CancelFutureExt, CancellationToken, blocking_generator, generator, http::RequestTokenLayer,
+    signal, spawn_generator,
+};
+use tokio::{net::TcpListener, signal::ctrl_c, time::sleep};
+
+#[tokio::main]
+async fn main() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let ctrl_c = signal::when(ctrl_c()).with_reason("the server is shutting down");
+    let server = CancellationToken::from_signal(ctrl_c);
+    serve(listener, &server, Duration::from_secs(5)).await
+}
+
+/// Returns after the shutdown, and at most `grace` later than the last producer has been dropped.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    server: &CancellationToken,
+    grace: Duration,
+) -> io::Result<()> {
+    // For the number of producers that the page shows.
+    server.track_holders();
+    let app = Router::new()
+        .route("/", get(async || Html(include_str!("sse.html"))))
+        .route("/events/{producer}/{millis}", get(events))
+        .layer(RequestTokenLayer::new(server))
+        .layer(Extension(Server(server.clone())));
+    let serving =
+        axum::serve(listener, app).with_graceful_shutdown(server.clone().cancelled_owned());
+
+    let mut serving = pin!(serving.into_future());
+    tokio::select! {
+        served = &mut serving => return served,
+        () = server.settled() => {}
+    }
+    // No producer is left. A client that does not read keeps its connection open, since hyper has bytes for it: it is
+    // closed as the process ends.
+    serving.with_timeout(grace).await.unwrap_or(Ok(()))
+}
+
+#[derive(Clone)]
+struct Server(CancellationToken);
+
+impl Server {
+    /// How many producers there are, for all clients.
+    fn producers(&self) -> usize {
+        let holders = self.0.holders();
+        holders
+            .iter()
+            .filter(|h| h.what().ends_with("generator"))
+            .count()
+    }
+}
+
+/// The token is that of the request: `r.Context()`.
+async fn events(
+    Extension(request): Extension<CancellationToken>,
+    Extension(server): Extension<Server>,
+    Path((producer, millis)): Path<(String, u64)>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let pace = Duration::from_millis(millis);
+    let numbers = match producer.as_str() {
+        "spawn_generator" => spawned(&request, pace),
+        "blocking_generator" => blocking(&request, pace),
+        _ => in_handler(&request, pace),
+    };
+    Sse::new(numbers.map(move |n| {
+        let producers = server.producers();
+        Ok(Event::default().data(format!("event {n}, producers: {producers}")))
+    }))
+}
+
+/// Runs when hyper asks for more of the body, and is dropped with it.
+fn in_handler(request: &CancellationToken, pace: Duration) -> BoxStream<'static, u64> {
+    let numbers = generator(request, async move |mut y| {
+        for n in 1.. {
+            y.yield_item(n).await;
+            sleep(pace).await;
+        }
+    });
+    numbers.boxed()
+}
+
+/// Runs in a task of its own, which is dropped wherever it waits.
+fn spawned(request: &CancellationToken, pace: Duration) -> BoxStream<'static, u64> {
+    let numbers = spawn_generator(request, 1, async move |tx| {
+        for n in 1.. {
+            tx.send(n).await?;
+            sleep(pace).await;
+        }
+        Ok(())
+    });
+    numbers.boxed()
+}
+
+/// Runs in a thread of its own, which cannot be dropped: its next `send` fails.
+fn blocking(request: &CancellationToken, pace: Duration) -> BoxStream<'static, u64> {
+    let numbers = blocking_generator(request, 1, move |tx| {
+        // What it waits for meanwhile has to be interrupted. Here that is a channel, which is closed.
+        let (wake, ticks) = mpsc::channel::<Infallible>();
+        let _closes = tx.token().on_cancel(move |_| drop(wake));
+        for n in 1.. {
+            tx.send(n)?;
+            if let Err(RecvTimeoutError::Disconnected) = ticks.recv_timeout(pace) {
+                break;
+            }
+        }
+        Ok(())
+    });
+    numbers.boxed()
+}
