@@ -21,14 +21,64 @@ pub(crate) trait Adapter: Default {
     fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number>;
 }
 
+/// The loop that is measured is not the only one that polls this type: most programs have several, and then nothing is
+/// inlined just because it has one caller.
 #[inline(never)]
 pub(crate) fn each_item<A: Adapter, S: Source + Default>(n: u64) {
+    elsewhere::<A, S>();
+    only_caller::<A, S>(n);
+}
+
+#[inline(never)]
+fn only_caller<A: Adapter, S: Source + Default>(n: u64) {
     drain(A::default().adapt(S::default()), n);
+}
+
+/// The second caller of the same type. It is in the counts of both sizes, so that it cancels out.
+#[inline(never)]
+fn elsewhere<A: Adapter, S: Source + Default>() {
+    drain(A::default().adapt(S::default()), black_box(2));
+}
+
+/// As a program does it: two handlers with an `await` for each item, over the same kind of stream.
+#[inline(never)]
+fn in_handlers<A: Adapter, S: Source + Default>(n: u64) {
+    poll_by_hand(async {
+        count::<A, S>(black_box(2)).await;
+        sum::<A, S>(n).await;
+    });
+}
+
+async fn count<A: Adapter, S: Source + Default>(n: u64) {
+    let adapter = A::default();
+    let mut numbers = pin!(adapter.adapt(S::default()));
+    let mut count = 0;
+    while let Some(number) = numbers.next().await {
+        black_box(number.number());
+        count += 1;
+        if count >= n {
+            break;
+        }
+    }
+}
+
+async fn sum<A: Adapter, S: Source + Default>(n: u64) {
+    let adapter = A::default();
+    let mut numbers = pin!(adapter.adapt(S::default()));
+    let mut sum = 0_u64;
+    for _ in 0..n {
+        let Some(number) = numbers.next().await else {
+            break;
+        };
+        sum = sum.wrapping_add(black_box(number.number()));
+    }
+    black_box(sum);
 }
 
 /// The first is made on a fresh token. It is in the counts of both sizes, so that it cancels out.
 #[inline(never)]
 pub(crate) fn made_used_and_dropped<A: Adapter>(n: u64) {
+    elsewhere::<A, Halting>();
     let adapter = A::default();
     for _ in 0..n {
         drain(black_box(&adapter).adapt(Halting::default()), 1);
@@ -39,26 +89,97 @@ pub(crate) fn size<A: Adapter>() -> usize {
     size_of_val(&A::default().adapt(Ready::default())) - size_of::<Ready>()
 }
 
-const READY: &[(Quantity, f64)] = &[(Quantity::Instructions, 8.0)];
-const PENDING: &[(Quantity, f64)] = &[(Quantity::Instructions, 36.0)];
-const MADE: &[(Quantity, f64)] = &[
-    (Quantity::Instructions, 350.0),
-    (Quantity::Allocations, 0.0),
-    (Quantity::Size, 64.0),
-];
+/// What a row is held to.
+type Bars = &'static [(Quantity, f64)];
+
+/// Of a root, of a token of any depth below it, and of `drop_on_cancel`.
+struct Targets {
+    root: Bars,
+    below: Bars,
+    drop_on_cancel: Bars,
+}
+
+const READY: Targets = Targets {
+    root: &[(Quantity::Instructions, 8.0)],
+    below: &[(Quantity::Instructions, 13.0)],
+    drop_on_cancel: &[(Quantity::Instructions, 80.0)],
+};
+const PENDING: Targets = Targets {
+    root: &[(Quantity::Instructions, 33.0)],
+    below: &[(Quantity::Instructions, 43.0)],
+    drop_on_cancel: &[(Quantity::Instructions, 180.0)],
+};
+const MADE: Targets = Targets {
+    root: &[
+        (Quantity::Instructions, 300.0),
+        (Quantity::Allocations, 0.0),
+        (Quantity::Size, 64.0),
+    ],
+    below: &[
+        (Quantity::Instructions, 330.0),
+        (Quantity::Allocations, 0.0),
+        (Quantity::Size, 64.0),
+    ],
+    drop_on_cancel: &[(Quantity::Instructions, 1100.0)],
+};
 
 pub(crate) fn rows() -> Vec<Row> {
-    fn each<S: Source + Default + Unpin>(bars: &'static [(Quantity, f64)]) -> Vec<Case> {
+    fn each<S: Source + Default + Unpin>(targets: &Targets) -> Vec<Case> {
+        let ours = |name, run: fn(u64), bars| Case::new(name, run).bars(bars);
         vec![
             Case::new("bare", each_item::<Bare, S>),
-            Case::new("**ours**, root token", each_item::<Root, S>).bars(bars),
-            Case::new("**ours**, child token", each_item::<Child, S>).bars(bars),
-            Case::new("**ours**, `never()`", each_item::<Never, S>).bars(bars),
-            Case::new("**ours**, tokio-util's token", each_item::<Theirs, S>).bars(bars),
-            Case::new("**ours**, `with_cancellation`", each_item::<Loud, S>).bars(bars),
-            Case::new("**ours**, `try_with_cancellation`", each_item::<Try, S>).bars(bars),
-            Case::new("**ours**, `cancel_on_drop`", each_item::<OnDrop, S>).bars(bars),
-            Case::new("**ours**, `drop_on_cancel`", each_item::<DropOnCancel, S>),
+            ours("**ours**, root token", each_item::<Root, S>, targets.root),
+            ours(
+                "**ours**, root token, the only caller",
+                only_caller::<Alone, S>,
+                targets.root,
+            ),
+            ours(
+                "**ours**, child token",
+                each_item::<Depth<1>, S>,
+                targets.below,
+            ),
+            ours(
+                "**ours**, token at depth 2",
+                each_item::<Depth<2>, S>,
+                targets.below,
+            ),
+            ours(
+                "**ours**, token at depth 10",
+                each_item::<Depth<10>, S>,
+                targets.below,
+            ),
+            ours(
+                "**ours**, token at depth 100",
+                each_item::<Depth<100>, S>,
+                targets.below,
+            ),
+            ours("**ours**, `never()`", each_item::<Never, S>, targets.root),
+            ours(
+                "**ours**, tokio-util's token",
+                each_item::<Theirs, S>,
+                targets.root,
+            ),
+            ours(
+                "**ours**, `with_cancellation`",
+                each_item::<Loud, S>,
+                targets.root,
+            ),
+            ours(
+                "**ours**, `try_with_cancellation`",
+                each_item::<Try, S>,
+                targets.root,
+            ),
+            ours(
+                "**ours**, `cancel_on_drop`",
+                each_item::<OnDrop, S>,
+                targets.root,
+            ),
+            ours(
+                "**ours**, `drop_on_cancel`",
+                each_item::<DropOnCancel, S>,
+                targets.drop_on_cancel,
+            ),
             Case::new("`abortable`", each_item::<Abortable, S>),
             Case::new("`take_until(token)`", each_item::<TakeUntil, S>),
             Case::new("stream-cancel", each_item::<StreamCancel, S>),
@@ -71,20 +192,44 @@ pub(crate) fn rows() -> Vec<Row> {
         Case::new(name, made_used_and_dropped::<A>).size(size::<A>)
     }
 
+    fn handled<S: Source + Default>(targets: &Targets) -> Vec<Case> {
+        vec![
+            Case::new("bare", in_handlers::<Bare, S>),
+            Case::new("**ours**, root token", in_handlers::<Root, S>).bars(targets.root),
+            Case::new("**ours**, child token", in_handlers::<Depth<1>, S>).bars(targets.below),
+            Case::new("`abortable`", in_handlers::<Abortable, S>),
+            Case::new("`take_until(token)`", in_handlers::<TakeUntil, S>),
+        ]
+    }
+
     vec![
         Row {
             work: "adapter, always-ready source, per item".to_owned(),
             has_bare: true,
             counted: Some([10_240, 30_720]),
             timed: 1_000_000,
-            cases: each::<Ready>(READY),
+            cases: each::<Ready>(&READY),
         },
         Row {
             work: "adapter, source pending before each item".to_owned(),
             has_bare: true,
             counted: Some([10_240, 30_720]),
             timed: 300_000,
-            cases: each::<Halting>(PENDING),
+            cases: each::<Halting>(&PENDING),
+        },
+        Row {
+            work: "adapter in two handlers, always-ready source, per item".to_owned(),
+            has_bare: true,
+            counted: Some([10_240, 30_720]),
+            timed: 1_000_000,
+            cases: handled::<Ready>(&READY),
+        },
+        Row {
+            work: "adapter in two handlers, source pending before each item".to_owned(),
+            has_bare: true,
+            counted: Some([10_240, 30_720]),
+            timed: 300_000,
+            cases: handled::<Halting>(&PENDING),
         },
         Row {
             work: "adapter made, used once with one `Pending`, dropped".to_owned(),
@@ -93,9 +238,12 @@ pub(crate) fn rows() -> Vec<Row> {
             timed: 50_000,
             cases: vec![
                 made::<Bare>("bare"),
-                made::<Root>("**ours**, root token").bars(MADE),
-                made::<Child>("**ours**, child token").bars(MADE),
-                made::<DropOnCancel>("**ours**, `drop_on_cancel`"),
+                made::<Root>("**ours**, root token").bars(MADE.root),
+                made::<Depth<1>>("**ours**, child token").bars(MADE.below),
+                made::<Depth<2>>("**ours**, token at depth 2").bars(MADE.below),
+                made::<Depth<10>>("**ours**, token at depth 10").bars(MADE.below),
+                made::<Depth<100>>("**ours**, token at depth 100").bars(MADE.below),
+                made::<DropOnCancel>("**ours**, `drop_on_cancel`").bars(MADE.drop_on_cancel),
                 made::<Abortable>("`abortable`"),
                 made::<TakeUntil>("`take_until(token)`"),
                 made::<StreamCancel>("stream-cancel"),
@@ -122,15 +270,27 @@ impl Adapter for Root {
     }
 }
 
-struct Child(CancellationToken);
+/// As `Root`, over a source of its own: a type that only one loop polls.
+#[derive(Default)]
+struct Alone(CancellationToken);
 
-impl Default for Child {
-    fn default() -> Self {
-        Self(CancellationToken::new().child_token())
+impl Adapter for Alone {
+    fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
+        source.map(|number| number).take_until_cancelled(&self.0)
     }
 }
 
-impl Adapter for Child {
+/// Under a token so many levels below a root.
+struct Depth<const LEVELS: usize>(CancellationToken);
+
+impl<const LEVELS: usize> Default for Depth<LEVELS> {
+    fn default() -> Self {
+        let root = CancellationToken::new();
+        Self((0..LEVELS).fold(root, |token, _| token.child_token()))
+    }
+}
+
+impl<const LEVELS: usize> Adapter for Depth<LEVELS> {
     fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number> {
         source.take_until_cancelled(&self.0)
     }

@@ -20,21 +20,15 @@ pub(crate) fn is_installed() -> bool {
 }
 
 /// The instructions per operation of each case, in order.
-pub(crate) fn instructions(rows: &[&Row]) -> Vec<Option<f64>> {
-    let jobs: Vec<_> = rows
-        .iter()
-        .flat_map(|row| row.cases.iter().map(move |case| (*row, case)))
-        .collect();
-    let mut counts = vec![None; jobs.len()];
+pub(crate) fn instructions(row: &Row) -> Vec<Option<f64>> {
+    let mut counts = vec![None; row.cases.len()];
     thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_A_TIME)
             .map(|worker| {
-                let share = jobs.iter().enumerate().skip(worker).step_by(AT_A_TIME);
+                let share = row.cases.iter().enumerate().skip(worker).step_by(AT_A_TIME);
                 scope.spawn(move || {
                     share
-                        .map(|(index, (row, case))| {
-                            (index, row.per_operation(|n| [run(row, case, n)]))
-                        })
+                        .map(|(index, case)| (index, row.per_operation(|n| [run(row, case, n)])))
                         .collect::<Vec<_>>()
                 })
             })

@@ -14,6 +14,7 @@ mod allocations;
 mod callgrind;
 mod cancel;
 mod case;
+mod code_size;
 mod deadline;
 mod drop_latency;
 mod generator;

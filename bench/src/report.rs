@@ -3,7 +3,7 @@
 use crate::{
     allocations, callgrind,
     case::{Case, Quantity, Row, bar, median},
-    drop_latency, looks, stops, versions,
+    code_size, drop_latency, looks, stops, versions,
 };
 use std::time::{Duration, Instant};
 
@@ -32,47 +32,51 @@ impl Measured {
     }
 }
 
-/// Of the rows whose work contains `word`.
+/// Of the rows whose work contains `word`, each line when it has been measured.
 pub(crate) fn print(rows: &[Row], word: &str) {
-    let rows: Vec<&Row> = rows.iter().filter(|row| row.work.contains(word)).collect();
-    // First what is timed, while nothing else runs.
-    let times: Vec<_> = rows.iter().map(|row| times(row)).collect();
-    let latency = drop_latency::WORK.contains(word).then(drop_latency::lines);
-    let looks = looks::WORK.contains(word).then(looks::lines);
-    let mut instructions = if callgrind::is_installed() {
-        callgrind::instructions(&rows)
-    } else {
+    let counts = callgrind::is_installed();
+    if !counts {
         println!("Instructions are not counted: valgrind is not installed.\n");
-        Vec::new()
     }
-    .into_iter();
-
     println!("{}\n", versions::measured());
     println!("| work | | instructions | time | allocations | size over the source | target |");
     println!("|---|---|---|---|---|---|---|");
-    for (row, times) in rows.iter().zip(times) {
-        let counts: Vec<_> = row
-            .cases
-            .iter()
-            .map(|_| instructions.next().flatten())
-            .collect();
-        let mut work = row.work.as_str();
-        for ((case, time), count) in row.cases.iter().zip(&times).zip(&counts) {
-            let bare = if row.has_bare && case.name != "bare" {
-                counts[0]
-            } else {
-                None
-            };
-            let measured = measure(row, case, time, &times[0], *count, bare);
-            println!("{}", line(work, case, &measured, bare.is_some()));
-            work = "";
+    for row in rows.iter().filter(|row| row.work.contains(word)) {
+        print_row(row, counts);
+    }
+    for (work, lines) in [
+        (looks::WORK, looks::lines as fn() -> Vec<String>),
+        (drop_latency::WORK, drop_latency::lines),
+    ] {
+        if work.contains(word) {
+            lines().iter().for_each(|line| println!("{line}"));
         }
     }
-    for line in looks.into_iter().chain(latency).flatten() {
-        println!("{line}");
+    if code_size::WORK.contains(word) {
+        code_size::print();
     }
     if stops::WORK.contains(word) {
         stops::print();
+    }
+}
+
+fn print_row(row: &Row, counts: bool) {
+    // First what is timed, while nothing else runs.
+    let times = times(row);
+    let counts = match counts {
+        true => callgrind::instructions(row),
+        false => vec![None; row.cases.len()],
+    };
+    let mut work = row.work.as_str();
+    for ((case, time), count) in row.cases.iter().zip(&times).zip(&counts) {
+        let bare = if row.has_bare && case.name != "bare" {
+            counts[0]
+        } else {
+            None
+        };
+        let measured = measure(row, case, time, &times[0], *count, bare);
+        println!("{}", line(work, case, &measured, bare.is_some()));
+        work = "";
     }
 }
 
@@ -140,12 +144,7 @@ fn line(work: &str, case: &Case, measured: &Measured, over_bare: bool) -> String
                 Quantity::Allocations => format!("{limit} allocations"),
                 Quantity::Bytes | Quantity::Size => format!("{limit} B"),
             };
-            let measured = measured.get(quantity).map(|measured| match quantity {
-                // What an adapter does once in a thousand items is no instruction of an item.
-                Quantity::Instructions => measured.round(),
-                _ => measured,
-            });
-            bar(&limit_told, limit, measured)
+            bar(&limit_told, limit, measured.get(quantity))
         })
         .collect();
     format!(
