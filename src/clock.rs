@@ -136,15 +136,24 @@ impl Signal for Deadline {
 
     #[inline]
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let polled = match (&self.bell, &self.alarm) {
-            (None, Alarm::Set(timer)) if timer.will_wake(cx.waker()) => Poll::Pending,
-            (None, _) => self.poll_alarm(cx.waker()),
-            (Some(bell), _) => {
+        let polled = match &self.bell {
+            None if self.will_wake(cx) => Poll::Pending,
+            None => self.poll_alarm(cx.waker()),
+            Some(bell) => {
                 bell.wake_at_ring(cx);
                 self.poll_bell()
             }
         };
         polled.map(|()| StopReason::DeadlineExceeded)
+    }
+
+    #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        match (&self.bell, &self.alarm) {
+            (None, Alarm::Set(timer)) => timer.will_wake(cx.waker()),
+            (_, Alarm::Never) => true,
+            _ => false,
+        }
     }
 
     /// By the clock, and without a timer: it may be due, and not have gone off.
@@ -278,6 +287,12 @@ impl Signal for Idle {
         }
         self.wake_at(over_at, cx.waker());
         Poll::Pending
+    }
+
+    /// The clock is read when the source is pending.
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        false
     }
 
     /// An end counts as an item.

@@ -4,13 +4,12 @@ mod stream_token;
 use crate::{
     IntoSignal, Signal, StopReason,
     signal::{OnEnd, TokenSignal},
-    stream::{FromReason, Halt, MapStop, StopError, Valve},
+    stream::{AtEnd, FromReason, HaltWith, MapStop, StopError, Valve},
 };
 use coroutine::Coroutine;
 use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
 use std::{
-    cell::Cell,
     fmt::{self, Debug, Formatter},
     pin::Pin,
     task::{Context, Poll},
@@ -247,6 +246,21 @@ where
     Valve::new(Coroutine::new(body, parent), signal)
 }
 
+/// The end of a coroutine: it is told why it was stopped, and gives what its body has returned.
+enum EndOfBody {}
+
+impl<T, B, R> AtEnd<Coroutine<T, B, R>> for EndOfBody
+where
+    B: for<'a> GeneratorBody<'a, T, R>,
+{
+    type Output = Option<R>;
+
+    #[inline]
+    fn at_end(body: Pin<&mut Coroutine<T, B, R>>, stop_reason: Option<&StopReason>) -> Option<R> {
+        body.end(stop_reason)
+    }
+}
+
 /// The stream of [`generator`].
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
@@ -289,13 +303,10 @@ where
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let end = |body: Pin<&mut Coroutine<T, B, ()>>, reason: Option<&StopReason>| {
-            body.end(reason);
-        };
-        match self.project().valve.poll_next_with(cx, end) {
+        match self.project().valve.poll_next_with::<EndOfBody>(cx) {
             Ok(item) => Poll::Ready(Some(item)),
-            Err(Halt::Pending) => Poll::Pending,
-            Err(Halt::Stopped | Halt::Ended) => Poll::Ready(None),
+            Err(HaltWith::Pending) => Poll::Pending,
+            Err(HaltWith::Stopped | HaltWith::Ended(_)) => Poll::Ready(None),
         }
     }
 
@@ -418,19 +429,15 @@ where
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let returned = Cell::new(None);
-        let end = |body: Pin<&mut Coroutine<T, B, Result<(), E>>>, reason: Option<&StopReason>| {
-            returned.set(body.end(reason));
-        };
         let mut this = self.project();
-        match this.valve.as_mut().poll_next_with(cx, end) {
+        match this.valve.as_mut().poll_next_with::<EndOfBody>(cx) {
             Ok(item) => Poll::Ready(Some(Ok(item))),
-            Err(Halt::Pending) => Poll::Pending,
-            Err(Halt::Stopped) => {
+            Err(HaltWith::Pending) => Poll::Pending,
+            Err(HaltWith::Stopped) => {
                 let reason = this.valve.stop_reason().cloned();
                 Poll::Ready(reason.map(|reason| Err(this.map_stop.stop_error(reason))))
             }
-            Err(Halt::Ended) => Poll::Ready(match returned.into_inner() {
+            Err(HaltWith::Ended(returned)) => Poll::Ready(match returned {
                 Some(Err(error)) => Some(Err(error)),
                 Some(Ok(())) | None => None,
             }),

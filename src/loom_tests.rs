@@ -4,6 +4,7 @@
 //! which loom takes for granted. What the threads find out they say in return values, so that nothing but the token
 //! and the wakers synchronises them.
 
+mod adapter;
 mod callbacks;
 mod channel;
 mod drop_on_cancel;
@@ -38,13 +39,18 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Release);
     }
 }
 
 impl Bell {
     fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Whether it has been woken, as a task finds that out before it polls: what was done before the wake-up is seen.
+    fn heard(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
     }
 
     fn rings(&self) -> usize {

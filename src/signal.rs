@@ -132,6 +132,22 @@ pub trait Signal {
         self.poll_fired(cx)
     }
 
+    /// Whether it wakes `cx`'s waker when it fires, so that `poll_fired` has nothing to do. Called after `is_fired` has
+    /// returned `false`, or else `poll_fired` was pending, in the same poll of the stream: for what fires after that.
+    #[doc(hidden)]
+    #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        let _ = cx;
+        false
+    }
+
+    /// Whether [`check_every`](Self::check_every) has anything to do. The same for as long as the signal lives.
+    #[doc(hidden)]
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        true
+    }
+
     /// Called once, when the stream has ended, before its source is dropped.
     #[doc(hidden)]
     fn note_end(self: Pin<&mut Self>, end: StreamEnd<'_>) {
@@ -238,6 +254,16 @@ impl<G: Signal> Signal for Optional<G> {
             Some(signal) => signal.poll_fired(cx),
             None => Poll::Pending,
         }
+    }
+
+    #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        self.0.as_ref().is_none_or(|signal| signal.will_wake(cx))
+    }
+
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        self.0.as_ref().is_some_and(G::needs_checks)
     }
 
     fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
@@ -390,6 +416,16 @@ impl Signal for Never {
     #[inline]
     fn poll_fired(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
         Poll::Pending
+    }
+
+    #[inline]
+    fn will_wake(&self, _: &Context<'_>) -> bool {
+        true
+    }
+
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        false
     }
 }
 
@@ -693,6 +729,16 @@ impl<A: Signal, B: Signal> Signal for Any<A, B> {
             Poll::Pending => this.b.poll_fired(cx),
             fired => fired,
         }
+    }
+
+    #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        self.a.will_wake(cx) && self.b.will_wake(cx)
+    }
+
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        self.a.needs_checks() || self.b.needs_checks()
     }
 
     fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {

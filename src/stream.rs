@@ -17,7 +17,7 @@ pub use with_cancellation::WithCancellation;
 
 #[cfg(feature = "http")]
 pub(crate) use drop_on_cancel::HasValve;
-pub(crate) use valve::{Halt, Valve};
+pub(crate) use valve::{AtEnd, Halt, HaltWith, Valve};
 
 use crate::IntoSignal;
 use futures_core::Stream;

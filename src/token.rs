@@ -187,6 +187,12 @@ impl CancellationToken {
         self.node.is_cancelled()
     }
 
+    /// Whether it has a deadline, its own or an ancestor's.
+    #[inline]
+    pub(crate) fn has_deadline(&self) -> bool {
+        self.node.has_deadline()
+    }
+
     /// Like [`is_cancelled`](Self::is_cancelled), without reading the clock.
     #[inline]
     pub(crate) fn is_known_cancelled(&self) -> bool {
@@ -764,6 +770,7 @@ pub(crate) struct Listening<T: Borrow<CancellationToken>> {
 }
 
 impl<T: Borrow<CancellationToken>> Listening<T> {
+    #[inline]
     pub(crate) fn new(token: T) -> Self {
         Self {
             token,
@@ -774,6 +781,13 @@ impl<T: Borrow<CancellationToken>> Listening<T> {
     #[inline]
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         self.waiter.poll(&self.token.borrow().node, cx)
+    }
+
+    /// Whether this waker is woken when the token is cancelled, if a check in this very poll has found that it was not.
+    /// Always `false` if the token has a deadline.
+    #[inline]
+    pub(crate) fn will_wake(&self, cx: &Context<'_>) -> bool {
+        self.waiter.will_wake(cx)
     }
 }
 

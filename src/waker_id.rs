@@ -1,4 +1,9 @@
-use std::{ptr, task::Waker};
+use std::{
+    ptr,
+    task::{RawWakerVTable, Waker},
+};
+
+const _: () = assert!(align_of::<RawWakerVTable>() > 1);
 
 /// Which waker it is, without keeping one.
 ///
@@ -15,6 +20,16 @@ impl WakerId {
         Self {
             data: waker.data().addr(),
             vtable: ptr::from_ref(waker.vtable()).addr(),
+        }
+    }
+
+    /// Another id for the same waker, which no waker is found by.
+    #[inline]
+    pub(crate) fn marked(self) -> Self {
+        // No vtable lies at an odd address.
+        Self {
+            data: self.data,
+            vtable: self.vtable | 1,
         }
     }
 

@@ -34,6 +34,19 @@ impl Signal for BodySignal {
         }
     }
 
+    #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        match self {
+            Self::Armed(signal) => signal.will_wake(cx),
+            Self::Released(_) => true,
+        }
+    }
+
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        self.token().has_deadline()
+    }
+
     fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         match self.get_mut() {
             Self::Armed(signal) => Pin::new(signal).poll_fired_at_end(cx),

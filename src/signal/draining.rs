@@ -65,6 +65,13 @@ impl Grace {
         }
         deadline.is_fired()
     }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<StopReason> {
+        // At a time of nothing it is over at once.
+        self.is_over();
+        let deadline = Pin::new(&mut self.deadline);
+        deadline.poll_fired(cx).map(|_| self.reason.clone())
+    }
 }
 
 impl<G: Signal> Signal for Draining<G> {
@@ -77,19 +84,20 @@ impl<G: Signal> Signal for Draining<G> {
         }
     }
 
-    #[inline]
     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         let this = self.project();
         if this.grace.is_none() {
             *this.grace = Grace::begin(this.signal.poll_fired(cx), *this.time);
         }
-        let Some(grace) = this.grace else {
-            return Poll::Pending;
-        };
-        // At a time of nothing it is over at once.
-        grace.is_over();
-        let deadline = Pin::new(&mut grace.deadline);
-        deadline.poll_fired(cx).map(|_| grace.reason.clone())
+        match this.grace {
+            None => Poll::Pending,
+            Some(grace) => grace.poll_over(cx),
+        }
+    }
+
+    #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        self.grace.is_none() && self.signal.will_wake(cx)
     }
 
     /// An end within the grace is the source's own, also if the signal is seen only now.

@@ -47,6 +47,16 @@ impl<G: Signal, F: FnOnce(Result<(), &StopReason>)> Signal for OnEnd<G, F> {
     }
 
     #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        self.signal.will_wake(cx)
+    }
+
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        self.signal.needs_checks()
+    }
+
+    #[inline]
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         self.project().signal.check_every(items)
     }

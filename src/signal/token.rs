@@ -24,6 +24,10 @@ pub struct TokenSignal(Watch<HeldToken>);
 /// The signal of a token in whatever hands.
 pub(crate) struct Watch<T: Borrow<CancellationToken>> {
     // Dropped first: what is listed counts.
+    #[cfg_attr(
+        not(feature = "tokio"),
+        expect(dead_code, reason = "kept until it is dropped")
+    )]
     rest: Rest,
     listening: Listening<T>,
 }
@@ -41,11 +45,58 @@ struct Inside {
     pace: Pace,
 }
 
+impl TokenSignal {
+    #[inline(always)]
+    #[track_caller]
+    fn new(token: CancellationToken, what: &'static str) -> Self {
+        Self::made_at(token, what, Location::caller())
+    }
+
+    /// The signal of what was made at `location`, as [`holders`](CancellationToken::holders) shows it.
+    #[inline(always)]
+    pub(crate) fn made_at(
+        token: CancellationToken,
+        what: &'static str,
+        location: &'static Location<'static>,
+    ) -> Self {
+        let token = HeldToken::new(token);
+        let rest = match is_tracked_anywhere() {
+            false => Rest::default(),
+            true => Rest::listing(token.borrow(), what, location),
+        };
+        Self(Watch {
+            rest,
+            listening: Listening::new(token),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn token(&self) -> &CancellationToken {
+        self.0.token()
+    }
+}
+
 impl Rest {
     /// Not a part of each signal's drop, which is in every adapter's.
     #[inline(never)]
     fn drop_inside(&mut self) {
         self.0 = None;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn listing(
+        token: &CancellationToken,
+        what: &'static str,
+        location: &'static Location<'static>,
+    ) -> Self {
+        let listed = Listed::new(token, what, location);
+        Self(listed.map(|listed| {
+            Box::new(Inside {
+                _listed: Some(listed),
+                ..Inside::default()
+            })
+        }))
     }
 }
 
@@ -55,49 +106,6 @@ impl Drop for Rest {
         if self.0.is_some() {
             self.drop_inside();
         }
-    }
-}
-
-impl TokenSignal {
-    #[inline(always)]
-    #[track_caller]
-    fn new(token: CancellationToken, what: &'static str) -> Self {
-        match is_tracked_anywhere() {
-            false => Self(Watch::new(HeldToken::new(token))),
-            true => Self::listed(token, what, Location::caller()),
-        }
-    }
-
-    /// The signal of what was made at `location`, as [`holders`](CancellationToken::holders) shows it.
-    #[cfg(feature = "http")]
-    pub(crate) fn made_at(
-        token: CancellationToken,
-        what: &'static str,
-        location: &'static Location<'static>,
-    ) -> Self {
-        match is_tracked_anywhere() {
-            false => Self(Watch::new(HeldToken::new(token))),
-            true => Self::listed(token, what, location),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn listed(
-        token: CancellationToken,
-        what: &'static str,
-        location: &'static Location<'static>,
-    ) -> Self {
-        let mut watch = Watch::new(HeldToken::new(token));
-        if let Some(listed) = Listed::new(watch.token(), what, location) {
-            watch.rest.0.get_or_insert_default()._listed = Some(listed);
-        }
-        Self(watch)
-    }
-
-    #[inline]
-    pub(crate) fn token(&self) -> &CancellationToken {
-        self.0.token()
     }
 }
 
@@ -113,6 +121,16 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
     #[inline]
     fn token(&self) -> &CancellationToken {
         self.listening.token.borrow()
+    }
+
+    /// Of a token that is cancelled.
+    #[cold]
+    #[inline(never)]
+    fn reason(&self) -> Poll<StopReason> {
+        match self.token().stop_reason() {
+            Some(reason) => Poll::Ready(reason),
+            None => unreachable!("a cancelled token has a reason"),
+        }
     }
 
     #[cfg(feature = "tokio")]
@@ -138,6 +156,16 @@ impl Signal for TokenSignal {
         Pin::new(&mut self.0).poll_fired(cx)
     }
 
+    #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        self.0.will_wake(cx)
+    }
+
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        self.0.needs_checks()
+    }
+
     fn poll_fired_at_end(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         Pin::new(&mut self.0).poll_fired_at_end(cx)
     }
@@ -158,15 +186,22 @@ impl<T: Borrow<CancellationToken> + Unpin> Signal for Watch<T> {
         self.token().is_known_cancelled()
     }
 
-    #[inline]
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         match self.listening.poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => match self.token().stop_reason() {
-                Some(reason) => Poll::Ready(reason),
-                None => unreachable!("a cancelled token has a reason"),
-            },
+            Poll::Ready(()) => self.reason(),
         }
+    }
+
+    #[inline]
+    fn will_wake(&self, cx: &Context<'_>) -> bool {
+        self.listening.will_wake(cx)
+    }
+
+    /// Only for the clock.
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        self.token().has_deadline()
     }
 
     fn poll_fired_at_end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {

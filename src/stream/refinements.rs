@@ -141,7 +141,7 @@ macro_rules! refinements {
                 time: std::time::Duration,
             ) -> $Adapter<S, crate::signal::Draining<G> $(, $M)?> {
                 let drain = |signal| crate::signal::Draining::new(signal, time);
-                self.map_valve(|valve| valve.map_signal(drain))
+                self.map_valve(|valve| valve.map_signal(drain).check_next())
             }
         }
 

@@ -20,7 +20,11 @@ pub struct TakeUntilCancelled<S, G = TokenSignal> {
 }
 
 impl<S, G> TakeUntilCancelled<S, G> {
-    pub(crate) fn new(source: S, signal: G) -> Self {
+    #[inline]
+    pub(crate) fn new(source: S, signal: G) -> Self
+    where
+        G: Signal,
+    {
         Self {
             valve: Valve::new(source, signal),
         }

@@ -28,7 +28,11 @@ pub struct TryWithCancellation<
 }
 
 impl<S, G> TryWithCancellation<S, G> {
-    pub(crate) fn new(source: S, signal: G) -> Self {
+    #[inline]
+    pub(crate) fn new(source: S, signal: G) -> Self
+    where
+        G: Signal,
+    {
         Self {
             valve: Valve::new(source, signal),
             map_stop: FromReason(()),

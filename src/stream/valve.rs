@@ -23,6 +23,38 @@ pub(crate) enum Halt {
     Ended,
 }
 
+/// The same, with what the source has left at its end.
+pub(crate) enum HaltWith<R> {
+    Pending,
+    Stopped,
+    Ended(R),
+}
+
+impl<R: Default> HaltWith<R> {
+    fn ended() -> Self {
+        Self::Ended(R::default())
+    }
+}
+
+/// What a source does before it is dropped at its end.
+pub(crate) trait AtEnd<S> {
+    /// What it has left. Nothing, if it is over already.
+    type Output: Default;
+
+    /// `None` where it ended, or panicked.
+    fn at_end(source: Pin<&mut S>, stop_reason: Option<&StopReason>) -> Self::Output;
+}
+
+/// For a source that is just dropped.
+pub(crate) enum Silent {}
+
+impl<S> AtEnd<S> for Silent {
+    type Output = ();
+
+    #[inline]
+    fn at_end(_: Pin<&mut S>, _: Option<&StopReason>) {}
+}
+
 /// Lets the items of a source by until it ends or a signal fires; then it has neither any more.
 #[pin_project]
 pub(crate) struct Valve<S, G> {
@@ -43,12 +75,9 @@ enum State<S, G> {
 
 /// The items since the last `Pending`, in stretches between two close looks at the signal.
 struct Row {
-    /// How many more may come in this stretch. None once the stream is over, or a poll has panicked.
-    unwatched: u16,
-    /// How long this stretch is; 0 for the first one of a row.
-    stretch: u16,
-    /// How long the first one is: a whole row, or nothing if the signal wants a look before.
-    first_stretch: u16,
+    now: Stretch,
+    /// How long the first one is: a whole row, or nothing if the signal wants a check before.
+    first: Stretch,
     /// How often it was pending for fairness since the last item: once after a whole row, and then while the task has no
     /// budget. `BROKEN` after a panic.
     pauses: u16,
@@ -56,6 +85,23 @@ struct Row {
     left: u32,
     /// How long a row may be.
     longest: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Stretch {
+    /// How many more may come in it. None once the stream is over, or a poll has panicked.
+    unwatched: u16,
+    /// How long it is; 0 for the first one of a row.
+    length: u16,
+}
+
+impl Stretch {
+    const fn first(items: u16) -> Self {
+        Self {
+            unwatched: items,
+            length: 0,
+        }
+    }
 }
 
 /// How often it pauses before it goes on though its task has no budget.
@@ -71,17 +117,14 @@ const BROKEN: u16 = u16::MAX;
 const ENDLESS: u32 = u32::MAX;
 
 impl<S, G> Valve<S, G> {
-    pub(crate) fn new(source: S, signal: G) -> Self {
+    #[inline]
+    pub(crate) fn new(source: S, signal: G) -> Self
+    where
+        G: Signal,
+    {
         Self {
+            row: Row::new(signal.needs_checks()),
             state: State::Open(source, signal),
-            row: Row {
-                unwatched: 0,
-                stretch: 0,
-                first_stretch: 0,
-                pauses: 0,
-                left: 0,
-                longest: ITEMS_IN_A_ROW.into(),
-            },
         }
     }
 
@@ -103,7 +146,7 @@ impl<S, G> Valve<S, G> {
     {
         let mut this = self.project();
         if let StateProjection::Open(_, signal) = this.state.as_mut().project() {
-            this.row.unwatched = 0;
+            this.row.now.unwatched = 0;
             if !this.row.is_broken() {
                 signal.note_end(StreamEnd::Stopped(&reason));
             }
@@ -163,7 +206,15 @@ impl<S, G> Valve<S, G> {
         }
     }
 
-    /// Puts another signal in the place of the one it has.
+    /// Makes an expensive check of the signal in the next poll, whatever the one before it needed.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn check_next(mut self) -> Self {
+        self.row.first = Stretch::first(0);
+        self.row.begin();
+        self
+    }
+
+    /// Puts another signal in the place of the one it has, which needs checks if that did.
     pub(crate) fn map_signal<H>(self, map: impl FnOnce(G) -> H) -> Valve<S, H> {
         let Self { state, row } = self;
         let state = match state {
@@ -215,30 +266,38 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     /// be called for each item otherwise.
     #[inline(always)]
     pub(crate) fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<S::Item, Halt> {
-        self.poll_next_with(cx, |_, _| {})
+        self.poll_next_with::<Silent>(cx)
+            .map_err(|halt| match halt {
+                HaltWith::Pending => Halt::Pending,
+                HaltWith::Stopped => Halt::Stopped,
+                HaltWith::Ended(()) => Halt::Ended,
+            })
     }
 
-    /// As `poll_next`, for a source that has to be told why it is stopped, or asked for what it has left, before it is
-    /// dropped. It is told `None` where it ended, or panicked.
+    /// As `poll_next`, for a source that has something to do at its end.
+    //
+    // Only what each item needs is here, and what is rare is called, so that there is room for it in each of several
+    // callers.
     #[inline(always)]
-    pub(crate) fn poll_next_with(
+    pub(crate) fn poll_next_with<E: AtEnd<S>>(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
-    ) -> Result<S::Item, Halt> {
+    ) -> Result<S::Item, HaltWith<E::Output>> {
         if self.as_mut().project().row.count_down() {
-            self.as_mut().begin_stretch(cx, at_end)?;
+            if let Some(halt) = self.as_mut().begin_stretch::<E>(cx) {
+                return Err(halt);
+            }
         }
         let this = self.as_mut().project();
         let StateProjection::Open(source, mut signal) = this.state.project() else {
-            return Err(Halt::Ended);
+            return Err(HaltWith::ended());
         };
         let guard = BreakOnPanic(this.row);
         // The signal is asked first, so that a source which is always ready cannot outrun it.
         if signal.as_mut().is_fired() {
-            if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
+            if let Some(reason) = stop_reason(signal.as_mut(), cx) {
                 guard.defuse(());
-                return Err(self.end(Some(reason), at_end));
+                return Err(self.end::<E>(Some(reason)));
             }
         }
         match source.poll_next(cx) {
@@ -247,104 +306,114 @@ impl<S: Stream, G: Signal> Valve<S, G> {
                 guard.defuse(Ok(item))
             }
             Poll::Ready(None) => {
-                // A source that another adapter stopped ends as well: the stop is not to look like an end.
-                let reason = guard.defuse(stop_by_the_end(signal, cx));
-                Err(self.end(reason, at_end))
+                guard.defuse(());
+                Err(self.end_with_source::<E>(cx))
             }
             Poll::Pending => {
                 guard.0.begin();
-                // A signal that fired during the poll is noticed here.
-                match guard.defuse(signal.poll_fired(cx)) {
-                    Poll::Ready(reason) => Err(self.end(Some(reason), at_end)),
-                    Poll::Pending => Err(Halt::Pending),
+                // A signal that fires from now on wakes, and so does one that fired during the poll.
+                match guard.defuse(signal.will_wake(cx)) {
+                    true => Err(HaltWith::Pending),
+                    false => Err(self.wait::<E>(cx)),
                 }
             }
         }
     }
 
     /// What is not needed for every item.
+    #[cold]
     #[inline(never)]
-    fn begin_stretch(
+    fn begin_stretch<E: AtEnd<S>>(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
-    ) -> Result<(), Halt> {
+    ) -> Option<HaltWith<E::Output>> {
         let this = self.as_mut().project();
         let StateProjection::Open(_, mut signal) = this.state.project() else {
-            return Err(self.tell_end(at_end));
+            return Some(self.tell_end::<E>());
         };
         if this.row.is_broken() {
-            return Err(self.end(None, at_end));
+            return Some(self.end::<E>(None));
         }
         let guard = BreakOnPanic(this.row);
         let items = guard.0.end_stretch();
         if guard.0.left == 0 {
             // A false alarm is no reason not to yield.
             if signal.as_mut().is_fired() {
-                if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
+                if let Some(reason) = stop_reason(signal.as_mut(), cx) {
                     guard.defuse(());
-                    return Err(self.end(Some(reason), at_end));
+                    return Some(self.end::<E>(Some(reason)));
                 }
             }
-            if guard.0.longest != ENDLESS {
-                let may_go_on = match guard.0.pauses {
-                    0 => {
-                        spend(guard.0.longest, cx);
-                        false
-                    }
-                    PATIENCE => true,
-                    // Polled again in the same turn of its task, as by a merge: its other streams may pause as well.
-                    _ => has_budget(),
-                };
-                if !may_go_on {
-                    guard.0.pauses += 1;
-                    cx.waker().wake_by_ref();
-                    return guard.defuse(Err(Halt::Pending));
-                }
+            if guard.0.pause(cx) {
+                return guard.defuse(Some(HaltWith::Pending));
             }
-            guard.0.pauses = 0;
-            guard.0.left = guard.0.longest;
         }
         let next_look = signal.check_every(items.into());
         guard.0.begin_stretch(next_look);
-        guard.defuse(Ok(()))
+        guard.defuse(None)
+    }
+
+    /// For a source that is pending, and a signal that does not wake for certain yet.
+    #[inline(never)]
+    fn wait<E: AtEnd<S>>(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> HaltWith<E::Output> {
+        let this = self.as_mut().project();
+        let StateProjection::Open(_, signal) = this.state.project() else {
+            return HaltWith::ended();
+        };
+        let guard = BreakOnPanic(this.row);
+        // A signal that fired during the poll is noticed here.
+        let fired = signal.poll_fired(cx);
+        guard.defuse(());
+        match fired {
+            Poll::Ready(reason) => self.end::<E>(Some(reason)),
+            Poll::Pending => HaltWith::Pending,
+        }
+    }
+
+    /// For a source that has ended. If another adapter stopped it, it ends as well: the stop is not to look like an end.
+    #[cold]
+    #[inline(never)]
+    fn end_with_source<E: AtEnd<S>>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> HaltWith<E::Output> {
+        let this = self.as_mut().project();
+        let StateProjection::Open(_, signal) = this.state.project() else {
+            return HaltWith::ended();
+        };
+        let guard = BreakOnPanic(this.row);
+        let reason = match guard.defuse(signal.poll_fired_at_end(cx)) {
+            Poll::Ready(reason) => Some(reason),
+            Poll::Pending => None,
+        };
+        self.end::<E>(reason)
     }
 
     /// Ends it as an end of the source does.
     pub(crate) fn finish(self: Pin<&mut Self>) {
-        self.end(None, |_, _| {});
+        self.end::<Silent>(None);
     }
 
     /// For one that is not open any more.
-    #[cold]
-    fn tell_end(
-        mut self: Pin<&mut Self>,
-        at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
-    ) -> Halt {
+    fn tell_end<E: AtEnd<S>>(mut self: Pin<&mut Self>) -> HaltWith<E::Output> {
         if let State::Closed(reason) = &self.state {
             let reason = reason.clone();
-            return self.end(Some(reason), at_end);
+            return self.end::<E>(Some(reason));
         }
-        self.as_mut().project().row.unwatched = 0;
-        Halt::Ended
+        self.as_mut().project().row.now.unwatched = 0;
+        HaltWith::ended()
     }
 
     #[cold]
-    fn end(
-        self: Pin<&mut Self>,
-        reason: Option<StopReason>,
-        at_end: impl Fn(Pin<&mut S>, Option<&StopReason>) + Copy,
-    ) -> Halt {
+    #[inline(never)]
+    fn end<E: AtEnd<S>>(self: Pin<&mut Self>, reason: Option<StopReason>) -> HaltWith<E::Output> {
         let mut this = self.project();
-        let halt = match reason {
-            Some(_) => Halt::Stopped,
-            None => Halt::Ended,
-        };
-        this.row.unwatched = 0;
+        this.row.now.unwatched = 0;
         let was_broken = this.row.is_broken();
+        let mut output = E::Output::default();
         if let StateProjection::Open(source, signal) = this.state.as_mut().project() {
             let guard = BreakOnPanic(this.row);
-            at_end(source, reason.as_ref());
+            output = E::at_end(source, reason.as_ref());
             guard.defuse(());
             match &reason {
                 Some(reason) => signal.note_end(StreamEnd::Stopped(reason)),
@@ -353,17 +422,36 @@ impl<S: Stream, G: Signal> Valve<S, G> {
                 None => signal.note_end(StreamEnd::Natural),
             }
         }
+        let halt = match reason {
+            Some(_) => HaltWith::Stopped,
+            None => HaltWith::Ended(output),
+        };
         this.state.set(State::Over(reason));
         halt
     }
 }
 
 impl Row {
+    /// The row of a stream that has not been polled.
+    fn new(needs_checks: bool) -> Self {
+        let first = Stretch::first(match needs_checks {
+            true => 0,
+            false => ITEMS_IN_A_ROW,
+        });
+        Self {
+            now: first,
+            first,
+            pauses: 0,
+            left: 0,
+            longest: ITEMS_IN_A_ROW.into(),
+        }
+    }
+
     /// Counts one, whatever will come of the poll: only an item goes on in the same stretch. Whether none was left.
     #[inline]
     fn count_down(&mut self) -> bool {
-        let (unwatched, was_used_up) = self.unwatched.overflowing_sub(1);
-        self.unwatched = unwatched;
+        let (unwatched, was_used_up) = self.now.unwatched.overflowing_sub(1);
+        self.now.unwatched = unwatched;
         was_used_up
     }
 
@@ -378,7 +466,7 @@ impl Row {
             Ok(items) => items,
         };
         // The row at hand may be longer than that already.
-        self.first_stretch = 0;
+        self.first = Stretch::first(0);
         if !self.is_broken() {
             self.pauses = 0;
         }
@@ -387,40 +475,68 @@ impl Row {
 
     #[inline]
     fn begin(&mut self) {
-        self.unwatched = self.first_stretch;
-        self.stretch = 0;
+        self.now = self.first;
     }
 
     /// How many items have come in it.
     #[inline]
     fn end_stretch(&mut self) -> u16 {
-        self.unwatched = 0;
-        if self.stretch == 0 {
-            self.stretch = self.first_stretch;
-            self.left = self.longest - u32::from(self.first_stretch);
+        self.now.unwatched = 0;
+        if self.now.length == 0 {
+            self.now.length = self.first.unwatched;
+            self.left = self.longest - u32::from(self.now.length);
         }
-        self.stretch
+        self.now.length
     }
 
-    #[inline]
+    /// Whether it is to pause once more after a whole row, for which the task is woken; if not, another row begins.
+    #[cold]
+    #[inline(never)]
+    fn pause(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.longest != ENDLESS {
+            let may_go_on = match self.pauses {
+                0 => {
+                    spend(self.longest, cx);
+                    false
+                }
+                PATIENCE => true,
+                // Polled again in the same turn of its task, as by a merge: its other streams may pause as well.
+                _ => has_budget(),
+            };
+            if !may_go_on {
+                self.pauses += 1;
+                cx.waker().wake_by_ref();
+                return true;
+            }
+        }
+        self.pauses = 0;
+        self.left = self.longest;
+        false
+    }
+
+    #[inline(always)]
     fn begin_stretch(&mut self, next_look: u32) {
         let whole = u32::from(ITEMS_IN_A_ROW);
-        self.first_stretch = match next_look < whole {
+        self.first = Stretch::first(match next_look < whole {
             true => 0,
             false => self.longest.min(whole) as u16,
-        };
+        });
         // The item at hand is the first, whatever was answered.
         let next_look = next_look.clamp(1, self.left.min(whole));
-        self.stretch = next_look as u16;
         self.left -= next_look;
-        self.unwatched = self.stretch - 1;
+        let length = next_look as u16;
+        self.now = Stretch {
+            unwatched: length - 1,
+            length,
+        };
     }
 }
 
-/// Why a stream whose source has just ended was stopped before, if it was.
+/// Asks a signal why it has fired, if it has.
 #[cold]
-fn stop_by_the_end<G: Signal>(signal: Pin<&mut G>, cx: &mut Context<'_>) -> Option<StopReason> {
-    match signal.poll_fired_at_end(cx) {
+#[inline(never)]
+fn stop_reason<G: Signal>(signal: Pin<&mut G>, cx: &mut Context<'_>) -> Option<StopReason> {
+    match signal.poll_fired(cx) {
         Poll::Ready(reason) => Some(reason),
         Poll::Pending => None,
     }
@@ -440,7 +556,7 @@ impl BreakOnPanic<'_> {
 
 impl Drop for BreakOnPanic<'_> {
     fn drop(&mut self) {
-        self.0.unwatched = 0;
+        self.0.now.unwatched = 0;
         self.0.pauses = BROKEN;
     }
 }

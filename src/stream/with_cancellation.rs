@@ -23,7 +23,11 @@ pub struct WithCancellation<S, G = TokenSignal, M = FromReason> {
 }
 
 impl<S, G> WithCancellation<S, G> {
-    pub(crate) fn new(source: S, signal: G) -> Self {
+    #[inline]
+    pub(crate) fn new(source: S, signal: G) -> Self
+    where
+        G: Signal,
+    {
         Self {
             valve: Valve::new(source, signal),
             map_stop: FromReason(()),

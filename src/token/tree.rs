@@ -466,6 +466,11 @@ impl Node {
         self.deadline
     }
 
+    #[inline]
+    pub(super) fn has_deadline(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     fn is_over(&self) -> bool {
         self.deadline.is_some_and(moment::is_over)
     }

@@ -13,7 +13,8 @@ use std::{
 #[derive(Default)]
 pub(super) struct Waiter {
     key: u64,
-    /// The waker of which a clone is listed. A poll that finds the node open finds the clone still there.
+    /// The waker of which a clone is listed; marked, if the node has a deadline. A poll that finds the node open finds the
+    /// clone still there.
     registered: WakerId,
 }
 
@@ -21,10 +22,26 @@ impl Waiter {
     /// Ready once the node is cancelled; until then `cx`'s waker, the latest one, is listed.
     #[inline]
     pub(super) fn poll(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
-        if self.registered == WakerId::of(cx.waker()) && !node.is_cancelled() {
+        let is_registered =
+            self.will_wake(cx) || self.registered == WakerId::of(cx.waker()).marked();
+        if is_registered && !node.is_cancelled() {
             return Poll::Pending;
         }
         self.register(node, cx.waker())
+    }
+
+    /// Whether a cancel wakes this waker, if a check in this very poll has found the node open, all the way up.
+    ///
+    /// The waker has been listed by an earlier poll, so that a cancel of the node or of an ancestor takes it, once, and
+    /// wakes it after that; and before that, it has closed the node that it cancels. If the wake-up came before this
+    /// poll began, the poll has seen what was done before it: the check would have found that node closed. So the
+    /// wake-up is still to come, or has come since the poll began, and is the reason for another poll.
+    ///
+    /// That is for cancels. A deadline may pass with nobody to wake, once its runtime has ended: it is never so of a node
+    /// that has one.
+    #[inline]
+    pub(super) fn will_wake(&self, cx: &Context<'_>) -> bool {
+        self.registered == WakerId::of(cx.waker())
     }
 
     #[inline(never)]
@@ -34,7 +51,10 @@ impl Waiter {
         }
         // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
         let clone = waker.clone();
-        let id = WakerId::kept_by(&clone, waker);
+        let id = match node.has_deadline() {
+            false => WakerId::kept_by(&clone, waker),
+            true => WakerId::kept_by(&clone, waker).marked(),
+        };
         if self.key == NO_KEY {
             match node.add(Listener::Waker(clone)) {
                 Ok(key) => self.key = key,

@@ -1,0 +1,103 @@
+//! An adapter whose source stays pending, between polls with one waker and a cancel.
+//!
+//! After the first of them it does not check again whether the token was cancelled during the poll: the waker that is
+//! listed is enough.
+
+use super::{Bell, model};
+use crate::{CancelStreamExt, CancellationToken, TakeUntilCancelled};
+use futures_core::Stream;
+use loom::thread;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+/// Never has an item, and takes its time to say so.
+struct Silent;
+
+impl Stream for Silent {
+    type Item = ();
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<()>> {
+        thread::yield_now();
+        Poll::Pending
+    }
+}
+
+type Adapter = TakeUntilCancelled<Silent>;
+
+fn poll(adapter: &mut Adapter, bell: &Arc<Bell>) -> Poll<Option<()>> {
+    let waker = Waker::from(Arc::clone(bell));
+    Pin::new(adapter).poll_next(&mut Context::from_waker(&waker))
+}
+
+/// Polls it once before anything happens, and once more while `cancelled` is cancelled.
+fn check(of: impl Fn(&CancellationToken) -> CancellationToken + Send + Sync + 'static) {
+    model(move || {
+        let root = CancellationToken::new();
+        let token = of(&root);
+        let mut adapter = Silent.take_until_cancelled(&token);
+        let bell = Bell::new();
+        assert!(poll(&mut adapter, &bell).is_pending());
+
+        let canceller = thread::spawn(move || root.cancel());
+        let again = poll(&mut adapter, &bell);
+        canceller.join().unwrap();
+        if again.is_pending() {
+            assert_eq!(bell.rings(), 1, "a pending stream is woken once");
+        }
+        assert_eq!(poll(&mut adapter, &bell), Poll::Ready(None));
+        assert!(adapter.stop_reason().is_some());
+        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+    });
+}
+
+#[test]
+fn a_stream_that_is_polled_again_with_the_same_waker_is_woken_or_stopped() {
+    check(CancellationToken::clone);
+}
+
+#[test]
+fn a_stream_under_a_child_that_is_polled_again_with_the_same_waker_is_woken_or_stopped() {
+    check(CancellationToken::child_token);
+}
+
+#[test]
+fn a_stream_under_a_grandchild_that_is_polled_again_with_the_same_waker_is_woken_or_stopped() {
+    check(|root| root.child_token().child_token());
+}
+
+/// A wake-up that comes before the poll begins is seen by the poll: one that it ends with would be lost.
+#[test]
+fn a_stream_whose_wake_up_has_come_before_it_is_polled_is_stopped() {
+    model(|| {
+        let root = CancellationToken::new();
+        let mut adapter = Silent.take_until_cancelled(root.child_token());
+        let bell = Bell::new();
+        assert!(poll(&mut adapter, &bell).is_pending());
+
+        let canceller = thread::spawn(move || root.cancel());
+        let was_woken = bell.heard();
+        let again = poll(&mut adapter, &bell);
+        assert!(!was_woken || again.is_ready());
+        canceller.join().unwrap();
+        assert!(again.is_ready() || bell.rings() == 1);
+    });
+}
+
+/// Between two polls the task hands the stream another waker: the earlier one is as good as none.
+#[test]
+fn a_stream_that_is_polled_again_with_another_waker_is_woken_there_or_stopped() {
+    model(|| {
+        let token = CancellationToken::new();
+        let mut adapter = Silent.take_until_cancelled(&token);
+        assert!(poll(&mut adapter, &Bell::new()).is_pending());
+
+        let canceller = thread::spawn(move || token.cancel());
+        let bell = Bell::new();
+        let again = poll(&mut adapter, &bell);
+        canceller.join().unwrap();
+        assert!(again.is_ready() || bell.rings() == 1);
+    });
+}
