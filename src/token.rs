@@ -44,8 +44,8 @@ pub use guard::{DropGuard, DropGuardRef};
 pub use hold::Hold;
 pub use holders::Holder;
 pub(crate) use holders::{Listed, is_tracked_anywhere};
-pub(crate) use registration::Callback;
 pub use registration::Registration;
+pub(crate) use registration::{Callback, SharedCallback};
 pub(crate) use settling::HeldToken;
 pub use settling::Settled;
 #[cfg(feature = "tokio")]
@@ -381,7 +381,7 @@ impl CancellationToken {
     where
         F: FnOnce(&StopReason) + Send + 'static,
     {
-        Registration::new(self, Box::new(callback))
+        Registration::new(self, Callback::Boxed(Box::new(callback)))
     }
 
     /// Makes a hold, which keeps [`settled`](Self::settled) of this token and of its ancestors waiting until it is

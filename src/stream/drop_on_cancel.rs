@@ -5,7 +5,7 @@ use crate::{
     home::Home,
     signal::{OnEnd, TokenSignal},
     sync::{Mutex, MutexGuard},
-    token::Callback,
+    token::{Callback, SharedCallback},
 };
 use futures_core::{FusedStream, Stream};
 use std::{
@@ -119,22 +119,20 @@ impl<A: HasValve> Hatch<A> {
 }
 
 /// What the cancel does.
-struct Closing<A>(Arc<Hatch<A>>);
-
-impl<A> Callback for Closing<A>
+impl<A> SharedCallback for Hatch<A>
 where
     A: HasValve + Send + 'static,
 {
-    fn run(self: Box<Self>, reason: &StopReason) {
-        self.0.close(reason.clone());
+    fn run(self: Arc<Self>, reason: &StopReason) {
+        self.close(reason.clone());
     }
 
     /// Not from the timer to the source's runtime at once: should that be gone, the source is dropped here, on a task
     /// of the deadline's, and not by the timer.
-    fn run_at_deadline(self: Box<Self>, reason: &StopReason) {
-        let hatch = Arc::clone(&self.0);
-        hatch.home.drop_on_task(CloseOnDrop {
-            hatch: self.0,
+    fn run_at_deadline(self: Arc<Self>, reason: &StopReason) {
+        let hatch = Arc::clone(&self);
+        self.home.drop_on_task(CloseOnDrop {
+            hatch,
             reason: Some(reason.clone()),
         });
     }
@@ -259,10 +257,10 @@ where
                 waiting: None,
             }),
         });
-        let closing = Closing(Arc::clone(&hatch));
+        let closing = Arc::<Hatch<A>>::clone(&hatch);
         Self {
             hatch,
-            closing: Registration::new(token, Box::new(closing)),
+            closing: Registration::new(token, Callback::Shared(closing)),
         }
     }
 }

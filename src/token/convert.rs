@@ -8,7 +8,7 @@
 //! the children of a node that has no handles left.
 
 use super::{
-    CancellationToken,
+    Callback, CancellationToken,
     tree::{Listener, Node},
     weak::WeakToken,
 };
@@ -152,7 +152,8 @@ impl Node {
     fn keep(&self, made: Theirs) -> Arc<Theirs> {
         let made = Arc::new(made);
         let cancelled = Arc::clone(&made);
-        let callback = Listener::Callback(Box::new(move |_: &_| cancelled.cancel()));
+        let callback = Box::new(move |_: &_| cancelled.cancel());
+        let callback = Listener::Callback(Callback::Boxed(callback));
         // What is not needed is dropped without the lock.
         let mut guarded = self.lock();
         if let Some(earlier) = &guarded.theirs {

@@ -1,25 +1,40 @@
 use super::{CancellationToken, listeners::NO_KEY, tree::Listener};
 use crate::StopReason;
-use std::mem;
+use std::{mem, sync::Arc};
 
 /// What a cancel runs.
-pub(crate) trait Callback: Send {
+pub(crate) enum Callback {
+    /// On the thread that cancels, or at a deadline on a task of the deadline's runtime.
+    Boxed(Box<dyn FnOnce(&StopReason) + Send>),
+    /// What is there already, so that it takes no allocation of its own.
+    Shared(Arc<dyn SharedCallback>),
+}
+
+pub(crate) trait SharedCallback: Send + Sync {
     /// Runs it on the thread that cancels.
-    fn run(self: Box<Self>, reason: &StopReason);
+    fn run(self: Arc<Self>, reason: &StopReason);
 
     /// Runs it at a deadline, on a task of the deadline's runtime.
+    fn run_at_deadline(self: Arc<Self>, reason: &StopReason);
+}
+
+impl Callback {
+    pub(super) fn run(self, reason: &StopReason) {
+        match self {
+            Self::Boxed(callback) => callback(reason),
+            Self::Shared(callback) => callback.run(reason),
+        }
+    }
+
     #[cfg_attr(
         not(feature = "tokio"),
         allow(dead_code, reason = "without a clock there are no deadlines")
     )]
-    fn run_at_deadline(self: Box<Self>, reason: &StopReason) {
-        self.run(reason);
-    }
-}
-
-impl<F: FnOnce(&StopReason) + Send> Callback for F {
-    fn run(self: Box<Self>, reason: &StopReason) {
-        self(reason);
+    pub(super) fn run_at_deadline(self, reason: &StopReason) {
+        match self {
+            Self::Boxed(callback) => callback(reason),
+            Self::Shared(callback) => callback.run_at_deadline(reason),
+        }
     }
 }
 
@@ -35,7 +50,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn new(token: &CancellationToken, callback: Box<dyn Callback>) -> Self {
+    pub(crate) fn new(token: &CancellationToken, callback: Callback) -> Self {
         let listener = Listener::Callback(callback);
         let listed = match token.node.is_too_late_to_add() {
             true => Err(listener),

@@ -129,7 +129,7 @@ impl Guarded {
 pub(super) enum Listener {
     Waker(Waker),
     Child(Weak<Node>),
-    Callback(Box<dyn Callback>),
+    Callback(Callback),
     /// Is not told anything: to be let go is all that it wants.
     #[cfg_attr(
         not(feature = "tokio"),
@@ -774,7 +774,7 @@ impl Fixed {
 /// What a cancel comes to that runs code of others, wakers aside: the timer driver must not run it.
 pub(super) enum Foreign {
     /// With the verdict that it is called with.
-    Callback(Box<dyn Callback>, Arc<Verdict>),
+    Callback(Callback, Arc<Verdict>),
     /// A node without a handle. As it is dropped, so are the callbacks of ancestors that nobody else keeps.
     Last(Node),
 }
