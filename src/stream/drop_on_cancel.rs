@@ -4,14 +4,15 @@ use crate::{
     first_panic::FirstPanic,
     home::Home,
     signal::{OnEnd, TokenSignal},
-    sync::{Mutex, MutexGuard},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     token::{Callback, SharedCallback},
 };
 use futures_core::{FusedStream, Stream};
 use std::{
     fmt::{self, Debug, Formatter},
+    mem,
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, TryLockError},
     task::{Context, Poll, Waker},
 };
 
@@ -31,7 +32,7 @@ enum State<A> {
 
 /// In this order they are dropped: the adapter, and then what would have closed it.
 struct Open<A> {
-    hatch: Arc<Hatch<A>>,
+    shared: Arc<Shared<A>>,
     #[cfg_attr(
         not(feature = "http"),
         expect(dead_code, reason = "kept until the adapter has been dropped")
@@ -41,24 +42,33 @@ struct Open<A> {
 
 impl<A> Drop for Open<A> {
     fn drop(&mut self) {
-        self.hatch.abandon();
+        self.shared.abandon();
     }
 }
 
-/// Where the stream and the canceller find the adapter. Whoever needs it takes it out, so that no lock is held while its
-/// source is polled or dropped, and nobody waits for anybody.
-struct Hatch<A> {
+/// Where the stream and the canceller find the adapter. Nobody waits for anybody: whoever finds it borrowed leaves a note
+/// for the one that has it.
+struct Shared<A> {
     /// Where `drop_on_cancel()` was called: what a source needs as it is dropped is found there.
     home: Home,
-    inside: Mutex<Inside<A>>,
+    /// A borrow flag, in a safe dress: it is tried and never waited for, so that it may be held while the source is polled
+    /// or dropped. `None` once the stream is dropped.
+    adapter: Mutex<Option<Pin<Box<A>>>>,
+    /// Not 0 if there may be something in `notes`.
+    //
+    // ORDERING: `AcqRel`, and a read-modify-write on both sides: one leaves a note, sets this, and then tries the borrow;
+    // the other gives the borrow back and then asks for this. Of the two accesses to this, the later one sees what came
+    // before the earlier one. So either the first finds the adapter free, or the other finds the note.
+    has_notes: AtomicU64,
+    notes: Mutex<Notes>,
 }
 
-struct Inside<A> {
-    /// `None` while somebody has it, and once the stream is gone.
-    adapter: Option<Pin<Box<A>>>,
-    /// Whoever has the adapter is to close it, for this reason, before it is given back.
+/// What whoever has borrowed the adapter has to do when it gives it back.
+#[derive(Default)]
+struct Notes {
+    /// To close the adapter, for this reason.
     stop: Option<StopReason>,
-    /// The stream, if it was polled while somebody else had the adapter.
+    /// To wake the stream, which was polled meanwhile.
     waiting: Option<Waker>,
 }
 
@@ -98,28 +108,109 @@ impl<F: FnOnce(Result<(), &StopReason>)> CancelSignal for OnEnd<TokenSignal, F> 
     }
 }
 
-impl<A: HasValve> Hatch<A> {
-    /// Lends the adapter out, and closes it afterwards if that was asked for meanwhile. `None` if somebody else has it.
-    fn lend<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<Lent<R>> {
-        let adapter = self.lock().adapter.take()?;
-        let mut loan = Loan {
-            hatch: self,
-            adapter: Some(adapter),
-        };
-        let answer = borrow(loan.adapter.as_mut()?.as_mut());
-        let was_closed = loan.end();
-        Some(Lent { answer, was_closed })
+type Adapter<A> = Option<Pin<Box<A>>>;
+
+impl<A> Shared<A> {
+    /// `None` if somebody else has it.
+    #[inline]
+    fn try_borrow(&self) -> Option<MutexGuard<'_, Adapter<A>>> {
+        match self.adapter.try_lock() {
+            Ok(adapter) => Some(adapter),
+            // A source has panicked; the adapter is over, and knows it.
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Whether there may be notes, asked after the adapter is back.
+    #[inline]
+    fn has_notes(&self) -> bool {
+        let unchanged = self
+            .has_notes
+            .compare_exchange(0, 0, Ordering::AcqRel, Ordering::Acquire);
+        unchanged.is_err()
+    }
+
+    /// To be followed by a try to borrow the adapter.
+    fn note<R>(&self, note: impl FnOnce(&mut Notes) -> R) -> R {
+        let noted = note(&mut self.notes());
+        self.has_notes.fetch_or(1, Ordering::AcqRel);
+        noted
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        // Nothing panics under the lock.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the stream woken once the adapter is back; `false` if it is already.
+    #[cold]
+    fn wait(&self, cx: &Context<'_>) -> bool {
+        // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
+        let waker = cx.waker().clone();
+        let earlier = self.note(|notes| notes.waiting.replace(waker));
+        drop(earlier);
+        if self.try_borrow().is_none() {
+            return true;
+        }
+        let waker = self.notes().waiting.take();
+        drop(waker);
+        false
+    }
+
+    /// Drops the adapter. If the canceller has it at the moment, it is dropped with this, and its source is gone by then.
+    fn abandon(&self) {
+        let adapter = self.try_borrow().and_then(|mut adapter| adapter.take());
+        if self.has_notes() {
+            let waiting = self.notes().waiting.take();
+            drop(waiting);
+        }
+        drop(adapter);
+    }
+}
+
+impl<A: HasValve> Shared<A> {
+    /// Lends the adapter, and does what is noted after that. `None` if somebody else has it.
+    fn lend<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<R> {
+        // Dropped after the loan.
+        let _notes = DoAsNoted(self);
+        let mut loan = self.try_borrow()?;
+        let adapter = loan.as_mut()?;
+        Some(borrow(adapter.as_mut()))
     }
 
     /// Closes the adapter, or has whoever has it at the moment do so.
     fn close(&self, reason: StopReason) {
-        self.lock().stop = Some(reason);
-        self.lend(|_| {});
+        let earlier = self.note(|notes| notes.stop.replace(reason));
+        self.do_as_noted();
+        drop(earlier);
+    }
+
+    /// Does what is noted, unless somebody has the adapter, who is going to.
+    #[cold]
+    #[inline(never)]
+    fn do_as_noted(&self) {
+        let mut panic = FirstPanic::default();
+        while let Some(mut adapter) = self.try_borrow() {
+            // Before the notes are taken: whatever is noted after that sets it again.
+            self.has_notes.fetch_and(0, Ordering::AcqRel);
+            let Notes { stop, waiting } = mem::take(&mut *self.notes());
+            if let (Some(reason), Some(adapter)) = (stop, adapter.as_mut()) {
+                let close = || adapter.as_mut().valve_mut().close(reason);
+                panic.catch(|| self.home.run(close));
+            }
+            drop(adapter);
+            panic.catch(|| waiting.into_iter().for_each(Waker::wake));
+            if !self.has_notes() {
+                break;
+            }
+        }
+        panic.resume();
     }
 }
 
 /// What the cancel does.
-impl<A> SharedCallback for Hatch<A>
+impl<A> SharedCallback for Shared<A>
 where
     A: HasValve + Send + 'static,
 {
@@ -130,9 +221,9 @@ where
     /// Not from the timer to the source's runtime at once: should that be gone, the source is dropped here, on a task
     /// of the deadline's, and not by the timer.
     fn run_at_deadline(self: Arc<Self>, reason: &StopReason) {
-        let hatch = Arc::clone(&self);
+        let shared = Arc::clone(&self);
         self.home.drop_on_task(CloseOnDrop {
-            hatch,
+            shared,
             reason: Some(reason.clone()),
         });
     }
@@ -140,7 +231,7 @@ where
 
 /// Closes the adapter when it is dropped, as part of a task that has run or has been dropped unrun.
 struct CloseOnDrop<A: HasValve> {
-    hatch: Arc<Hatch<A>>,
+    shared: Arc<Shared<A>>,
     reason: Option<StopReason>,
 }
 
@@ -149,98 +240,18 @@ impl<A: HasValve> Drop for CloseOnDrop<A> {
         self.reason
             .take()
             .into_iter()
-            .for_each(|reason| self.hatch.close(reason));
+            .for_each(|reason| self.shared.close(reason));
     }
 }
 
-/// The adapter in the hands of somebody, who gives it back even if the source panics.
-struct Loan<'a, A: HasValve> {
-    hatch: &'a Hatch<A>,
-    /// `None` once it is back.
-    adapter: Option<Pin<Box<A>>>,
-}
+/// Does what is noted when it is dropped, with the adapter back: also if the source panics.
+struct DoAsNoted<'a, A: HasValve>(&'a Shared<A>);
 
-impl<A: HasValve> Loan<'_, A> {
-    /// Whether the adapter has been closed before.
-    #[inline]
-    fn end(&mut self) -> bool {
-        let mut inside = self.hatch.lock();
-        if inside.stop.is_some() || inside.waiting.is_some() {
-            drop(inside);
-            return self.end_with_more();
-        }
-        inside.adapter = self.adapter.take();
-        false
-    }
-
-    #[cold]
-    fn end_with_more(&mut self) -> bool {
-        let mut panic = FirstPanic::default();
-        let mut was_closed = false;
-        let waiting = loop {
-            let mut inside = self.hatch.lock();
-            match (inside.stop.take(), &mut self.adapter) {
-                (Some(reason), Some(adapter)) => {
-                    drop(inside);
-                    let close = || adapter.as_mut().valve_mut().close(reason);
-                    panic.catch(|| self.hatch.home.run(close));
-                    was_closed = true;
-                }
-                _ => {
-                    inside.adapter = self.adapter.take();
-                    break inside.waiting.take();
-                }
-            }
-        };
-        panic.catch(|| waiting.into_iter().for_each(Waker::wake));
-        panic.resume();
-        was_closed
-    }
-}
-
-impl<A: HasValve> Drop for Loan<'_, A> {
-    #[inline]
+impl<A: HasValve> Drop for DoAsNoted<'_, A> {
     fn drop(&mut self) {
-        if self.adapter.is_some() {
-            self.end();
+        if self.0.has_notes() {
+            self.0.do_as_noted();
         }
-    }
-}
-
-/// What somebody made of the adapter while it was lent.
-struct Lent<R> {
-    answer: R,
-    /// It was closed after that.
-    was_closed: bool,
-}
-
-impl<A> Hatch<A> {
-    /// Wakes the stream once the adapter is back; `false` if it is already.
-    fn wait(&self, cx: &Context<'_>) -> bool {
-        // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
-        let waker = cx.waker().clone();
-        let mut inside = self.lock();
-        if inside.adapter.is_some() {
-            return false;
-        }
-        let earlier = inside.waiting.replace(waker);
-        drop(inside);
-        drop(earlier);
-        true
-    }
-
-    /// Drops the adapter. If the canceller has it at the moment, it goes with the hatch, and its source is gone by then.
-    fn abandon(&self) {
-        let mut inside = self.lock();
-        let (adapter, waiting) = (inside.adapter.take(), inside.waiting.take());
-        drop(inside);
-        drop(waiting);
-        drop(adapter);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inside<A>> {
-        // Nothing panics under the lock.
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -249,17 +260,15 @@ where
     A: HasValve + Send + 'static,
 {
     fn new(adapter: A, token: &CancellationToken) -> Self {
-        let hatch = Arc::new(Hatch {
+        let shared = Arc::new(Shared {
             home: Home::here(),
-            inside: Mutex::new(Inside {
-                adapter: Some(Box::pin(adapter)),
-                stop: None,
-                waiting: None,
-            }),
+            adapter: Mutex::new(Some(Box::pin(adapter))),
+            has_notes: AtomicU64::new(0),
+            notes: Mutex::new(Notes::default()),
         });
-        let closing = Arc::<Hatch<A>>::clone(&hatch);
+        let closing = Arc::<Shared<A>>::clone(&shared);
         Self {
-            hatch,
+            shared,
             closing: Registration::new(token, Callback::Shared(closing)),
         }
     }
@@ -298,7 +307,7 @@ impl<A: HasValve> DropOnCancel<A> {
     pub(crate) fn release(&mut self, release: impl FnOnce(Pin<&mut A>)) {
         if let State::Open(open) = &mut self.state {
             open.closing.leave();
-            open.hatch.lend(release);
+            open.shared.lend(release);
         }
     }
 
@@ -309,7 +318,7 @@ impl<A: HasValve> DropOnCancel<A> {
         if let State::Open(open) = &self.state {
             let set = |adapter: Pin<&mut A>| adapter.valve_mut().set_yield_every(items);
             // Who has it otherwise is about to close it.
-            open.hatch.lend(set);
+            open.shared.lend(set);
         }
         self
     }
@@ -322,30 +331,37 @@ impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
         let State::Open(open) = &self.state else {
             return Poll::Ready(None);
         };
+        let shared = &*open.shared;
         loop {
-            let poll = |mut adapter: Pin<&mut A>| {
-                let polled = adapter.as_mut().poll_next(cx);
-                let valve = adapter.valve();
-                (
-                    polled,
-                    valve.is_over().then(|| valve.stop_reason().cloned()),
-                )
+            let notes = DoAsNoted(shared);
+            let Some(mut loan) = shared.try_borrow() else {
+                mem::forget(notes);
+                if shared.wait(cx) {
+                    return Poll::Pending;
+                }
+                continue;
             };
-            match open.hatch.lend(poll) {
-                Some(Lent { answer, was_closed }) => match answer {
-                    (Poll::Pending, _) if was_closed => {}
-                    (polled, None) => return polled,
-                    (polled, Some(outcome)) => {
-                        self.state = State::Over(outcome);
-                        return polled;
-                    }
-                },
-                None => {
-                    if open.hatch.wait(cx) {
-                        return Poll::Pending;
-                    }
+            let Some(adapter) = &mut *loan else {
+                unreachable!("it is there until the stream is dropped")
+            };
+            let polled = adapter.as_mut().poll_next(cx);
+            if polled.is_ready() && adapter.valve().has_ended() {
+                let outcome = adapter.valve().stop_reason().cloned();
+                drop(loan);
+                drop(notes);
+                self.state = State::Over(outcome);
+                return polled;
+            }
+            drop(loan);
+            mem::forget(notes);
+            if shared.has_notes() {
+                shared.do_as_noted();
+                // Closed by now, or about to be.
+                if polled.is_pending() {
+                    continue;
                 }
             }
+            return polled;
         }
     }
 
@@ -353,8 +369,8 @@ impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
         let State::Open(open) = &self.state else {
             return (0, Some(0));
         };
-        let hint = open.hatch.lend(|adapter| adapter.size_hint());
-        hint.map_or((0, None), |hint| hint.answer)
+        let hint = open.shared.lend(|adapter| adapter.size_hint());
+        hint.unwrap_or((0, None))
     }
 }
 
@@ -362,9 +378,8 @@ impl<A: HasValve + Stream> FusedStream for DropOnCancel<A> {
     fn is_terminated(&self) -> bool {
         match &self.state {
             State::Open(open) => {
-                let inside = open.hatch.lock();
-                let adapter = inside.adapter.as_ref();
-                adapter.is_some_and(|adapter| adapter.valve().is_over())
+                let is_over = open.shared.lend(|adapter| adapter.valve().is_over());
+                is_over.unwrap_or(false)
             }
             State::Over(_) => true,
         }

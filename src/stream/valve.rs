@@ -232,6 +232,12 @@ impl<S, G> Valve<S, G> {
         }
     }
 
+    /// Whether its end has been returned.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Over(_))
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.row.is_broken() || matches!(self.state, State::Over(_))
     }
