@@ -94,7 +94,8 @@ impl Rest {
         Self(listed.map(|listed| {
             Box::new(Inside {
                 _listed: Some(listed),
-                ..Inside::default()
+                #[cfg(feature = "tokio")]
+                pace: Pace::default(),
             })
         }))
     }
