@@ -31,6 +31,10 @@
     not(feature = "tokio"),
     doc = "  [`blocking_generator`] runs on a thread, [`run_blocking`] makes one call."
 )]
+#![cfg_attr(
+    feature = "http",
+    doc = "- **HTTP**: the layers of [`http`](crate::http) give every request of a server a token, and stop the calls that are made for it."
+)]
 //!
 //! What all of them guarantee is in [the laws](guide::laws). [The guide](guide) has a page for those who come from
 //! `select!`, from Go's `context` and from tokio-util, and pages on response bodies, shutdown, blocking work, tests, and
