@@ -34,8 +34,7 @@ impl<B: Body> RequestTokenBody<B> {
         let (head, body) = response.into_parts();
         if asked.is_upgrade(head.status) {
             under_way.leave_to_server();
-            let body = Self::new(CutBody::dropped(body), None, None);
-            return Response::from_parts(head, body);
+            return Response::from_parts(head, Self::unguarded(body));
         }
         if asked.has_no_body(head.status) {
             let body = Self::new(CutBody::dropped(body), Some(under_way), None);
@@ -67,13 +66,10 @@ impl<B: Body> RequestTokenBody<B> {
 
     /// Cancels the token once the response is complete.
     pub(super) fn note_progress(&mut self) {
-        if self.missing == Some(0) {
+        let is_complete = self.missing == Some(0) || self.body.is_over();
+        if let Some(under_way) = self.under_way.take_if(|_| is_complete) {
             // It may be polled for its trailers and its end, which are not to be cut any more.
             self.body.release();
-        } else if !self.body.is_over() {
-            return;
-        }
-        if let Some(under_way) = self.under_way.take() {
             under_way.finish();
         }
     }

@@ -72,6 +72,7 @@ where
                 Err(error)
             }
             Err(reason) => {
+                *this.under_way = None;
                 let response = this.on_stop.respond(&reason, this.asked.is_grpc);
                 Ok(response.map(RequestTokenBody::unguarded))
             }
