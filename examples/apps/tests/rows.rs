@@ -55,7 +55,7 @@ impl Drop for Database {
 
 type Row = Result<Value, Error>;
 
-/// Whether nobody reads: a statement that has not ended keeps writers out.
+/// Whether no statement holds a lock: one that has not ended keeps writers out.
 fn unlocked(file: &Path) -> bool {
     let db = Connection::open(file).unwrap();
     db.busy_timeout(Duration::ZERO).unwrap();
@@ -122,15 +122,20 @@ fn a_stop_in_the_middle_of_a_row_interrupts_it() {
         let mut latencies = Vec::new();
         for n in 0..100 {
             let request = CancellationToken::new();
-            let mut rows = db.rows(SLOW, &request);
-            // At any moment: before the thread has begun, while it opens the file, in the query.
+            let mut rows = db.rows(&format!("SELECT 1 UNION ALL {SLOW}"), &request);
+            // At any moment: before the thread has begun, while it opens the file, in the slow row.
             for _ in 0..n * n {
                 yield_now().await;
+            }
+            if n >= 50 {
+                assert!(rows.try_next().await.unwrap().is_some());
+                sleep(Duration::from_millis(n)).await;
             }
             let stopped = Instant::now();
             if n % 2 == 0 {
                 request.cancel();
-                let error = rows.try_next().await.unwrap_err();
+                let error = rows.try_next().await;
+                let error = error.expect_err("a poll after the stop yields no row");
                 assert!(matches!(
                     StopReason::find_in(&*error),
                     Some(StopReason::Cancelled)

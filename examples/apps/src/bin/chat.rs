@@ -15,9 +15,9 @@
 //! for { select { case m := <-sub.Channel(): write(ctx, m); case <-ctx.Done(): return } }
 //! ```
 //!
-//! and somebody has to call `cancel` when the user is no longer there: in a room where nobody speaks, no write fails.
-//! Here the listener is a stream. It runs as a part of the user's task, and is dropped with it: by the user's leaving, by
-//! a user who does not read any more, at the shutdown, and when Redis dies.
+//! and a second goroutine has to call `cancel` when the user has left: in a silent room no write ever fails. Here the
+//! listener is a stream, which is polled by the user's task and dropped with it: when the user leaves or does not read any
+//! more, at the shutdown, and when Redis dies.
 
 use axum::{
     Router,
@@ -73,7 +73,7 @@ impl Chat {
     }
 
     async fn talk(self, socket: WebSocket, room: String) {
-        // Until the end of this task, so that everyone gets a Close frame before the process exits.
+        // The shutdown waits for it, so that every user gets a Close frame before the process exits.
         let _held = self.server.hold();
         let user = self.server.child_token();
         let (mut to_user, mut from_user) = socket.split();
@@ -115,15 +115,15 @@ impl Chat {
         }));
         let goodbye = async {
             to_user.send(close).await?;
-            // Closed with something unread, a socket is reset, and the frame may be lost.
+            // A socket that is closed with something unread is reset, and the frame may be lost.
             while from_user.try_next().await?.is_some() {}
             Ok::<_, axum::Error>(())
         };
-        // Whether or not the user hears it, the socket is closed now.
+        // The socket is closed now, even if the user has not read it.
         let _ = goodbye.with_timeout(self.patience).await;
     }
 
-    /// What is said in a room. Subscribed when it is first polled, and until it is dropped.
+    /// What is said in a room. It subscribes at its first poll, and unsubscribes when it is dropped.
     fn listen(
         &self,
         user: &CancellationToken,

@@ -45,12 +45,12 @@ async fn main() -> Result<(), Error> {
         return Ok(());
     }
 
-    // The consumer has enough. Joining is not needed: it shows that the thread has ended, and why.
+    // The consumer takes five. The join is not needed: it shows that the thread has ended, and why.
     let mut numbers = rows(":memory:".into(), NUMBERS.into(), signal::never());
     let five: Vec<Value> = (&mut numbers).take(5).try_collect().await?;
     println!("{five:?}, then {:?}", numbers.join().await);
 
-    // Nobody stops it.
+    // The slow row, when it is not stopped.
     let begin = Instant::now();
     let sum: Vec<Value> = rows(":memory:".into(), SUM.into(), signal::never())
         .try_collect()

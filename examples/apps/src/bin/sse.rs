@@ -1,12 +1,12 @@
-//! Server-sent events. However an event is produced, its producer ends when the browser's tab is closed.
+//! Server-sent events, produced in three ways. Each producer ends when the browser's tab is closed.
 //!
 //! ```text
 //! cargo run -p apps --bin sse      # then open http://127.0.0.1:3000 in two tabs, and close one; Ctrl-C ends it
 //! ```
 //!
-//! In Go every handler has `r.Context()`, and passes it on: a goroutine or a call that does not watch it goes on when
-//! the client has hung up. Here [`RequestTokenLayer`] gives every request a token. Producers are made with it, and are
-//! dropped with the response as well, so that nothing is left to be forgotten.
+//! In Go every handler has `r.Context()`, and passes it on: a goroutine or a call that does not watch it continues after
+//! the client has hung up. Here [`RequestTokenLayer`] gives every request a token, and producers are made with it. They
+//! also end when the response is dropped, so that none can be forgotten.
 //!
 //! At a shutdown, responses that have no end are cut as an error: the browser connects again, to the next server.
 
@@ -61,8 +61,8 @@ pub(crate) async fn serve(
         served = &mut serving => return served,
         () = server.settled() => {}
     }
-    // No producer is left. A client that does not read keeps its connection open, since hyper has bytes for it: it is
-    // closed as the process ends.
+    // No producer is left. But hyper may have bytes for a client that does not read, and keeps its connection open: that
+    // is closed when the process ends.
     serving.with_timeout(grace).await.unwrap_or(Ok(()))
 }
 

@@ -16,9 +16,9 @@
 //! n, err := io.Copy(file, response.Body)
 //! ```
 //!
-//! Here the token is the context. It may be given to further requests, which share what remains of the budget. What is
-//! added is an idle timeout: a server that sends nothing is given up earlier than one that is slow, and told apart.
-//! There is no `defer`: when the response is dropped its connection is closed, and so it is at the stop.
+//! Here the token is the context. Further requests may share it, and what remains of its budget. An idle timeout is added:
+//! a server that has stopped sending is given up earlier than one that is slow, with an error of its own. There is no
+//! `defer`: at the stop, or when the response is dropped, its connection is closed.
 
 use axum::{Router, body::Body, extract::Path, routing::get};
 use futures::{Stream, TryStreamExt};

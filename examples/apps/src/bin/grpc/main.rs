@@ -6,9 +6,9 @@
 //! cargo run -p apps --bin grpc -- 5002 5003     # the one before it, ..
 //! ```
 //!
-//! In Go `ctx` does that: the server makes one of each request, with the deadline that the client has sent, and whoever
-//! gives it to the next call sends on what remains of it. Here two layers do, one around the server and one around the
-//! client, and the token in the extensions of a request is its context.
+//! In Go `ctx` does that: the server makes one for each request, with the deadline that the client has sent, and a call
+//! that is made with it sends on what remains. Here two layers do that, one around the server and one around the client.
+//! The token in the extensions of a request is its context.
 
 pub(crate) mod ticker;
 
@@ -63,7 +63,7 @@ async fn main() -> Result<(), Error> {
             None => println!("failed: {status}"),
         },
     }
-    // Each of the three has dropped what it had for the request.
+    // All three services have dropped what they had for the request.
     server.cancel_and_settle().await;
     println!("left: {}", server.holders().len());
     Ok(())
@@ -81,7 +81,7 @@ async fn print_ticks(port: u16, budget: &CancellationToken) -> Result<(), Status
     Ok(())
 }
 
-/// A service that passes its requests on to `next`, or, if it is the last one, answers them.
+/// A service that passes its requests on to `next`. Without one it produces the ticks.
 pub(crate) async fn serve(
     listener: TcpListener,
     next: Option<u16>,
