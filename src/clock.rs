@@ -104,6 +104,30 @@ impl Deadline {
         self.poll_alarm(&waker)
     }
 
+    #[inline(never)]
+    fn check_first_or_in_row(&mut self, items: u32) -> u32 {
+        let (at, is_set) = match &self.alarm {
+            Alarm::Never => return u32::MAX,
+            Alarm::Over => return 1,
+            Alarm::At(at) => (*at, false),
+            Alarm::Set(timer) => (timer.at, true),
+        };
+        let Some(next_look) = self.pace.look(at, items) else {
+            return self.end();
+        };
+        if items > 0 {
+            return self.provide_bell(next_look);
+        }
+        if !is_set {
+            // At the first poll, so that the mistake shows before the day when the source is slow.
+            require_runtime(
+                "a stream with a deadline must be polled from the context of a Tokio 1.x runtime. Poll it in \
+                 `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
+            );
+        }
+        next_look
+    }
+
     #[cold]
     fn end(&mut self) -> u32 {
         self.alarm = Alarm::Over;
@@ -172,26 +196,15 @@ impl Signal for Deadline {
 
     #[inline]
     fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
-        let (at, is_set) = match &self.alarm {
-            Alarm::Never => return u32::MAX,
-            Alarm::Over => return 1,
-            Alarm::At(at) => (*at, false),
-            Alarm::Set(timer) => (timer.at, true),
-        };
-        let Some(next_look) = self.pace.look(at, items) else {
-            return self.end();
-        };
-        if items > 0 {
-            return self.provide_bell(next_look);
+        // As a rule: after a `Pending`, which has set the timer.
+        if let (0, Alarm::Set(timer)) = (items, &self.alarm) {
+            let at = timer.at;
+            return match self.pace.begin_row(at) {
+                Some(next_look) => next_look,
+                None => self.end(),
+            };
         }
-        if !is_set {
-            // At the first poll, so that the mistake shows before the day when the source is slow.
-            require_runtime(
-                "a stream with a deadline must be polled from the context of a Tokio 1.x runtime. Poll it in \
-                 `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
-            );
-        }
-        next_look
+        self.check_first_or_in_row(items)
     }
 }
 
@@ -341,15 +354,27 @@ impl Pace {
     /// read again, or `None` if it is `at` or later.
     #[inline]
     pub(crate) fn look(&mut self, at: Instant, items: u32) -> Option<u32> {
+        if items == 0 {
+            return self.begin_row(at);
+        }
         let now = Instant::now();
         if now >= at {
             return None;
         }
         let last_look = self.last_look.replace(now);
-        match items {
-            0 => self.row = 0,
-            _ => self.end_stride(items, last_look.map(|last_look| now - last_look)),
+        self.end_stride(items, last_look.map(|last_look| now - last_look));
+        Some(self.stride.into())
+    }
+
+    /// The same before the first item of a row.
+    #[inline]
+    fn begin_row(&mut self, at: Instant) -> Option<u32> {
+        let now = Instant::now();
+        if now >= at {
+            return None;
         }
+        self.last_look = Some(now);
+        self.row = 0;
         Some(self.stride.into())
     }
 
