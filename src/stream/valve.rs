@@ -77,7 +77,7 @@ enum State<S, G> {
 struct Row {
     now: Stretch,
     /// How long the first one is: a whole row, or nothing if the signal wants a check before.
-    first: Stretch,
+    first: u16,
     /// How often it was pending for fairness since the last item: once after a whole row, and then while the task has no
     /// budget. `BROKEN` after a panic.
     pauses: u16,
@@ -87,7 +87,9 @@ struct Row {
     longest: u32,
 }
 
-#[derive(Clone, Copy)]
+/// It is a part of each adapter.
+const _: () = assert!(size_of::<Row>() == 16);
+
 struct Stretch {
     /// How many more may come in it. None once the stream is over, or a poll has panicked.
     unwatched: u16,
@@ -209,7 +211,7 @@ impl<S, G> Valve<S, G> {
     /// Makes an expensive check of the signal in the next poll, whatever the one before it needed.
     #[cfg(feature = "tokio")]
     pub(crate) fn check_next(mut self) -> Self {
-        self.row.first = Stretch::first(0);
+        self.row.first = 0;
         self.row.begin();
         self
     }
@@ -440,12 +442,12 @@ impl<S: Stream, G: Signal> Valve<S, G> {
 impl Row {
     /// The row of a stream that has not been polled.
     fn new(needs_checks: bool) -> Self {
-        let first = Stretch::first(match needs_checks {
+        let first = match needs_checks {
             true => 0,
             false => ITEMS_IN_A_ROW,
-        });
+        };
         Self {
-            now: first,
+            now: Stretch::first(first),
             first,
             pauses: 0,
             left: 0,
@@ -472,7 +474,7 @@ impl Row {
             Ok(items) => items,
         };
         // The row at hand may be longer than that already.
-        self.first = Stretch::first(0);
+        self.first = 0;
         if !self.is_broken() {
             self.pauses = 0;
         }
@@ -481,7 +483,7 @@ impl Row {
 
     #[inline]
     fn begin(&mut self) {
-        self.now = self.first;
+        self.now = Stretch::first(self.first);
     }
 
     /// How many items have come in it.
@@ -489,7 +491,7 @@ impl Row {
     fn end_stretch(&mut self) -> u16 {
         self.now.unwatched = 0;
         if self.now.length == 0 {
-            self.now.length = self.first.unwatched;
+            self.now.length = self.first;
             self.left = self.longest - u32::from(self.now.length);
         }
         self.now.length
@@ -523,10 +525,10 @@ impl Row {
     #[inline(always)]
     fn begin_stretch(&mut self, next_look: u32) {
         let whole = u32::from(ITEMS_IN_A_ROW);
-        self.first = Stretch::first(match next_look < whole {
+        self.first = match next_look < whole {
             true => 0,
             false => self.longest.min(whole) as u16,
-        });
+        };
         // The item at hand is the first, whatever was answered.
         let next_look = next_look.clamp(1, self.left.min(whole));
         self.left -= next_look;
