@@ -144,7 +144,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "cancel, per child",
             tokio::children,
             ours::children,
-            &[(Quantity::Instructions, 800.0)],
+            &[(Quantity::Instructions, 520.0)],
         ),
         by_size(
             "cancel, per child with a waiter,",
@@ -157,7 +157,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "cancel, per link of a chain",
             tokio::chain,
             ours::chain,
-            &[(Quantity::Instructions, 1100.0)],
+            &[(Quantity::Instructions, 920.0)],
         ),
     ]
     .into_iter()

@@ -14,7 +14,9 @@ mod allocations;
 mod callgrind;
 mod cancel;
 mod case;
+mod churn;
 mod code_size;
+mod cpu;
 mod deadline;
 mod drop_latency;
 mod generator;
@@ -24,6 +26,7 @@ mod report;
 mod request;
 mod stops;
 mod threads;
+mod timeouts;
 mod token;
 mod versions;
 
@@ -42,6 +45,7 @@ fn main() {
         deadline::rows(),
         generator::rows(),
         token::rows(),
+        timeouts::rows(),
         threads::rows(),
         cancel::rows(),
         request::rows(),

@@ -3,7 +3,7 @@
 use crate::{
     allocations, callgrind,
     case::{Case, Quantity, Row, bar, median},
-    code_size, drop_latency, looks, stops, versions,
+    churn, code_size, drop_latency, looks, stops, timeouts, versions,
 };
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,8 @@ pub(crate) fn print(rows: &[Row], word: &str) {
     }
     for (work, lines) in [
         (looks::WORK, looks::lines as fn() -> Vec<String>),
+        (churn::WORK, churn::lines),
+        (timeouts::WORK, timeouts::lines),
         (drop_latency::WORK, drop_latency::lines),
     ] {
         if work.contains(word) {

@@ -23,12 +23,16 @@ macro_rules! operations {
                 }
             }
 
-            pub(crate) fn look_at_child(token: &Token, n: u64) {
-                look(&token.child_token(), n);
+            fn at_depth(root: &Token, depth: usize) -> Token {
+                (0..depth).fold(root.clone(), |token, _| token.child_token())
             }
 
-            pub(crate) fn look_at_grandchild(token: &Token, n: u64) {
-                look(&token.child_token().child_token(), n);
+            pub(crate) fn look_at_depth<const DEPTH: usize>(root: &Token, n: u64) {
+                look(&at_depth(root, DEPTH), n);
+            }
+
+            pub(crate) fn child_at_depth<const DEPTH: usize>(root: &Token, n: u64) {
+                child(&at_depth(root, DEPTH), n);
             }
 
             #[inline(never)]
@@ -69,6 +73,15 @@ macro_rules! operations {
 operations!(ours, stopcock::CancellationToken);
 operations!(tokio, tokio_util::sync::CancellationToken);
 
+/// A check below a root, at whatever depth.
+const CHECK: &[(Quantity, f64)] = &[(Quantity::Instructions, 18.0)];
+
+const CHILD: &[(Quantity, f64)] = &[
+    (Quantity::Instructions, 335.0),
+    (Quantity::Allocations, 1.0),
+    (Quantity::Bytes, 128.0),
+];
+
 pub(crate) fn rows() -> Vec<Row> {
     fn row(
         work: &str,
@@ -91,21 +104,33 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         row(
             "`is_cancelled` of a root",
-            tokio::look,
-            ours::look,
+            tokio::look_at_depth::<0>,
+            ours::look_at_depth::<0>,
             &[(Quantity::Instructions, 9.0), (Quantity::Nanoseconds, 1.5)],
         ),
         row(
             "`is_cancelled` of a child of a root",
-            tokio::look_at_child,
-            ours::look_at_child,
-            &[(Quantity::Instructions, 16.0), (Quantity::Nanoseconds, 1.5)],
+            tokio::look_at_depth::<1>,
+            ours::look_at_depth::<1>,
+            CHECK,
         ),
         row(
             "`is_cancelled` of a grandchild",
-            tokio::look_at_grandchild,
-            ours::look_at_grandchild,
-            &[],
+            tokio::look_at_depth::<2>,
+            ours::look_at_depth::<2>,
+            CHECK,
+        ),
+        row(
+            "`is_cancelled` at depth 10",
+            tokio::look_at_depth::<10>,
+            ours::look_at_depth::<10>,
+            CHECK,
+        ),
+        row(
+            "`is_cancelled` at depth 100",
+            tokio::look_at_depth::<100>,
+            ours::look_at_depth::<100>,
+            CHECK,
         ),
         row(
             "clone + drop",
@@ -115,13 +140,33 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         row(
             "`child_token` + drop",
-            tokio::child,
-            ours::child,
-            &[
-                (Quantity::Instructions, 330.0),
-                (Quantity::Allocations, 1.0),
-                (Quantity::Bytes, 128.0),
-            ],
+            tokio::child_at_depth::<0>,
+            ours::child_at_depth::<0>,
+            CHILD,
+        ),
+        row(
+            "`child_token` + drop, of a child of a root",
+            tokio::child_at_depth::<1>,
+            ours::child_at_depth::<1>,
+            CHILD,
+        ),
+        row(
+            "`child_token` + drop, of a grandchild",
+            tokio::child_at_depth::<2>,
+            ours::child_at_depth::<2>,
+            CHILD,
+        ),
+        row(
+            "`child_token` + drop, at depth 10",
+            tokio::child_at_depth::<10>,
+            ours::child_at_depth::<10>,
+            CHILD,
+        ),
+        row(
+            "`child_token` + drop, at depth 100",
+            tokio::child_at_depth::<100>,
+            ours::child_at_depth::<100>,
+            CHILD,
         ),
         row(
             "`cancelled()` made, polled, dropped",
