@@ -7,6 +7,7 @@
 mod adapter;
 mod callbacks;
 mod channel;
+mod counts;
 mod drop_on_cancel;
 mod links;
 mod run_blocking;

@@ -3,17 +3,44 @@
 #[cfg(not(all(test, stopcock_loom)))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 #[cfg(all(test, stopcock_loom))]
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::Ordering};
 #[cfg(all(test, stopcock_loom))]
-pub(crate) use turnstile::{AtomicBool, AtomicU8, AtomicU64};
+pub(crate) use turnstile::{AtomicBool, AtomicU64};
 
-/// How many cancels are under way in this process.
 #[cfg(not(all(test, stopcock_loom)))]
-pub(crate) static CANCELS_UNDER_WAY: AtomicU64 = AtomicU64::new(0);
+mod counts {
+    use super::AtomicU64;
+    use crate::token::COUNT_START;
+    use std::cell::Cell;
+
+    /// Of which few are used, as far apart as to share no cache line.
+    static CANCEL_COUNTS: [AtomicU64; 256] = [const { AtomicU64::new(COUNT_START) }; 256];
+
+    #[inline(always)]
+    pub(crate) fn cancel_counts() -> &'static [AtomicU64; 256] {
+        &CANCEL_COUNTS
+    }
+
+    /// A number for a new tree, in turn, and seldom that which another thread has at the time.
+    #[inline(always)]
+    pub(crate) fn next_tree() -> u8 {
+        thread_local! {
+            static TREES: Cell<u8> = const { Cell::new(0) };
+        }
+        TREES.with(|trees| {
+            let number = trees.get();
+            trees.set(number.wrapping_add(1));
+            // Where the thread has it is another place than where any other thread has it.
+            number.wrapping_add((std::ptr::from_ref(trees).addr() >> 12) as u8)
+        })
+    }
+}
+#[cfg(not(all(test, stopcock_loom)))]
+pub(crate) use counts::{cancel_counts, next_tree};
 
 /// How many nodes in this process track their holders.
 #[cfg(not(all(test, stopcock_loom)))]
@@ -21,8 +48,52 @@ pub(crate) static TRACKING_NODES: AtomicU64 = AtomicU64::new(0);
 
 #[cfg(all(test, stopcock_loom))]
 loom::lazy_static! {
-    pub(crate) static ref CANCELS_UNDER_WAY: AtomicU64 = AtomicU64::new(0);
     pub(crate) static ref TRACKING_NODES: AtomicU64 = AtomicU64::new(0);
+    static ref CANCEL_COUNTS: ModelCounts = ModelCounts::new();
+}
+
+/// Two counts for all trees, so that a model has few of them.
+#[cfg(all(test, stopcock_loom))]
+pub(crate) struct ModelCounts {
+    counts: [AtomicU64; 2],
+    /// Never counted in.
+    none: AtomicU64,
+    trees: std::sync::atomic::AtomicU8,
+}
+
+#[cfg(all(test, stopcock_loom))]
+impl ModelCounts {
+    fn new() -> Self {
+        let count = || AtomicU64::new(crate::token::COUNT_START);
+        Self {
+            counts: [count(), count()],
+            none: count(),
+            trees: std::sync::atomic::AtomicU8::new(0),
+        }
+    }
+}
+
+#[cfg(all(test, stopcock_loom))]
+impl std::ops::Index<usize> for ModelCounts {
+    type Output = AtomicU64;
+
+    fn index(&self, place: usize) -> &AtomicU64 {
+        match place % 4 {
+            0 => &self.counts[place / 4 % 2],
+            _ => &self.none,
+        }
+    }
+}
+
+#[cfg(all(test, stopcock_loom))]
+pub(crate) fn cancel_counts() -> &'static ModelCounts {
+    &CANCEL_COUNTS
+}
+
+/// Such as models make in one thread: the order is the same at each run.
+#[cfg(all(test, stopcock_loom))]
+pub(crate) fn next_tree() -> u8 {
+    CANCEL_COUNTS.trees.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Loom's atomics with a turnstile before each access.
@@ -60,7 +131,6 @@ mod turnstile {
     }
 
     with_turnstile!(AtomicBool, bool);
-    with_turnstile!(AtomicU8, u8);
     with_turnstile!(AtomicU64, u64);
 
     macro_rules! with_store {
@@ -75,7 +145,6 @@ mod turnstile {
     }
 
     with_store!(AtomicBool, bool);
-    with_store!(AtomicU8, u8);
 
     macro_rules! with_read_modify_writes {
         ($atomic:ident, $value:ty, $($operation:ident),+) => {

@@ -1,6 +1,7 @@
 mod ancestry;
 #[cfg(feature = "tokio-util")]
 mod convert;
+mod counts;
 #[cfg_attr(
     not(feature = "tokio"),
     allow(dead_code, reason = "without a clock there are no deadlines")
@@ -40,6 +41,7 @@ use std::time::Duration;
 #[cfg(feature = "tokio")]
 use tokio::time::Instant;
 
+pub(crate) use counts::START as COUNT_START;
 pub use guard::{DropGuard, DropGuardRef};
 pub use hold::Hold;
 pub use holders::Holder;
@@ -75,13 +77,13 @@ pub(crate) use weak::WeakToken;
 ///
 /// # Costs
 ///
-/// [`is_cancelled`](Self::is_cancelled) takes no lock: one load for a root, and one more for each level between a
-/// token and its root. A child is a single allocation, and is registered in its parent only when something waits on it
-/// or below it.
+/// [`is_cancelled`](Self::is_cancelled) takes no lock, and a few loads at whatever depth. After a cancel of a token that
+/// had children, elsewhere in the same tree, the next check of each token walks up to its root once. A child is a single
+/// allocation, and is registered in its parent only when something waits on it or below it.
 ///
 /// A token keeps its ancestors: in a loop of `token = token.child_token()` each turn adds a node of about a hundred
-/// bytes and a level to each check, until the last token of the chain is dropped. Where the earlier tokens are no
-/// longer needed, make all of the children from one parent.
+/// bytes and a level to each of those walks, until the last token of the chain is dropped. Where the earlier tokens are
+/// no longer needed, make all of the children from one parent.
 ///
 /// # Deadlines and runtimes
 ///

@@ -183,6 +183,12 @@ impl<'a> Ancestors<'a> {
         self.node = None;
     }
 
+    /// Whether one more way may need an allocation.
+    pub(super) fn is_full(&self) -> bool {
+        let ways = self.ways.as_ref();
+        ways.is_some_and(|ways| ways.count + 1 >= FEW)
+    }
+
     #[inline(never)]
     fn next_way(&mut self, links: &'a [Link]) -> Option<&'a Arc<Node>> {
         let ways = self.ways.get_or_insert_default();

@@ -129,7 +129,7 @@ impl Node {
         let mut without = Vec::new();
         let mut next = Some(self);
         while let Some(node) = next {
-            theirs = node.lock().theirs.clone();
+            theirs = node.lock().theirs();
             if theirs.is_some() {
                 break;
             }
@@ -156,12 +156,12 @@ impl Node {
         let callback = Listener::Callback(Callback::Boxed(callback));
         // What is not needed is dropped without the lock.
         let mut guarded = self.lock();
-        if let Some(earlier) = &guarded.theirs {
-            return Arc::clone(earlier);
+        if let Some(earlier) = guarded.theirs() {
+            return earlier;
         }
         let listed = guarded.insert(callback);
         if listed.is_ok() {
-            guarded.theirs = Some(Arc::clone(&made));
+            guarded.rare().theirs = Some(Arc::clone(&made));
         }
         drop(guarded);
         made

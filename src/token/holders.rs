@@ -133,8 +133,8 @@ impl Drop for Listed {
 impl Node {
     pub(super) fn track_holders(&self) {
         let mut guarded = self.lock();
-        let settlers = guarded.settlers.get_or_insert_default();
-        settlers.tracking.get_or_insert_with(Tracking::begin);
+        let rare = guarded.rare();
+        rare.tracking.get_or_insert_with(Tracking::begin);
         self.is_tracking.store(true, Ordering::Relaxed);
     }
 

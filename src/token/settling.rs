@@ -3,7 +3,6 @@
 use super::{
     CancellationToken, Listening,
     ancestry::{Ancestors, Ancestry},
-    holders::Tracking,
     listeners::{Listeners, Taken},
     tree::Node,
 };
@@ -43,13 +42,12 @@ impl Default for Settling {
     }
 }
 
-/// Those who wait until nobody holds anything, or want to know who does.
+/// The tasks that wait until nothing is held.
 #[derive(Default)]
 pub(super) struct Settlers {
     /// How often they have been told. A key is good for one generation.
     generation: u64,
     wakers: Listeners<Waker>,
-    pub(super) tracking: Option<Box<Tracking>>,
 }
 
 /// A place among the settlers.
@@ -113,7 +111,7 @@ impl Node {
     fn take_settlers(&self) -> Taken<Waker> {
         let mut guarded = self.lock();
         self.settling.held.fetch_and(!AWAITED, Ordering::Relaxed);
-        let settlers = guarded.settlers.get_or_insert_default();
+        let settlers = &mut guarded.rare().settlers;
         settlers.generation += 1;
         settlers.wakers.take()
     }
@@ -126,7 +124,7 @@ impl Node {
         // Without the lock, as is the drop of the earlier one: they may run anything.
         let waker = waker.clone();
         let mut guarded = self.lock();
-        let settlers = guarded.settlers.get_or_insert_default();
+        let settlers = &mut guarded.rare().settlers;
         let replaced = match seat {
             // Told: that moment has been, whoever holds something since.
             Some(seat) if seat.generation != settlers.generation => {
@@ -154,11 +152,10 @@ impl Node {
 
     fn leave_settlers(&self, seat: &Seat) {
         let mut guarded = self.lock();
-        let waker = match &mut guarded.settlers {
-            Some(settlers) if settlers.generation == seat.generation => {
-                settlers.wakers.remove(seat.key)
-            }
-            _ => None,
+        let settlers = &mut guarded.rare().settlers;
+        let waker = match settlers.generation == seat.generation {
+            true => settlers.wakers.remove(seat.key),
+            false => None,
         };
         drop(guarded);
         drop(waker);
