@@ -88,14 +88,24 @@ impl<L> Line<L> {
 
     fn place(&mut self, key: u64) -> Option<&mut Option<L>> {
         let at = match self.entries.back() {
-            // Who comes last often leaves first.
+            // The last to come is often the first to leave.
             Some(last) if last.key == key => self.entries.len() - 1,
+            _ => self.search(key)?,
+        };
+        Some(&mut self.entries[at].value)
+    }
+
+    fn search(&self, key: u64) -> Option<usize> {
+        // Where it is as long as no gap before it has been closed.
+        let first = self.entries.front()?.key;
+        let place = usize::try_from(key.checked_sub(first)?).ok()?;
+        match self.entries.get(place) {
+            Some(entry) if entry.key == key => Some(place),
             _ => self
                 .entries
                 .binary_search_by_key(&key, |entry| entry.key)
-                .ok()?,
-        };
-        Some(&mut self.entries[at].value)
+                .ok(),
+        }
     }
 
     fn close_gaps(&mut self) {

@@ -1,12 +1,12 @@
 //! Whom a node descends from, and the ways up.
 
+#[cfg(feature = "tokio")]
+use super::moment::TimerSlot;
 use super::{
     listeners::NO_KEY,
     moment::OwnDeadline,
     tree::{Listener, Node},
 };
-#[cfg(feature = "tokio")]
-use crate::sync::AtomicBool;
 use crate::sync::{AtomicU64, Ordering};
 use std::{collections::BTreeMap, mem, slice, sync::Arc};
 
@@ -22,8 +22,7 @@ pub(super) enum Ancestry {
 
 /// Of several parents, or with a deadline of its own.
 pub(super) struct Special {
-    /// From the parent of the highest level to that of the lowest, as a walk goes.
-    pub(super) links: Box<[Link]>,
+    links: Links,
     pub(super) own_deadline: Option<OwnDeadline>,
     /// The ancestor whose timer reports the deadline, where the node's own one is later.
     // Dropped after the links, which keep it: it is never the last handle.
@@ -32,16 +31,13 @@ pub(super) struct Special {
         expect(dead_code, reason = "without a clock there are no deadlines")
     )]
     pub(super) reporter: Option<Arc<Node>>,
-    /// Whether it has a timer for its deadline, of a runtime that lives.
-    // ORDERING: `Relaxed`. Whoever misses that a timer is gone has listed a node below before the walk that follows
-    // comes by, or finds it gone after the lock of a node where the walk has been.
     #[cfg(feature = "tokio")]
-    has_timer: AtomicBool,
+    pub(super) timer: TimerSlot,
 }
 
 impl Special {
     pub(super) fn new(
-        links: Box<[Link]>,
+        links: Links,
         own_deadline: Option<OwnDeadline>,
         reporter: Option<Arc<Node>>,
     ) -> Self {
@@ -50,18 +46,34 @@ impl Special {
             own_deadline,
             reporter,
             #[cfg(feature = "tokio")]
-            has_timer: AtomicBool::new(false),
+            timer: TimerSlot::default(),
+        }
+    }
+}
+
+/// From the parent of the highest level to that of the lowest, as a walk goes.
+pub(super) enum Links {
+    None,
+    /// Of one with a deadline of its own: without an allocation.
+    One(Link),
+    Several(Box<[Link]>),
+}
+
+impl Links {
+    pub(super) fn to(parents: &[&Arc<Node>]) -> Self {
+        match parents {
+            [] => Self::None,
+            [parent] => Self::One(Link::to(parent)),
+            _ => Self::Several(parents.iter().map(|parent| Link::to(parent)).collect()),
         }
     }
 
-    #[cfg(feature = "tokio")]
-    pub(super) fn set_has_timer(&self, has_timer: bool) {
-        self.has_timer.store(has_timer, Ordering::Relaxed);
-    }
-
-    #[cfg(feature = "tokio")]
-    pub(super) fn has_timer(&self) -> bool {
-        self.has_timer.load(Ordering::Relaxed)
+    fn as_slice(&self) -> &[Link] {
+        match self {
+            Self::None => &[],
+            Self::One(link) => slice::from_ref(link),
+            Self::Several(links) => links,
+        }
     }
 }
 
@@ -130,7 +142,7 @@ impl Ancestry {
     pub(super) fn links(&self) -> &[Link] {
         match self {
             Self::Child(link) => slice::from_ref(link),
-            Self::Other(Some(special)) => &special.links,
+            Self::Other(Some(special)) => special.links.as_slice(),
             Self::Other(None) => &[],
         }
     }
@@ -142,10 +154,14 @@ impl Ancestry {
         match mem::replace(self, Self::ROOT) {
             Self::Child(link) => Some(link.cut()),
             Self::Other(None) => None,
-            Self::Other(Some(special)) => {
-                rest.extend(special.links.into_iter().map(Link::cut));
-                rest.pop()
-            }
+            Self::Other(Some(special)) => match special.links {
+                Links::None => None,
+                Links::One(link) => Some(link.cut()),
+                Links::Several(links) => {
+                    rest.extend(links.into_iter().map(Link::cut));
+                    rest.pop()
+                }
+            },
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Listeners<L> {
 pub(super) const NO_KEY: u64 = 0;
 
 /// The key of the first.
-pub(super) const FIRST: u64 = 1;
+const FIRST: u64 = 1;
 
 impl<L> Default for Listeners<L> {
     fn default() -> Self {

@@ -1,7 +1,7 @@
 //! The only file of the tree that knows whether there is a clock.
 
 #[cfg(feature = "tokio")]
-pub(super) use timed::{OwnDeadline, Timer, require_runtime, set_timer, stand_by};
+pub(super) use timed::{OwnDeadline, TimerSlot, require_runtime, set_timer, stand_by};
 #[cfg(feature = "tokio")]
 pub(super) use tokio::time::{Instant as Moment, Instant as Stamp};
 
@@ -9,7 +9,7 @@ pub(super) use tokio::time::{Instant as Moment, Instant as Stamp};
 #[cfg(not(feature = "tokio"))]
 pub(super) use std::time::Instant as Stamp;
 #[cfg(not(feature = "tokio"))]
-pub(super) use timeless::{Moment, OwnDeadline, Timer};
+pub(super) use timeless::{Moment, OwnDeadline};
 
 #[cfg(feature = "tokio")]
 pub(super) fn now() -> Option<Moment> {
@@ -33,8 +33,6 @@ mod timeless {
 
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     pub(in super::super) enum Moment {}
-
-    pub(in super::super) enum Timer {}
 
     pub(in super::super) enum OwnDeadline {}
 
@@ -63,12 +61,16 @@ mod timed {
         super::{deferred::Deferred, tree::Node},
         Moment, is_over,
     };
-    use crate::{StopReason, clock, first_panic::discard};
+    use crate::{
+        StopReason, clock,
+        first_panic::discard,
+        sync::{AtomicBool, Mutex, Ordering},
+    };
     use std::{
         collections::BTreeSet,
         panic::{AssertUnwindSafe, Location, catch_unwind},
         pin::Pin,
-        sync::{Arc, Weak},
+        sync::{Arc, PoisonError, Weak},
         task::{Wake, Waker},
     };
     use tokio::runtime::Handle;
@@ -129,15 +131,66 @@ mod timed {
     }
 
     /// Dropping it releases the timer of the runtime.
-    pub(in super::super) enum Timer {
+    enum Timer {
         #[expect(dead_code, reason = "kept until it goes off or is dropped")]
         Set(Pin<Box<clock::Timer>>),
         /// None as yet: where to set one, once an ancestor's is lost.
         StandsBy(Handle),
     }
 
-    pub(in super::super) fn stand_by() -> Timer {
-        Timer::StandsBy(Handle::current())
+    /// The timer of a node, until the node is cancelled.
+    ///
+    /// Locked for a moment only, and with nothing else locked.
+    #[derive(Default)]
+    pub(in super::super) struct TimerSlot {
+        timer: Mutex<Option<Timer>>,
+        /// Whether it has a timer for its deadline, of a runtime that lives.
+        // ORDERING: `Relaxed`. A thread that misses that a timer is lost has listed a node below before the walk that
+        // follows comes by, or finds it lost after the lock of a node where the walk has been.
+        has_timer: AtomicBool,
+    }
+
+    impl TimerSlot {
+        fn replace(&self, timer: Option<Timer>) -> Option<Timer> {
+            let mut slot = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut slot, timer)
+        }
+
+        /// Drops the timer of a node that has been cancelled. `put` drops one that comes later, as it checks the node
+        /// afterwards.
+        pub(in super::super) fn empty(&self) {
+            drop(self.replace(None));
+        }
+
+        /// The runtime of a node that stands by.
+        fn runtime(&self) -> Option<Handle> {
+            match &*self.timer.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(Timer::StandsBy(runtime)) => Some(runtime.clone()),
+                Some(Timer::Set(_)) | None => None,
+            }
+        }
+
+        pub(in super::super) fn has_timer(&self) -> bool {
+            self.has_timer.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Stands by to set a timer of this runtime, once an ancestor's is lost.
+    pub(in super::super) fn stand_by(node: &Arc<Node>) {
+        put(node, Timer::StandsBy(Handle::current()));
+    }
+
+    /// Puts a timer in the place of the one that the node has, unless it is cancelled.
+    fn put(node: &Arc<Node>, timer: Timer) {
+        if let Some(special) = node.ancestry.special() {
+            drop(special.timer.replace(Some(timer)));
+            // The node is listed once it has its timer: a cancel of an ancestor comes by, and so does a search for nodes
+            // that stand by. A cancel empties the slot after it has closed the node: if that was before this, the node is
+            // found closed.
+            if !node.ensure_connected() || node.is_closed() {
+                special.timer.empty();
+            }
+        }
     }
 
     #[track_caller]
@@ -151,15 +204,17 @@ mod timed {
     /// Cancels a node when its time is over. The timer's wake-up is the cancel: it takes a task only if there are
     /// callbacks.
     #[track_caller]
-    pub(in super::super) fn set_timer(at: Moment, node: &Arc<Node>) -> Timer {
+    pub(in super::super) fn set_timer(at: Moment, node: &Arc<Node>) {
         let mut timer = Box::pin(clock::Timer::new(at));
         set_has_timer(node, true);
-        let node = Arc::downgrade(node);
-        let runtime = Handle::current();
-        let waker = Waker::from(Arc::new(Alarm { at, node, runtime }));
-        // If it is over by now, whoever looks sees it.
-        let _ = timer.as_mut().poll(&waker);
-        Timer::Set(timer)
+        let alarm = Alarm {
+            at,
+            node: Arc::downgrade(node),
+            runtime: Handle::current(),
+        };
+        // If it is over by now, a check sees it.
+        let _ = timer.as_mut().poll(&Waker::from(Arc::new(alarm)));
+        put(node, Timer::Set(timer));
     }
 
     struct Alarm {
@@ -194,7 +249,7 @@ mod timed {
 
     fn set_has_timer(node: &Node, has_timer: bool) {
         if let Some(special) = node.ancestry.special() {
-            special.set_has_timer(has_timer);
+            special.timer.has_timer.store(has_timer, Ordering::Relaxed);
         }
     }
 
@@ -207,11 +262,9 @@ mod timed {
         let mut next = 0;
         while let Some(node) = nodes.get(next) {
             next += 1;
-            let (mut children, runtime) = node.listed(|timer| match timer {
-                Timer::StandsBy(runtime) => Some(runtime.clone()),
-                Timer::Set(_) => None,
-            });
-            if let Some(runtime) = runtime.flatten() {
+            let mut children = node.listed();
+            let special = node.ancestry.special();
+            if let Some(runtime) = special.and_then(|special| special.timer.runtime()) {
                 let node = Arc::downgrade(node);
                 // On a task, as a runtime that is gone as well drops it where a timer would panic.
                 runtime.spawn(async move { node.upgrade().iter().for_each(take_over) });
@@ -229,7 +282,7 @@ mod timed {
             if node.is_reported_to() {
                 return;
             }
-            node.replace_timer(set_timer(at, node));
+            set_timer(at, node);
             if is_over(at) {
                 // Nobody waits for a timer that went off before it was polled. This is a task: callbacks run here.
                 Deferred::default().cancel(node, StopReason::DeadlineExceeded);

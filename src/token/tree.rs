@@ -75,15 +75,13 @@
 //! given under the lock, before the state says `CLOSED` (T2). A child starts without a note, and so is born cancelled if
 //! its parent is (T5).
 
-#[cfg(feature = "tokio")]
-use super::listeners::FIRST;
 use super::{
     Callback,
-    ancestry::{Ancestors, Ancestry, Link, Special},
+    ancestry::{Ancestors, Ancestry, Link, Links, Special},
     counts::{Counts, NOTES, START, Trees},
     holders::Tracking,
     listeners::{Listeners, Taken},
-    moment::{self, Moment, OwnDeadline, Timer},
+    moment::{self, Moment, OwnDeadline},
     settling::{Settlers, Settling},
 };
 use crate::{
@@ -194,12 +192,6 @@ pub(super) enum Listener {
     Waker(Waker),
     Child(Weak<Node>),
     Callback(Callback),
-    /// Is not told anything: to be let go is all that it wants.
-    #[cfg_attr(
-        not(feature = "tokio"),
-        expect(dead_code, reason = "without a clock there are no timers")
-    )]
-    Timer(Timer),
 }
 
 /// What stopped a node. All that were stopped by the same share it.
@@ -297,9 +289,7 @@ impl Node {
             let verdict = inherited.unwrap_or_else(|| Verdict::new(reason, made_at));
             drop(node.give(&mut node.lock(), &verdict, Given::Here));
         } else {
-            let timer = moment::set_timer(at, &node);
-            // What comes back is dropped: where a parent is cancelled, the node needs no timer.
-            drop(node.add(Listener::Timer(timer)));
+            moment::set_timer(at, &node);
         }
         node
     }
@@ -310,10 +300,10 @@ impl Node {
     fn with_later_deadline(parent: Option<&Arc<Self>>, at: Moment) -> Arc<Self> {
         let reporter = parent.and_then(|parent| parent.reporter(at));
         let node = Self::special(parent.as_slice(), None, reporter.cloned());
-        // Listed first: a timer that is lost from now on is heard of.
-        let is_listed = node.add(Listener::Timer(moment::stand_by())).is_ok();
-        if is_listed && !moment::is_over(at) && !node.is_reported_to() {
-            node.replace_timer(moment::set_timer(at, &node));
+        // First: a timer that is lost from now on is heard of.
+        moment::stand_by(&node);
+        if node.is_connected() && !moment::is_over(at) && !node.is_reported_to() {
+            moment::set_timer(at, &node);
         }
         node
     }
@@ -344,29 +334,21 @@ impl Node {
     pub(super) fn is_reported_to(&self) -> bool {
         let special = self.ancestry.special();
         let reporter = special.and_then(|special| special.reporter.as_ref()?.ancestry.special());
-        reporter.is_some_and(Special::has_timer)
+        reporter.is_some_and(|special| special.timer.has_timer())
     }
 
-    /// Puts a timer in the place of the one that the node was made with, unless it is cancelled.
+    /// The nodes that are listed here.
     #[cfg(feature = "tokio")]
-    pub(super) fn replace_timer(&self, timer: Timer) {
-        // Nobody else had the node when it got its timer.
-        drop(self.replace(FIRST, Listener::Timer(timer)));
-    }
-
-    /// The nodes that are listed here, and this one's timer if it has one.
-    #[cfg(feature = "tokio")]
-    pub(super) fn listed<R>(&self, of_timer: impl Fn(&Timer) -> R) -> (Vec<Arc<Self>>, Option<R>) {
-        let mut children = Vec::new();
-        let mut timer = None;
-        for listener in self.lock().listeners.iter() {
-            match listener {
-                Listener::Child(child) => children.extend(child.upgrade()),
-                Listener::Timer(found) => timer = Some(of_timer(found)),
-                Listener::Waker(_) | Listener::Callback(_) => {}
-            }
-        }
-        (children, timer)
+    pub(super) fn listed(&self) -> Vec<Arc<Self>> {
+        let guarded = self.lock();
+        let children = guarded
+            .listeners
+            .iter()
+            .filter_map(|listener| match listener {
+                Listener::Child(child) => child.upgrade(),
+                Listener::Waker(_) | Listener::Callback(_) => None,
+            });
+        children.collect()
     }
 
     /// Nothing is asked of the parents here either, so that the depth costs nothing.
@@ -375,7 +357,7 @@ impl Node {
         own_deadline: Option<OwnDeadline>,
         reporter: Option<Arc<Self>>,
     ) -> Arc<Self> {
-        let links = parents.iter().map(|parent| Link::to(parent)).collect();
+        let links = Links::to(parents);
         let level = parents
             .iter()
             .map(|parent| parent.level.wrapping_add(1))
@@ -558,7 +540,7 @@ impl Node {
     }
 
     /// Whether this very node is cancelled.
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.state.load(Ordering::Acquire) & CLOSED != 0
     }
 
@@ -678,7 +660,13 @@ impl Node {
     fn close(&self, verdict: &Arc<Verdict>, given: Given) -> (bool, Arc<Verdict>, Taken<Listener>) {
         let mut guarded = self.lock();
         let (won, in_force) = self.give(&mut guarded, verdict, given);
-        (won, in_force, guarded.listeners.take())
+        let listeners = guarded.listeners.take();
+        drop(guarded);
+        #[cfg(feature = "tokio")]
+        if let Some(special) = self.ancestry.special() {
+            special.timer.empty();
+        }
+        (won, in_force, listeners)
     }
 
     /// Gives `verdict` unless there is one already; whether it did, and the verdict in force.
@@ -935,9 +923,6 @@ fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>, run: &mut Run<'_>) {
                 let callback = Foreign::Callback(callback, Arc::clone(&verdict));
                 panic.catch(|| run(callback));
             }
-            Some(Listener::Timer(timer)) => panic.catch(|| {
-                let _released = timer;
-            }),
             Some(Listener::Child(child)) => {
                 let Some(child) = child.upgrade() else {
                     continue;
