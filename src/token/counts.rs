@@ -39,7 +39,7 @@ pub(crate) const START: u64 = BEGUN | NOTES;
 /// The counts of the trees that a node is in: several, if its parents are in several.
 // Packed, so that it takes a node three bytes.
 #[derive(Clone, Copy)]
-#[repr(packed)]
+#[repr(Rust, packed)]
 pub(super) struct Trees {
     /// A bit for each of them, together with its neighbours.
     mask: u16,
