@@ -236,6 +236,22 @@ async fn the_handler_and_the_body_are_dropped_before_the_token_is_cancelled() {
     drop(service.call(get()));
     assert_eq!(at_cancel.lock().unwrap().take(), Some(0));
 
+    // The callback is the token's first, before what drops the body at a cancel.
+    let (counted, noted) = (alive.clone(), Arc::clone(&at_cancel));
+    let inner = handler(move |token| {
+        let (alive, noted) = (counted.clone(), Arc::clone(&noted));
+        token
+            .on_cancel(move |_| *noted.lock().unwrap() = Some(alive.count()))
+            .detach();
+        let body = Script::new(["a"], Then::Waits).counted(&counted);
+        ready(Response::new(boxed(body)))
+    });
+    let service = RequestTokenLayer::new(&server).layer(inner);
+    let response = service.oneshot(get()).await.unwrap();
+    assert_eq!(alive.count(), 1);
+    drop(response);
+    assert_eq!(at_cancel.lock().unwrap().take(), Some(0));
+
     for then in [Then::Ends, Then::Fails] {
         let body = Script::new([], then).counted(&alive);
         let (token, response) = respond(get(), || Response::new(boxed(body))).await;
