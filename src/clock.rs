@@ -1,6 +1,6 @@
 //! When to look at the clock, and the timer.
 
-use crate::{Signal, StopReason, bell::Bell, fairness::poll_budget, waker_id::WakerId};
+use crate::{Signal, StopReason, fairness::poll_budget, wake_flag::WakeFlag, waker_id::WakerId};
 use pin_project::pin_project;
 use std::{
     fmt::{self, Debug, Formatter},
@@ -47,12 +47,12 @@ impl<T: Into<Instant>> IntoDeadline for T {
 // this thread can run, so the clock is read, at the `Pace` of the items.
 //
 // A pace can change, above all if the consumer begins to wait between two items. So for a row of more than `STRIDE`
-// items the timer rings a bell. It cannot while items come in a row, but while the consumer waits it does, and every
+// items the timer sets a flag. It cannot while items come in a row, but while the consumer waits it does, and every
 // item asks for it.
 pub struct Deadline {
     alarm: Alarm,
     /// What the timer wakes, if not the task itself.
-    bell: Option<Arc<Bell>>,
+    flag: Option<Arc<WakeFlag>>,
     pace: Pace,
 }
 
@@ -77,7 +77,7 @@ impl Deadline {
     fn new(alarm: Alarm) -> Self {
         Self {
             alarm,
-            bell: None,
+            flag: None,
             pace: Pace::default(),
         }
     }
@@ -95,12 +95,12 @@ impl Deadline {
     }
 
     fn poll_bell(&mut self) -> Poll<()> {
-        let bell = self.bell.get_or_insert_with(Bell::new);
-        if !bell.is_rung() {
+        let flag = self.flag.get_or_insert_with(WakeFlag::new);
+        if !flag.is_set() {
             return Poll::Pending;
         }
-        bell.silence();
-        let waker = bell.waker();
+        flag.clear();
+        let waker = flag.waker();
         self.poll_alarm(&waker)
     }
 
@@ -112,11 +112,11 @@ impl Deadline {
             Alarm::At(at) => (*at, false),
             Alarm::Set(timer) => (timer.at, true),
         };
-        let Some(next_look) = self.pace.look(at, items) else {
+        let Some(next_check) = self.pace.read(at, items) else {
             return self.end();
         };
         if items > 0 {
-            return self.provide_bell(next_look);
+            return self.provide_flag(next_check);
         }
         if !is_set {
             // At the first poll, so that the mistake shows before the day when the source is slow.
@@ -125,26 +125,26 @@ impl Deadline {
                  `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
             );
         }
-        next_look
+        next_check
     }
 
     #[cold]
     fn end(&mut self) -> u32 {
         self.alarm = Alarm::Over;
-        self.bell = None;
+        self.flag = None;
         1
     }
 
-    /// Hangs the bell up once more items came in a row than may come without one.
+    /// Makes the flag once more items came in a row than may come without one.
     #[inline(never)]
-    fn provide_bell(&mut self, next_look: u32) -> u32 {
-        if self.bell.is_some() {
-            return next_look;
+    fn provide_flag(&mut self, next_check: u32) -> u32 {
+        if self.flag.is_some() {
+            return next_check;
         }
         match STRIDE.saturating_sub(self.pace.row) {
             0 if self.poll_bell().is_ready() => self.end(),
-            0 => next_look,
-            left => next_look.min(left.into()),
+            0 => next_check,
+            left => next_check.min(left.into()),
         }
     }
 }
@@ -152,19 +152,19 @@ impl Deadline {
 impl Signal for Deadline {
     #[inline]
     fn is_fired(self: Pin<&mut Self>) -> bool {
-        match &self.bell {
-            Some(bell) => bell.is_rung(),
+        match &self.flag {
+            Some(flag) => flag.is_set(),
             None => matches!(self.alarm, Alarm::Over),
         }
     }
 
     #[inline]
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let polled = match &self.bell {
+        let polled = match &self.flag {
             None if self.will_wake(cx) => Poll::Pending,
             None => self.poll_alarm(cx.waker()),
-            Some(bell) => {
-                bell.wake_at_ring(cx);
+            Some(flag) => {
+                flag.wake_when_set(cx);
                 self.poll_bell()
             }
         };
@@ -173,7 +173,7 @@ impl Signal for Deadline {
 
     #[inline]
     fn will_wake(&self, cx: &Context<'_>) -> bool {
-        match (&self.bell, &self.alarm) {
+        match (&self.flag, &self.alarm) {
             (None, Alarm::Set(timer)) => timer.will_wake(cx.waker()),
             (_, Alarm::Never) => true,
             _ => false,
@@ -200,7 +200,7 @@ impl Signal for Deadline {
         if let (0, Alarm::Set(timer)) = (items, &self.alarm) {
             let at = timer.at;
             return match self.pace.begin_row(at) {
-                Some(next_look) => next_look,
+                Some(next_check) => next_check,
                 None => self.end(),
             };
         }
@@ -353,7 +353,7 @@ impl Pace {
     /// Reads the clock, after `items` that came in a row since it was last read: how many may come until it is to be
     /// read again, or `None` if it is `at` or later.
     #[inline]
-    pub(crate) fn look(&mut self, at: Instant, items: u32) -> Option<u32> {
+    pub(crate) fn read(&mut self, at: Instant, items: u32) -> Option<u32> {
         if items == 0 {
             return self.begin_row(at);
         }

@@ -71,7 +71,6 @@ mod generator;
 mod producer;
 mod stream;
 
-mod bell;
 mod channel;
 #[cfg(feature = "tokio")]
 mod clock;
@@ -80,6 +79,7 @@ mod first_panic;
 mod home;
 mod line;
 mod sync;
+mod wake_flag;
 mod waker_id;
 
 #[cfg(all(test, stopcock_loom))]

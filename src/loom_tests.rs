@@ -32,9 +32,9 @@ use std::{
 
 /// Counts how often it is woken.
 #[derive(Default)]
-struct Bell(AtomicUsize);
+struct CountingWaker(AtomicUsize);
 
-impl Wake for Bell {
+impl Wake for CountingWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -44,23 +44,23 @@ impl Wake for Bell {
     }
 }
 
-impl Bell {
+impl CountingWaker {
     fn new() -> Arc<Self> {
         Arc::default()
     }
 
     /// Whether it has been woken, as a task finds that out before it polls: what was done before the wake-up is seen.
-    fn heard(&self) -> bool {
+    fn is_woken(&self) -> bool {
         self.0.load(Ordering::Acquire) > 0
     }
 
-    fn rings(&self) -> usize {
+    fn wakes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-fn poll(cancelled: &mut CancelledOwned, bell: &Arc<Bell>) -> Poll<()> {
-    let waker = Waker::from(Arc::clone(bell));
+fn poll(cancelled: &mut CancelledOwned, flag: &Arc<CountingWaker>) -> Poll<()> {
+    let waker = Waker::from(Arc::clone(flag));
     let poll = Pin::new(&mut *cancelled).poll(&mut Context::from_waker(&waker));
     if poll.is_ready() {
         assert!(cancelled.token().is_cancelled(), "ready means cancelled");
@@ -69,14 +69,14 @@ fn poll(cancelled: &mut CancelledOwned, bell: &Arc<Bell>) -> Poll<()> {
 }
 
 /// A waiter after everything: woken once if it was left pending, not at all or once if not, and kept by nobody.
-fn check_waiter(first_poll: Poll<()>, mut cancelled: CancelledOwned, bell: &Arc<Bell>) {
+fn check_waiter(first_poll: Poll<()>, mut cancelled: CancelledOwned, flag: &Arc<CountingWaker>) {
     match first_poll {
-        Poll::Pending => assert_eq!(bell.rings(), 1, "a pending waiter is woken once"),
-        Poll::Ready(()) => assert!(bell.rings() <= 1, "no waiter is woken twice"),
+        Poll::Pending => assert_eq!(flag.wakes(), 1, "a pending waiter is woken once"),
+        Poll::Ready(()) => assert!(flag.wakes() <= 1, "no waiter is woken twice"),
     }
-    assert!(poll(&mut cancelled, &Bell::new()).is_ready());
+    assert!(poll(&mut cancelled, &CountingWaker::new()).is_ready());
     drop(cancelled);
-    assert_eq!(Arc::strong_count(bell), 1, "the waker is gone");
+    assert_eq!(Arc::strong_count(flag), 1, "the waker is gone");
 }
 
 fn reason(token: &CancellationToken) -> String {
@@ -109,11 +109,11 @@ fn a_waiter_is_woken_or_finds_it_cancelled() {
             let token = token.clone();
             move || token.cancel()
         });
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = token.cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         canceller.join().unwrap();
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -122,11 +122,11 @@ fn a_waiter_below_unlisted_ancestors_is_woken_or_finds_it_cancelled() {
     model(|| {
         let [root, _, leaf] = chain();
         let canceller = thread::spawn(move || root.cancel());
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = leaf.cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         canceller.join().unwrap();
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -134,18 +134,18 @@ fn a_waiter_below_unlisted_ancestors_is_woken_or_finds_it_cancelled() {
 fn a_waiter_below_a_listed_middle_is_woken_or_finds_it_cancelled() {
     model(|| {
         let [root, middle, leaf] = chain();
-        let elder_bell = Bell::new();
+        let elder_bell = CountingWaker::new();
         let mut elder = middle.cancelled_owned();
         let elder_poll = poll(&mut elder, &elder_bell);
         assert!(elder_poll.is_pending());
 
         let canceller = thread::spawn(move || root.cancel());
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = leaf.cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         canceller.join().unwrap();
         check_waiter(elder_poll, elder, &elder_bell);
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -156,17 +156,17 @@ fn both_of_two_waiters_that_list_the_same_child_are_woken_or_find_it_cancelled()
         let child = root.child_token();
         let wait = |token: CancellationToken| {
             move || {
-                let bell = Bell::new();
+                let flag = CountingWaker::new();
                 let mut cancelled = token.cancelled_owned();
-                (poll(&mut cancelled, &bell), cancelled, bell)
+                (poll(&mut cancelled, &flag), cancelled, flag)
             }
         };
         let one = thread::spawn(wait(child.clone()));
         let other = thread::spawn(wait(child));
         root.cancel();
         for waiter in [one, other] {
-            let (first_poll, cancelled, bell) = waiter.join().unwrap();
-            check_waiter(first_poll, cancelled, &bell);
+            let (first_poll, cancelled, flag) = waiter.join().unwrap();
+            check_waiter(first_poll, cancelled, &flag);
         }
     });
 }
@@ -176,17 +176,17 @@ fn both_of_two_waiters_that_list_the_same_child_are_woken_by_a_later_cancel() {
     model(|| {
         let [root, _, leaf] = chain();
         let mut one = leaf.clone().cancelled_owned();
-        let (mut other, bell) = (leaf.cancelled_owned(), Bell::new());
+        let (mut other, flag) = (leaf.cancelled_owned(), CountingWaker::new());
         let waiter = thread::spawn(move || {
-            let bell = Bell::new();
-            (poll(&mut one, &bell), one, bell)
+            let flag = CountingWaker::new();
+            (poll(&mut one, &flag), one, flag)
         });
-        let first_poll = poll(&mut other, &bell);
+        let first_poll = poll(&mut other, &flag);
         // It may come before the other thread has listed anything: then the other has to find it cancelled.
         root.cancel();
-        check_waiter(first_poll, other, &bell);
-        let (first_poll, cancelled, bell) = waiter.join().unwrap();
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, other, &flag);
+        let (first_poll, cancelled, flag) = waiter.join().unwrap();
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -196,17 +196,17 @@ fn waiters_at_the_leaf_and_at_the_middle_are_woken_or_find_it_cancelled() {
         let [root, middle, leaf] = chain();
         let wait = |token: CancellationToken| {
             move || {
-                let bell = Bell::new();
+                let flag = CountingWaker::new();
                 let mut cancelled = token.cancelled_owned();
-                (poll(&mut cancelled, &bell), cancelled, bell)
+                (poll(&mut cancelled, &flag), cancelled, flag)
             }
         };
         let at_leaf = thread::spawn(wait(leaf));
         let at_middle = thread::spawn(wait(middle));
         root.cancel();
         for waiter in [at_leaf, at_middle] {
-            let (first_poll, cancelled, bell) = waiter.join().unwrap();
-            check_waiter(first_poll, cancelled, &bell);
+            let (first_poll, cancelled, flag) = waiter.join().unwrap();
+            check_waiter(first_poll, cancelled, &flag);
         }
     });
 }
@@ -217,12 +217,12 @@ fn a_waiter_is_woken_once_though_parent_and_child_are_cancelled_at_once() {
         let [root, middle, leaf] = chain();
         let cancel_root = thread::spawn(move || root.cancel());
         let cancel_middle = thread::spawn(move || middle.cancel());
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = leaf.cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         cancel_root.join().unwrap();
         cancel_middle.join().unwrap();
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -230,15 +230,15 @@ fn a_waiter_is_woken_once_though_parent_and_child_are_cancelled_at_once() {
 fn a_look_does_not_keep_the_wake_from_a_waiter() {
     model(|| {
         let [root, _, leaf] = chain();
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = leaf.clone().cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         assert!(first_poll.is_pending());
 
         let canceller = thread::spawn(move || root.cancel());
         let _ = leaf.stop_reason();
         canceller.join().unwrap();
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -246,9 +246,9 @@ fn a_look_does_not_keep_the_wake_from_a_waiter() {
 fn whoever_cancels_a_token_finds_its_waiter_told_or_being_told() {
     model(|| {
         let token = CancellationToken::new();
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = token.clone().cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         let canceller = thread::spawn({
             let token = token.clone();
             move || token.cancel_with("one")
@@ -256,7 +256,7 @@ fn whoever_cancels_a_token_finds_its_waiter_told_or_being_told() {
         let other_won = token.cancel_with("other");
         let one_won = canceller.join().unwrap();
         assert!(one_won != other_won, "exactly one wins");
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -281,11 +281,11 @@ fn a_waiter_on_a_child_made_during_a_cancel_is_woken_or_finds_it_cancelled() {
             let root = root.clone();
             move || root.cancel()
         });
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = root.child_token().cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         canceller.join().unwrap();
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -293,14 +293,14 @@ fn a_waiter_on_a_child_made_during_a_cancel_is_woken_or_finds_it_cancelled() {
 fn a_waiter_dropped_during_a_cancel_is_woken_at_most_once_and_leaves_nothing() {
     model(|| {
         let root = CancellationToken::new();
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = root.child_token().cancelled_owned();
-        assert!(poll(&mut cancelled, &bell).is_pending());
+        assert!(poll(&mut cancelled, &flag).is_pending());
         let canceller = thread::spawn(move || root.cancel());
         drop(cancelled);
         canceller.join().unwrap();
-        assert!(bell.rings() <= 1);
-        assert_eq!(Arc::strong_count(&bell), 1);
+        assert!(flag.wakes() <= 1);
+        assert_eq!(Arc::strong_count(&flag), 1);
     });
 }
 
@@ -310,14 +310,14 @@ fn a_neighbour_of_a_waiter_that_is_dropped_during_a_cancel_is_woken() {
         let root = CancellationToken::new();
         let child = root.child_token();
         let mut leaver = child.clone().cancelled_owned();
-        assert!(poll(&mut leaver, &Bell::new()).is_pending());
-        let bell = Bell::new();
+        assert!(poll(&mut leaver, &CountingWaker::new()).is_pending());
+        let flag = CountingWaker::new();
         let mut stayer = child.cancelled_owned();
-        let first_poll = poll(&mut stayer, &bell);
+        let first_poll = poll(&mut stayer, &flag);
         let canceller = thread::spawn(move || root.cancel());
         drop(leaver);
         canceller.join().unwrap();
-        check_waiter(first_poll, stayer, &bell);
+        check_waiter(first_poll, stayer, &flag);
     });
 }
 
@@ -326,12 +326,12 @@ fn the_last_handle_of_a_listed_child_can_be_dropped_during_a_cancel() {
     model(|| {
         let [root, middle, leaf] = chain();
         let mut gone = leaf.clone().cancelled_owned();
-        assert!(poll(&mut gone, &Bell::new()).is_pending());
+        assert!(poll(&mut gone, &CountingWaker::new()).is_pending());
         drop((gone, middle));
         // Its neighbour in the root's list, after it.
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut neighbour = root.child_token().cancelled_owned();
-        let first_poll = poll(&mut neighbour, &bell);
+        let first_poll = poll(&mut neighbour, &flag);
 
         let canceller = thread::spawn({
             let root = root.clone();
@@ -340,7 +340,7 @@ fn the_last_handle_of_a_listed_child_can_be_dropped_during_a_cancel() {
         // The leaf and the middle go with it, here or at the end of the canceller's visit.
         drop(leaf);
         canceller.join().unwrap();
-        check_waiter(first_poll, neighbour, &bell);
+        check_waiter(first_poll, neighbour, &flag);
         assert!(root.is_cancelled());
     });
 }
@@ -351,16 +351,16 @@ fn the_last_handle_of_a_listed_child_can_be_dropped_while_another_registers() {
         let root = CancellationToken::new();
         let leaver = root.child_token();
         let mut gone = leaver.clone().cancelled_owned();
-        assert!(poll(&mut gone, &Bell::new()).is_pending());
+        assert!(poll(&mut gone, &CountingWaker::new()).is_pending());
         drop(gone);
         let stayer = root.child_token();
         let dropper = thread::spawn(move || drop(leaver));
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = stayer.cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         dropper.join().unwrap();
         root.cancel();
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -368,13 +368,13 @@ fn the_last_handle_of_a_listed_child_can_be_dropped_while_another_registers() {
 fn the_latest_waker_is_woken_though_it_came_during_the_cancel() {
     model(|| {
         let root = CancellationToken::new();
-        let (earlier, latest) = (Bell::new(), Bell::new());
+        let (earlier, latest) = (CountingWaker::new(), CountingWaker::new());
         let mut cancelled = root.child_token().cancelled_owned();
         assert!(poll(&mut cancelled, &earlier).is_pending());
         let canceller = thread::spawn(move || root.cancel());
         let second_poll = poll(&mut cancelled, &latest);
         canceller.join().unwrap();
-        assert!(earlier.rings() + latest.rings() <= 1);
+        assert!(earlier.wakes() + latest.wakes() <= 1);
         check_waiter(second_poll, cancelled, &latest);
         assert_eq!(Arc::strong_count(&earlier), 1);
     });
@@ -432,9 +432,9 @@ fn all_agree_on_the_reasons_of_a_parent_and_a_child_cancelled_at_once() {
 fn all_agree_on_the_reasons_below_two_cancels_that_tell_a_waiter() {
     model(|| {
         let [root, middle, leaf] = chain();
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = leaf.clone().cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         let canceller = thread::spawn({
             let root = root.clone();
             move || root.cancel_with("root")
@@ -446,7 +446,7 @@ fn all_agree_on_the_reasons_below_two_cancels_that_tell_a_waiter() {
         let expected = if middle_won { "middle" } else { "root" };
         assert_eq!(reason(&leaf), expected);
         assert_eq!(reason(&middle), expected);
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -500,9 +500,9 @@ fn a_losing_reason_that_panics_when_dropped_keeps_no_wake_from_a_waiter() {
     model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = child.clone().cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         let canceller = thread::spawn({
             let root = root.clone();
             move || root.cancel()
@@ -519,7 +519,7 @@ fn a_losing_reason_that_panics_when_dropped_keeps_no_wake_from_a_waiter() {
             // It is the child's reason now, and must not go here.
             mem::forget(child.clone());
         }
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -530,12 +530,12 @@ fn a_reason_that_goes_with_a_child_during_a_cancel_keeps_no_wake_from_its_neighb
         let root = CancellationToken::new();
         let child = root.child_token();
         let mut gone = child.clone().cancelled_owned();
-        assert!(poll(&mut gone, &Bell::new()).is_pending());
+        assert!(poll(&mut gone, &CountingWaker::new()).is_pending());
         drop(gone);
         assert!(child.cancel_with(StopReason::custom(PanicsOnDrop)));
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut neighbour = root.child_token().cancelled_owned();
-        let first_poll = poll(&mut neighbour, &bell);
+        let first_poll = poll(&mut neighbour, &flag);
 
         let dropper = thread::spawn(move || {
             let _ = child.stop_reason();
@@ -544,7 +544,7 @@ fn a_reason_that_goes_with_a_child_during_a_cancel_keeps_no_wake_from_its_neighb
         let cancelled = panic::catch_unwind(AssertUnwindSafe(|| root.cancel())).is_ok();
         let dropped = dropper.join().unwrap();
         assert!(cancelled != dropped, "the panic comes out once");
-        check_waiter(first_poll, neighbour, &bell);
+        check_waiter(first_poll, neighbour, &flag);
     });
 }
 
@@ -609,7 +609,7 @@ fn what_was_written_before_a_cancel_is_seen_by_a_waiter_that_is_refused() {
     model(|| {
         let [root, _, leaf] = chain();
         let (written, canceller) = write_and_cancel(root);
-        if poll(&mut leaf.cancelled_owned(), &Bell::new()).is_ready() {
+        if poll(&mut leaf.cancelled_owned(), &CountingWaker::new()).is_ready() {
             assert_eq!(written.load(Ordering::Relaxed), 1);
         }
         canceller.join().unwrap();

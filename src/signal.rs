@@ -8,7 +8,7 @@ mod token;
 mod tokio_util;
 mod watch;
 
-use crate::{CancellationToken, StopReason, bell::Bell, fairness::ITEMS_IN_A_ROW};
+use crate::{CancellationToken, StopReason, fairness::ITEMS_IN_A_ROW, wake_flag::WakeFlag};
 use pin_project::pin_project;
 use std::{
     fmt::{self, Debug, Formatter},
@@ -475,12 +475,12 @@ impl Signal for Never {
 /// assert_eq!(block_on(numbers.next()), None);
 /// ```
 pub fn when<Fut: Future>(future: Fut) -> When<Fut> {
-    let bell = Bell::new();
+    let flag = WakeFlag::new();
     When {
         state: WhenState::Waiting(future),
         reason: Some(StopReason::Cancelled),
-        waker: bell.waker(),
-        bell: StreamBell(bell),
+        waker: flag.waker(),
+        flag: StreamFlag(flag),
         row: 0,
     }
 }
@@ -492,8 +492,8 @@ pub struct When<Fut: Future, R = StopReason> {
     state: WhenState<Fut>,
     /// `None` once it has fired.
     reason: Option<R>,
-    bell: StreamBell,
-    /// The bell, as the future knows it.
+    flag: StreamFlag,
+    /// The flag, as the future knows it.
     waker: Waker,
     /// How many items have come in a row: another signal beside this one may want looks more often.
     row: u32,
@@ -506,11 +506,11 @@ enum WhenState<Fut: Future> {
     Fired(StopReason, Fut::Output),
 }
 
-/// The bell of a stream, and nobody's any more once that is dropped: who keeps the future's waker does not keep the
+/// The flag of a stream, which wakes nothing once that is dropped: what keeps the future's waker does not keep the
 /// stream's task.
-struct StreamBell(Arc<Bell>);
+struct StreamFlag(Arc<WakeFlag>);
 
-impl Drop for StreamBell {
+impl Drop for StreamFlag {
     fn drop(&mut self) {
         self.0.forget_stream();
     }
@@ -564,14 +564,14 @@ impl<Fut: Future> When<Fut> {
         let Self {
             state,
             reason: _,
-            bell,
+            flag,
             waker,
             row,
         } = self;
         When {
             state,
             reason: Some(MapReason(reason)),
-            bell,
+            flag,
             waker,
             row,
         }
@@ -620,11 +620,11 @@ impl<Fut: Future, R: Reason<Fut::Output>> When<Fut, R> {
             WhenProjection::Waiting(future) => future,
             WhenProjection::Fired(reason, _) => return Poll::Ready(reason.clone()),
         };
-        let bell = &this.bell.0;
-        bell.silence();
+        let flag = &this.flag.0;
+        flag.clear();
         let output = ready!(future.poll(&mut Context::from_waker(this.waker)));
-        // Rung for ever, so that one flag is all that an item has to ask for.
-        bell.ring();
+        // Set for ever, so that one flag is all that an item has to ask for.
+        flag.set();
         let Some(reason) = this.reason.take() else {
             unreachable!("it has a reason until it fires");
         };
@@ -637,13 +637,13 @@ impl<Fut: Future, R: Reason<Fut::Output>> When<Fut, R> {
 impl<Fut: Future, R: Reason<Fut::Output>> Signal for When<Fut, R> {
     #[inline]
     fn is_fired(mut self: Pin<&mut Self>) -> bool {
-        self.as_mut().project().bell.0.is_rung() && self.poll_future().is_ready()
+        self.as_mut().project().flag.0.is_set() && self.poll_future().is_ready()
     }
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let bell = &self.as_mut().project().bell.0;
-        bell.wake_at_ring(cx);
-        match bell.is_rung() {
+        let flag = &self.as_mut().project().flag.0;
+        flag.wake_when_set(cx);
+        match flag.is_set() {
             true => self.poll_future(),
             false => Poll::Pending,
         }
@@ -663,7 +663,7 @@ impl<Fut: Future, R: Reason<Fut::Output>> Signal for When<Fut, R> {
         // A whole row has come, and the adapter has yielded.
         if *this.row >= ITEMS_IN_A_ROW.into() {
             *this.row = 0;
-            this.bell.0.ring();
+            this.flag.0.set();
         }
         u32::MAX
     }
@@ -751,8 +751,8 @@ impl<A: Signal, B: Signal> Signal for Any<A, B> {
 
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let this = self.project();
-        let next_look = this.a.check_every(items);
-        next_look.min(this.b.check_every(items))
+        let next_check = this.a.check_every(items);
+        next_check.min(this.b.check_every(items))
     }
 
     #[inline]

@@ -206,8 +206,8 @@ impl CancellationToken {
     /// It is this token's own reason, or else that of the nearest cancelled ancestor: of several parents, that of the
     /// one that was cancelled first. Once it is `Some`, it never changes.
     pub fn stop_reason(&self) -> Option<StopReason> {
-        let verdict = self.node.verdict()?;
-        Some(verdict.reason.clone())
+        let outcome = self.node.outcome()?;
+        Some(outcome.reason.clone())
     }
 
     /// The line that stopped this token, if it is cancelled: that of the cancel which won, or that which made the drop
@@ -231,8 +231,8 @@ impl CancellationToken {
     /// assert_eq!(line.file(), file!());
     /// ```
     pub fn stop_location(&self) -> Option<&'static Location<'static>> {
-        let verdict = self.node.verdict()?;
-        Some(verdict.location)
+        let outcome = self.node.outcome()?;
+        Some(outcome.location)
     }
 
     /// Returns an error once this token is cancelled: `token.check()?`, between two steps of work that awaits nothing.

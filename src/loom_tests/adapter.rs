@@ -3,7 +3,7 @@
 //! After the first of them it does not check again whether the token was cancelled during the poll: the waker that is
 //! listed is enough.
 
-use super::{Bell, model};
+use super::{CountingWaker, model};
 use crate::{CancelStreamExt, CancellationToken, TakeUntilCancelled};
 use futures_core::Stream;
 use loom::thread;
@@ -27,8 +27,8 @@ impl Stream for Silent {
 
 type Adapter = TakeUntilCancelled<Silent>;
 
-fn poll(adapter: &mut Adapter, bell: &Arc<Bell>) -> Poll<Option<()>> {
-    let waker = Waker::from(Arc::clone(bell));
+fn poll(adapter: &mut Adapter, flag: &Arc<CountingWaker>) -> Poll<Option<()>> {
+    let waker = Waker::from(Arc::clone(flag));
     Pin::new(adapter).poll_next(&mut Context::from_waker(&waker))
 }
 
@@ -38,18 +38,18 @@ fn check(of: impl Fn(&CancellationToken) -> CancellationToken + Send + Sync + 's
         let root = CancellationToken::new();
         let token = of(&root);
         let mut adapter = Silent.take_until_cancelled(&token);
-        let bell = Bell::new();
-        assert!(poll(&mut adapter, &bell).is_pending());
+        let flag = CountingWaker::new();
+        assert!(poll(&mut adapter, &flag).is_pending());
 
         let canceller = thread::spawn(move || root.cancel());
-        let again = poll(&mut adapter, &bell);
+        let again = poll(&mut adapter, &flag);
         canceller.join().unwrap();
         if again.is_pending() {
-            assert_eq!(bell.rings(), 1, "a pending stream is woken once");
+            assert_eq!(flag.wakes(), 1, "a pending stream is woken once");
         }
-        assert_eq!(poll(&mut adapter, &bell), Poll::Ready(None));
+        assert_eq!(poll(&mut adapter, &flag), Poll::Ready(None));
         assert!(adapter.stop_reason().is_some());
-        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
     });
 }
 
@@ -74,15 +74,15 @@ fn a_stream_whose_wake_up_has_come_before_it_is_polled_is_stopped() {
     model(|| {
         let root = CancellationToken::new();
         let mut adapter = Silent.take_until_cancelled(root.child_token());
-        let bell = Bell::new();
-        assert!(poll(&mut adapter, &bell).is_pending());
+        let flag = CountingWaker::new();
+        assert!(poll(&mut adapter, &flag).is_pending());
 
         let canceller = thread::spawn(move || root.cancel());
-        let was_woken = bell.heard();
-        let again = poll(&mut adapter, &bell);
+        let was_woken = flag.is_woken();
+        let again = poll(&mut adapter, &flag);
         assert!(!was_woken || again.is_ready());
         canceller.join().unwrap();
-        assert!(again.is_ready() || bell.rings() == 1);
+        assert!(again.is_ready() || flag.wakes() == 1);
     });
 }
 
@@ -92,12 +92,12 @@ fn a_stream_that_is_polled_again_with_another_waker_is_woken_there_or_stopped() 
     model(|| {
         let token = CancellationToken::new();
         let mut adapter = Silent.take_until_cancelled(&token);
-        assert!(poll(&mut adapter, &Bell::new()).is_pending());
+        assert!(poll(&mut adapter, &CountingWaker::new()).is_pending());
 
         let canceller = thread::spawn(move || token.cancel());
-        let bell = Bell::new();
-        let again = poll(&mut adapter, &bell);
+        let flag = CountingWaker::new();
+        let again = poll(&mut adapter, &flag);
         canceller.join().unwrap();
-        assert!(again.is_ready() || bell.rings() == 1);
+        assert!(again.is_ready() || flag.wakes() == 1);
     });
 }

@@ -1,6 +1,6 @@
 //! Items on their way from a body to its consumer, and what closes the way.
 
-use super::{Bell, model};
+use super::{CountingWaker, model};
 use crate::{
     CancellationToken, StopReason,
     channel::{Channel, Outgoing, Receiver},
@@ -55,7 +55,7 @@ impl Setting {
     /// One whose only place is taken by the item 0.
     fn full() -> Self {
         let setting = Self::new();
-        let sent = send(&mut setting.outgoing(0), &Bell::new());
+        let sent = send(&mut setting.outgoing(0), &CountingWaker::new());
         assert!(matches!(sent, Poll::Ready(Ok(()))));
         setting
     }
@@ -65,16 +65,19 @@ impl Setting {
     }
 }
 
-fn send(outgoing: &mut Outgoing<'_, Item>, bell: &Arc<Bell>) -> Poll<Result<(), StopReason>> {
-    outgoing.poll(&Context::from_waker(&Waker::from(Arc::clone(bell))))
+fn send(
+    outgoing: &mut Outgoing<'_, Item>,
+    flag: &Arc<CountingWaker>,
+) -> Poll<Result<(), StopReason>> {
+    outgoing.poll(&Context::from_waker(&Waker::from(Arc::clone(flag))))
 }
 
 /// What a poll of the consumer gives: the number of an item, or `None` for the end.
 fn take(
     consumer: &mut Valve<Receiver<Item>, Watch<CancellationToken>>,
-    bell: &Arc<Bell>,
+    flag: &Arc<CountingWaker>,
 ) -> Poll<Option<usize>> {
-    let waker = Waker::from(Arc::clone(bell));
+    let waker = Waker::from(Arc::clone(flag));
     match Pin::new(consumer).poll_next(&mut Context::from_waker(&waker)) {
         Ok(item) => Poll::Ready(Some(item.0)),
         Err(Halt::Pending) => Poll::Pending,
@@ -84,7 +87,7 @@ fn take(
 
 /// Sends an item for which there is room, unless the channel is closed.
 fn send_one(channel: &Channel<Item>, item: Item) -> Result<(), StopReason> {
-    match send(&mut Outgoing::new(channel, item), &Bell::new()) {
+    match send(&mut Outgoing::new(channel, item), &CountingWaker::new()) {
         Poll::Ready(sent) => sent,
         Poll::Pending => panic!("there is room"),
     }
@@ -97,14 +100,14 @@ fn a_pending_consumer_is_woken_by_an_item() {
         let item = Item(0, Arc::clone(&setting.drops));
         let channel = Arc::clone(&setting.channel);
         let sender = thread::spawn(move || send_one(&channel, item));
-        let bell = Bell::new();
-        let first = take(&mut setting.consumer, &bell);
+        let flag = CountingWaker::new();
+        let first = take(&mut setting.consumer, &flag);
         assert!(sender.join().unwrap().is_ok());
         match first {
             Poll::Pending => {
-                assert_eq!(bell.rings(), 1);
+                assert_eq!(flag.wakes(), 1);
                 assert_eq!(
-                    take(&mut setting.consumer, &Bell::new()),
+                    take(&mut setting.consumer, &CountingWaker::new()),
                     Poll::Ready(Some(0))
                 );
             }
@@ -123,24 +126,27 @@ fn who_waits_for_room_comes_in_and_is_woken() {
             token: _token,
         } = Setting::full();
         let consumer = thread::spawn(move || {
-            let taken = take(&mut consumer, &Bell::new());
+            let taken = take(&mut consumer, &CountingWaker::new());
             (taken, consumer)
         });
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut outgoing = Outgoing::new(&channel, Item(1, drops));
-        let first = send(&mut outgoing, &bell);
+        let first = send(&mut outgoing, &flag);
         let (taken, mut consumer) = consumer.join().unwrap();
         assert_eq!(taken, Poll::Ready(Some(0)));
         if first.is_pending() {
-            assert_eq!(bell.rings(), 1);
+            assert_eq!(flag.wakes(), 1);
             assert!(matches!(
-                send(&mut outgoing, &Bell::new()),
+                send(&mut outgoing, &CountingWaker::new()),
                 Poll::Ready(Ok(()))
             ));
         } else {
             assert!(matches!(first, Poll::Ready(Ok(()))));
         }
-        assert_eq!(take(&mut consumer, &Bell::new()), Poll::Ready(Some(1)));
+        assert_eq!(
+            take(&mut consumer, &CountingWaker::new()),
+            Poll::Ready(Some(1))
+        );
     });
 }
 
@@ -150,14 +156,14 @@ fn who_waits_for_room_is_woken_by_the_stop() {
         let setting = Setting::full();
         let token = setting.token.clone();
         let canceller = thread::spawn(move || token.cancel());
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut outgoing = setting.outgoing(1);
-        let first = send(&mut outgoing, &bell);
+        let first = send(&mut outgoing, &flag);
         canceller.join().unwrap();
         if first.is_pending() {
-            assert_eq!(bell.rings(), 1);
+            assert_eq!(flag.wakes(), 1);
             assert!(matches!(
-                send(&mut outgoing, &Bell::new()),
+                send(&mut outgoing, &CountingWaker::new()),
                 Poll::Ready(Err(_))
             ));
         } else {
@@ -165,7 +171,7 @@ fn who_waits_for_room_is_woken_by_the_stop() {
         }
         drop(outgoing);
         assert_eq!(setting.drops.load(Ordering::Relaxed), 2);
-        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
     });
 }
 
@@ -179,12 +185,12 @@ fn who_waits_for_room_is_woken_by_a_consumer_that_goes() {
             token: _token,
         } = Setting::full();
         let consumer = thread::spawn(move || drop(consumer));
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut outgoing = Outgoing::new(&channel, Item(1, Arc::clone(&drops)));
-        let first = send(&mut outgoing, &bell);
+        let first = send(&mut outgoing, &flag);
         consumer.join().unwrap();
         if first.is_pending() {
-            assert_eq!(bell.rings(), 1);
+            assert_eq!(flag.wakes(), 1);
         }
         drop(outgoing);
         assert_eq!(drops.load(Ordering::Relaxed), 2);
@@ -199,7 +205,10 @@ fn nothing_comes_out_after_the_stop_and_nothing_stays_behind() {
         let channel = Arc::clone(&setting.channel);
         let sender = thread::spawn(move || send_one(&channel, item));
         setting.token.cancel();
-        assert_eq!(take(&mut setting.consumer, &Bell::new()), Poll::Ready(None));
+        assert_eq!(
+            take(&mut setting.consumer, &CountingWaker::new()),
+            Poll::Ready(None)
+        );
         let _ = sender.join().unwrap();
         assert_eq!(setting.drops.load(Ordering::Relaxed), 1);
     });
@@ -211,12 +220,15 @@ fn a_pending_consumer_is_woken_by_the_end() {
         let mut setting = Setting::new();
         let channel = Arc::clone(&setting.channel);
         let body = thread::spawn(move || channel.end(Ok(()), None));
-        let bell = Bell::new();
-        let first = take(&mut setting.consumer, &bell);
+        let flag = CountingWaker::new();
+        let first = take(&mut setting.consumer, &flag);
         body.join().unwrap();
         if first.is_pending() {
-            assert_eq!(bell.rings(), 1);
-            assert_eq!(take(&mut setting.consumer, &Bell::new()), Poll::Ready(None));
+            assert_eq!(flag.wakes(), 1);
+            assert_eq!(
+                take(&mut setting.consumer, &CountingWaker::new()),
+                Poll::Ready(None)
+            );
         }
     });
 }
@@ -227,12 +239,12 @@ fn who_joins_is_told_of_the_end() {
         let Setting { channel, .. } = Setting::new();
         let ending = Arc::clone(&channel);
         let body = thread::spawn(move || ending.end(Ok(()), None));
-        let bell = Bell::new();
-        let waker = Waker::from(Arc::clone(&bell));
+        let flag = CountingWaker::new();
+        let waker = Waker::from(Arc::clone(&flag));
         let first = channel.poll_ended(&Context::from_waker(&waker));
         body.join().unwrap();
         if first.is_pending() {
-            assert_eq!(bell.rings(), 1);
+            assert_eq!(flag.wakes(), 1);
         }
         let ended = channel.poll_ended(&Context::from_waker(Waker::noop()));
         assert!(matches!(ended, Poll::Ready(Ok(()))));
@@ -257,25 +269,25 @@ fn who_leaves_the_line_does_not_keep_the_next_one_out() {
         let mut setting = Setting::full();
         let (channel, drops) = (Arc::clone(&setting.channel), Arc::clone(&setting.drops));
         let mut leaver = Outgoing::new(&channel, Item(1, drops));
-        assert!(send(&mut leaver, &Bell::new()).is_pending());
+        assert!(send(&mut leaver, &CountingWaker::new()).is_pending());
         let (channel, drops) = (Arc::clone(&setting.channel), Arc::clone(&setting.drops));
         let mut stayer = Outgoing::new(&channel, Item(2, drops));
-        let bell = Bell::new();
-        assert!(send(&mut stayer, &bell).is_pending());
+        let flag = CountingWaker::new();
+        assert!(send(&mut stayer, &flag).is_pending());
         // The two borrow the channel: it is the consumer that goes to another thread.
         let consumer = thread::spawn(move || {
-            let first = take(&mut setting.consumer, &Bell::new());
-            let second = take(&mut setting.consumer, &Bell::new());
-            let third = take(&mut setting.consumer, &Bell::new());
+            let first = take(&mut setting.consumer, &CountingWaker::new());
+            let second = take(&mut setting.consumer, &CountingWaker::new());
+            let third = take(&mut setting.consumer, &CountingWaker::new());
             ([first, second, third], setting)
         });
         drop(leaver);
         let (taken, _setting) = consumer.join().unwrap();
         assert_eq!(taken[0], Poll::Ready(Some(0)));
         assert!(taken.contains(&Poll::Ready(Some(2))), "{taken:?}");
-        assert_eq!(bell.rings(), 1);
+        assert_eq!(flag.wakes(), 1);
         assert!(matches!(
-            send(&mut stayer, &Bell::new()),
+            send(&mut stayer, &CountingWaker::new()),
             Poll::Ready(Ok(()))
         ));
     });
@@ -287,11 +299,11 @@ fn a_receiver_that_is_polled_after_the_stop_keeps_no_waker() {
         let Setting { channel, .. } = Setting::new();
         channel.close();
         let mut receiver = Receiver::new(channel);
-        let bell = Bell::new();
-        let waker = Waker::from(Arc::clone(&bell));
+        let flag = CountingWaker::new();
+        let waker = Waker::from(Arc::clone(&flag));
         let polled = Pin::new(&mut receiver).poll_next(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         drop(waker);
-        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
     });
 }

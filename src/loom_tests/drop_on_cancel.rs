@@ -1,6 +1,6 @@
 //! The source of a `drop_on_cancel` stream between its consumer and a canceller.
 
-use super::{Bell, model};
+use super::{CountingWaker, model};
 use crate::{CancelStreamExt, CancellationToken, DropOnCancel, TakeUntilCancelled};
 use futures_core::Stream;
 use loom::{
@@ -58,19 +58,19 @@ impl Drop for Source {
     }
 }
 
-fn poll(stream: &mut Consumed, bell: &Arc<Bell>) -> Poll<Option<()>> {
-    let waker = Waker::from(Arc::clone(bell));
+fn poll(stream: &mut Consumed, flag: &Arc<CountingWaker>) -> Poll<Option<()>> {
+    let waker = Waker::from(Arc::clone(flag));
     Pin::new(stream).poll_next(&mut Context::from_waker(&waker))
 }
 
 /// A stream after everything: woken if it was left pending, over at the next poll, and kept by nobody.
-fn check_consumer(last_poll: Poll<Option<()>>, mut stream: Consumed, bell: &Arc<Bell>) {
+fn check_consumer(last_poll: Poll<Option<()>>, mut stream: Consumed, flag: &Arc<CountingWaker>) {
     if last_poll.is_pending() {
-        assert!(bell.rings() > 0, "a pending stream is woken");
+        assert!(flag.wakes() > 0, "a pending stream is woken");
     }
-    assert_eq!(poll(&mut stream, &Bell::new()), Poll::Ready(None));
+    assert_eq!(poll(&mut stream, &CountingWaker::new()), Poll::Ready(None));
     assert!(stream.stop_reason().is_some());
-    assert_eq!(Arc::strong_count(bell), 1, "the waker is gone");
+    assert_eq!(Arc::strong_count(flag), 1, "the waker is gone");
 }
 
 #[test]
@@ -79,11 +79,11 @@ fn a_pending_stream_is_woken_and_its_source_dropped_once() {
         let token = CancellationToken::new();
         let (mut stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
-        let bell = Bell::new();
-        let last_poll = poll(&mut stream, &bell);
+        let flag = CountingWaker::new();
+        let last_poll = poll(&mut stream, &flag);
         canceller.join().unwrap();
         assert_eq!(drops.load(Ordering::Relaxed), 1);
-        check_consumer(last_poll, stream, &bell);
+        check_consumer(last_poll, stream, &flag);
         assert_eq!(drops.load(Ordering::Relaxed), 1);
     });
 }
@@ -95,14 +95,14 @@ fn a_stream_that_finds_its_source_with_the_canceller_is_woken_when_that_gives_it
         let token = CancellationToken::new();
         let (mut stream, drops) = Source::drop_on_cancel(0, &token);
         let consumer = thread::spawn(move || {
-            let bell = Bell::new();
-            let last_poll = poll(&mut stream, &bell);
-            (last_poll, stream, bell)
+            let flag = CountingWaker::new();
+            let last_poll = poll(&mut stream, &flag);
+            (last_poll, stream, flag)
         });
         token.cancel();
-        let (last_poll, stream, bell) = consumer.join().unwrap();
+        let (last_poll, stream, flag) = consumer.join().unwrap();
         assert!(drops_are(&drops, 1));
-        check_consumer(last_poll, stream, &bell);
+        check_consumer(last_poll, stream, &flag);
     });
 }
 
@@ -112,15 +112,15 @@ fn a_stream_that_is_moved_to_another_task_meanwhile_is_woken_there() {
         let token = CancellationToken::new();
         let (mut stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
-        let first_poll = poll(&mut stream, &Bell::new());
-        let bell = Bell::new();
+        let first_poll = poll(&mut stream, &CountingWaker::new());
+        let flag = CountingWaker::new();
         let last_poll = match first_poll {
-            Poll::Pending => poll(&mut stream, &bell),
+            Poll::Pending => poll(&mut stream, &flag),
             over => over,
         };
         canceller.join().unwrap();
         assert_eq!(drops.load(Ordering::Relaxed), 1);
-        check_consumer(last_poll, stream, &bell);
+        check_consumer(last_poll, stream, &flag);
     });
 }
 
@@ -133,12 +133,12 @@ fn an_item_that_is_taken_meanwhile_is_handed_on_and_the_source_dropped_by_then()
             let token = token.clone();
             move || token.cancel()
         });
-        let polled = poll(&mut stream, &Bell::new());
+        let polled = poll(&mut stream, &CountingWaker::new());
         assert!(polled == Poll::Ready(Some(())) || token.is_cancelled());
         canceller.join().unwrap();
         // Both are done with it, whoever was to drop it.
         assert!(drops_are(&drops, 1));
-        assert_eq!(poll(&mut stream, &Bell::new()), Poll::Ready(None));
+        assert_eq!(poll(&mut stream, &CountingWaker::new()), Poll::Ready(None));
     });
 }
 
@@ -164,12 +164,12 @@ fn a_stream_that_is_polled_and_dropped_meanwhile_leaves_nothing_behind() {
         let token = CancellationToken::new();
         let (mut stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
-        let bell = Bell::new();
-        let _ = poll(&mut stream, &bell);
+        let flag = CountingWaker::new();
+        let _ = poll(&mut stream, &flag);
         drop(stream);
         canceller.join().unwrap();
         assert!(drops_are(&drops, 1));
-        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
     });
 }
 
@@ -194,12 +194,12 @@ fn of_two_cancellers_one_drops_the_source() {
         let (mut stream, drops) = Source::drop_on_cancel(0, &child);
         let of_root = thread::spawn(move || root.cancel());
         let of_child = thread::spawn(move || child.cancel());
-        let bell = Bell::new();
-        let last_poll = poll(&mut stream, &bell);
+        let flag = CountingWaker::new();
+        let last_poll = poll(&mut stream, &flag);
         of_root.join().unwrap();
         of_child.join().unwrap();
         assert!(drops_are(&drops, 1));
-        check_consumer(last_poll, stream, &bell);
+        check_consumer(last_poll, stream, &flag);
     });
 }
 
@@ -214,7 +214,7 @@ fn what_it_is_made_for_may_be_cancelled_meanwhile() {
         let (stream, drops) = Source::drop_on_cancel(0, &token);
         canceller.join().unwrap();
         assert!(drops_are(&drops, 1));
-        check_consumer(Poll::Ready(None), stream, &Bell::new());
+        check_consumer(Poll::Ready(None), stream, &CountingWaker::new());
     });
 }
 
@@ -226,11 +226,11 @@ fn at_a_deadline_the_source_is_dropped_once_by_a_poll_or_by_the_task() {
         let deferred = token.cancel_as_a_timer("the reason");
         assert!(drops_are(&drops, 0), "not by the timer");
         let task = thread::spawn(move || drop(deferred));
-        let bell = Bell::new();
-        let last_poll = poll(&mut stream, &bell);
+        let flag = CountingWaker::new();
+        let last_poll = poll(&mut stream, &flag);
         task.join().unwrap();
         assert!(drops_are(&drops, 1));
-        check_consumer(last_poll, stream, &bell);
+        check_consumer(last_poll, stream, &flag);
     });
 }
 

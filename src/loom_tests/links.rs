@@ -1,6 +1,6 @@
 //! Tokens of several parents, while some of these are cancelled or others go.
 
-use super::{Bell, check_waiter, model, poll, reason};
+use super::{CountingWaker, check_waiter, model, poll, reason};
 use crate::CancellationToken;
 use loom::thread;
 
@@ -18,12 +18,12 @@ fn a_linked_token_made_during_a_cancel_is_cancelled_and_its_waiter_woken() {
             move || other.cancel_with("other")
         });
         let linked = CancellationToken::linked([&one, &other]);
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = linked.clone().cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         canceller.join().unwrap();
         assert_eq!(reason(&linked), "other");
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -47,13 +47,13 @@ fn a_waiter_on_a_linked_token_is_woken_once_though_both_parents_are_cancelled_at
     model(|| {
         let [one, other] = parents();
         let linked = CancellationToken::linked([&one, &other]);
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut cancelled = linked.cancelled_owned();
-        let first_poll = poll(&mut cancelled, &bell);
+        let first_poll = poll(&mut cancelled, &flag);
         let cancel_one = thread::spawn(move || one.cancel());
         other.cancel();
         cancel_one.join().unwrap();
-        check_waiter(first_poll, cancelled, &bell);
+        check_waiter(first_poll, cancelled, &flag);
     });
 }
 
@@ -80,15 +80,15 @@ fn a_linked_token_can_go_while_its_parents_are_cancelled() {
         let [one, other] = parents();
         let linked = CancellationToken::linked([&one, &other]);
         // Its neighbour in a parent's list, after it.
-        let bell = Bell::new();
+        let flag = CountingWaker::new();
         let mut neighbour = one.child_token().cancelled_owned();
-        let first_poll = poll(&mut neighbour, &bell);
+        let first_poll = poll(&mut neighbour, &flag);
         let cancel_one = thread::spawn(move || one.cancel());
         let cancel_other = thread::spawn(move || other.cancel());
         drop(linked);
         cancel_one.join().unwrap();
         cancel_other.join().unwrap();
-        check_waiter(first_poll, neighbour, &bell);
+        check_waiter(first_poll, neighbour, &flag);
     });
 }
 

@@ -1,6 +1,6 @@
 //! A call that blocks, between its thread and the future of its answer.
 
-use super::{Bell, model};
+use super::{CountingWaker, model};
 use crate::producer::Call;
 use loom::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -27,8 +27,8 @@ fn call() -> (Arc<Call<Answer>>, Arc<AtomicUsize>) {
     (Call::new(move || answer), drops)
 }
 
-fn poll(call: &Call<Answer>, bell: &Arc<Bell>) -> Poll<Answer> {
-    call.poll(&Context::from_waker(&Waker::from(Arc::clone(bell))))
+fn poll(call: &Call<Answer>, flag: &Arc<CountingWaker>) -> Poll<Answer> {
+    call.poll(&Context::from_waker(&Waker::from(Arc::clone(flag))))
 }
 
 #[test]
@@ -37,16 +37,16 @@ fn who_awaits_an_answer_is_woken_or_finds_it() {
         let (call, drops) = call();
         let running = Arc::clone(&call);
         let thread = thread::spawn(move || running.run());
-        let bell = Bell::new();
-        let first = poll(&call, &bell);
+        let flag = CountingWaker::new();
+        let first = poll(&call, &flag);
         thread.join().unwrap();
         if first.is_pending() {
-            assert_eq!(bell.rings(), 1);
-            assert!(poll(&call, &Bell::new()).is_ready());
+            assert_eq!(flag.wakes(), 1);
+            assert!(poll(&call, &CountingWaker::new()).is_ready());
         }
         drop(first);
         assert_eq!(drops.load(Ordering::Relaxed), 1);
-        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
     });
 }
 
@@ -56,13 +56,13 @@ fn given_up_at_any_time_a_call_leaves_neither_captures_nor_an_answer() {
         let (call, drops) = call();
         let running = Arc::clone(&call);
         let thread = thread::spawn(move || running.run());
-        let bell = Bell::new();
-        let first = poll(&call, &bell);
+        let flag = CountingWaker::new();
+        let first = poll(&call, &flag);
         call.give_up();
         thread.join().unwrap();
         drop(first);
         assert_eq!(drops.load(Ordering::Relaxed), 1);
-        assert_eq!(Arc::strong_count(&bell), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
     });
 }
 

@@ -1,6 +1,6 @@
 //! Those who hold what a token stops, and those who wait for them.
 
-use super::{Bell, model};
+use super::{CountingWaker, model};
 use crate::{CancellationToken, IntoSignal, Settled};
 use loom::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,20 +13,20 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-fn poll(settled: &mut Settled, bell: &Arc<Bell>) -> Poll<()> {
-    let waker = Waker::from(Arc::clone(bell));
+fn poll(settled: &mut Settled, flag: &Arc<CountingWaker>) -> Poll<()> {
+    let waker = Waker::from(Arc::clone(flag));
     Pin::new(settled).poll(&mut Context::from_waker(&waker))
 }
 
 /// Who waits after everything: woken if left pending, and kept by nobody.
-fn check_settler(first_poll: Poll<()>, mut settled: Settled, bell: &Arc<Bell>) {
+fn check_settler(first_poll: Poll<()>, mut settled: Settled, flag: &Arc<CountingWaker>) {
     assert!(
-        first_poll.is_ready() || bell.rings() > 0,
+        first_poll.is_ready() || flag.wakes() > 0,
         "a pending one is woken"
     );
-    assert!(poll(&mut settled, &Bell::new()).is_ready());
+    assert!(poll(&mut settled, &CountingWaker::new()).is_ready());
     drop(settled);
-    assert_eq!(Arc::strong_count(bell), 1, "the waker is gone");
+    assert_eq!(Arc::strong_count(flag), 1, "the waker is gone");
 }
 
 #[test]
@@ -36,10 +36,10 @@ fn who_waits_is_woken_by_the_last_that_lets_go_or_finds_it_settled() {
         let held = (&token).into_signal();
         let mut settled = token.cancel_and_settle();
         let holder = thread::spawn(move || drop(held));
-        let bell = Bell::new();
-        let first_poll = poll(&mut settled, &bell);
+        let flag = CountingWaker::new();
+        let first_poll = poll(&mut settled, &flag);
         holder.join().unwrap();
-        check_settler(first_poll, settled, &bell);
+        check_settler(first_poll, settled, &flag);
     });
 }
 
@@ -52,11 +52,11 @@ fn who_waits_above_two_that_let_go_at_once_is_woken() {
         let mut settled = root.cancel_and_settle();
         let one = thread::spawn(move || drop(one));
         let other = thread::spawn(move || drop(other));
-        let bell = Bell::new();
-        let first_poll = poll(&mut settled, &bell);
+        let flag = CountingWaker::new();
+        let first_poll = poll(&mut settled, &flag);
         one.join().unwrap();
         other.join().unwrap();
-        check_settler(first_poll, settled, &bell);
+        check_settler(first_poll, settled, &flag);
     });
 }
 
@@ -69,14 +69,14 @@ fn two_who_wait_at_two_levels_are_woken() {
         let mut at_child = child.settled();
         let mut at_root = root.cancel_and_settle();
         let holder = thread::spawn(move || drop(held));
-        let bells = [Bell::new(), Bell::new()];
+        let flags = [CountingWaker::new(), CountingWaker::new()];
         let polls = [
-            poll(&mut at_root, &bells[0]),
-            poll(&mut at_child, &bells[1]),
+            poll(&mut at_root, &flags[0]),
+            poll(&mut at_child, &flags[1]),
         ];
         holder.join().unwrap();
-        check_settler(polls[0], at_root, &bells[0]);
-        check_settler(polls[1], at_child, &bells[1]);
+        check_settler(polls[0], at_root, &flags[0]);
+        check_settler(polls[1], at_child, &flags[1]);
     });
 }
 
@@ -88,13 +88,13 @@ fn nothing_is_settled_while_somebody_holds_something() {
         let passing = (&token).into_signal();
         let mut settled = token.cancel_and_settle();
         let other = thread::spawn(move || drop(passing));
-        let bell = Bell::new();
-        assert!(poll(&mut settled, &bell).is_pending());
+        let flag = CountingWaker::new();
+        assert!(poll(&mut settled, &flag).is_pending());
         other.join().unwrap();
-        assert!(poll(&mut settled, &bell).is_pending());
+        assert!(poll(&mut settled, &flag).is_pending());
         drop(held);
-        assert!(bell.rings() > 0);
-        assert!(poll(&mut settled, &bell).is_ready());
+        assert!(flag.wakes() > 0);
+        assert!(poll(&mut settled, &flag).is_ready());
     });
 }
 
@@ -104,13 +104,13 @@ fn who_waits_is_woken_though_another_comes_and_goes_meanwhile() {
         let token = CancellationToken::new();
         let held = (&token).into_signal();
         let mut settled = token.cancel_and_settle();
-        let bell = Bell::new();
-        let first_poll = poll(&mut settled, &bell);
+        let flag = CountingWaker::new();
+        let first_poll = poll(&mut settled, &flag);
         assert!(first_poll.is_pending());
         let passing = thread::spawn(move || drop(token.into_signal()));
         drop(held);
         passing.join().unwrap();
-        check_settler(first_poll, settled, &bell);
+        check_settler(first_poll, settled, &flag);
     });
 }
 
@@ -121,13 +121,13 @@ fn a_neighbour_of_one_who_ceases_to_wait_is_woken() {
         let held = (&token).into_signal();
         let mut leaver = token.cancel_and_settle();
         let mut stayer = token.settled();
-        assert!(poll(&mut leaver, &Bell::new()).is_pending());
-        let bell = Bell::new();
-        let first_poll = poll(&mut stayer, &bell);
+        assert!(poll(&mut leaver, &CountingWaker::new()).is_pending());
+        let flag = CountingWaker::new();
+        let first_poll = poll(&mut stayer, &flag);
         let holder = thread::spawn(move || drop(held));
         drop(leaver);
         holder.join().unwrap();
-        check_settler(first_poll, stayer, &bell);
+        check_settler(first_poll, stayer, &flag);
     });
 }
 
@@ -137,13 +137,13 @@ fn who_waits_is_woken_though_the_cancel_comes_when_the_last_lets_go() {
         let root = CancellationToken::new();
         let held = root.child_token().into_signal();
         let mut settled = root.settled();
-        let bell = Bell::new();
-        let first_poll = poll(&mut settled, &bell);
+        let flag = CountingWaker::new();
+        let first_poll = poll(&mut settled, &flag);
         assert!(first_poll.is_pending());
         let canceller = thread::spawn(move || root.cancel());
         drop(held);
         canceller.join().unwrap();
-        check_settler(first_poll, settled, &bell);
+        check_settler(first_poll, settled, &flag);
     });
 }
 
@@ -161,8 +161,8 @@ fn what_everybody_did_before_they_let_go_is_seen_by_who_waits() {
         });
         let mut settled = token.cancel_and_settle();
         let holders = holders.map(thread::spawn);
-        let first_poll = poll(&mut settled, &Bell::new());
-        if first_poll.is_ready() || poll(&mut settled, &Bell::new()).is_ready() {
+        let first_poll = poll(&mut settled, &CountingWaker::new());
+        if first_poll.is_ready() || poll(&mut settled, &CountingWaker::new()).is_ready() {
             for written in &*written {
                 assert_eq!(written.load(Ordering::Relaxed), 1);
             }

@@ -136,9 +136,9 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
 
     #[cfg(feature = "tokio")]
     #[cold]
-    fn look_at_clock(&mut self, at: Instant, items: u32) -> u32 {
-        let next_look = self.rest.0.get_or_insert_default().pace.look(at, items);
-        next_look.unwrap_or_else(|| {
+    fn read_clock(&mut self, at: Instant, items: u32) -> u32 {
+        let next_check = self.rest.0.get_or_insert_default().pace.read(at, items);
+        next_check.unwrap_or_else(|| {
             // A look at the token fixes what this one has seen.
             self.token().is_cancelled();
             1
@@ -216,7 +216,7 @@ impl<T: Borrow<CancellationToken> + Unpin> Signal for Watch<T> {
     fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
         match self.token().deadline() {
             None => u32::MAX,
-            Some(at) => self.look_at_clock(at, items),
+            Some(at) => self.read_clock(at, items),
         }
     }
 }

@@ -172,10 +172,10 @@ impl<A> Shared<A> {
 impl<A: HasValve> Shared<A> {
     /// Lends the adapter, and does what is noted after that. `None` if somebody else has it.
     fn lend<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<R> {
-        // Dropped after the loan.
+        // Dropped after the borrowed.
         let _notes = DoAsNoted(self);
-        let mut loan = self.try_borrow()?;
-        let adapter = loan.as_mut()?;
+        let mut borrowed = self.try_borrow()?;
+        let adapter = borrowed.as_mut()?;
         Some(borrow(adapter.as_mut()))
     }
 
@@ -334,25 +334,25 @@ impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
         let shared = &*open.shared;
         loop {
             let notes = DoAsNoted(shared);
-            let Some(mut loan) = shared.try_borrow() else {
+            let Some(mut borrowed) = shared.try_borrow() else {
                 mem::forget(notes);
                 if shared.wait(cx) {
                     return Poll::Pending;
                 }
                 continue;
             };
-            let Some(adapter) = &mut *loan else {
+            let Some(adapter) = &mut *borrowed else {
                 unreachable!("it is there until the stream is dropped")
             };
             let polled = adapter.as_mut().poll_next(cx);
             if polled.is_ready() && adapter.valve().has_ended() {
                 let outcome = adapter.valve().stop_reason().cloned();
-                drop(loan);
+                drop(borrowed);
                 drop(notes);
                 self.state = State::Over(outcome);
                 return polled;
             }
-            drop(loan);
+            drop(borrowed);
             mem::forget(notes);
             if shared.has_notes() {
                 shared.do_as_noted();

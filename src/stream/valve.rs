@@ -60,7 +60,7 @@ impl<S> AtEnd<S> for Silent {
 pub(crate) struct Valve<S, G> {
     #[pin]
     state: State<S, G>,
-    row: Row,
+    run: Run,
 }
 
 /// Over means gone.
@@ -73,34 +73,34 @@ enum State<S, G> {
     Over(Option<StopReason>),
 }
 
-/// The items since the last `Pending`, in stretches between two close looks at the signal.
-struct Row {
-    now: Stretch,
-    /// How long the first one is: a whole row, or nothing if the signal wants a check before.
+/// The items since the last `Pending`, in segments between two close looks at the signal.
+struct Run {
+    now: Segment,
+    /// How long the first one is: a whole run, or nothing if the signal wants a check before.
     first: u16,
-    /// How often it was pending for fairness since the last item: once after a whole row, and then while the task has no
+    /// How often it was pending for fairness since the last item: once after a whole run, and then while the task has no
     /// budget. `BROKEN` after a panic.
     pauses: u16,
-    /// How many may come in this row after this stretch, unless it is the first one.
+    /// How many may come in this run after this segment, unless it is the first one.
     left: u32,
-    /// How long a row may be.
+    /// How long a run may be.
     longest: u32,
 }
 
 /// It is a part of each adapter.
-const _: () = assert!(size_of::<Row>() == 16);
+const _: () = assert!(size_of::<Run>() == 16);
 
-struct Stretch {
+struct Segment {
     /// How many more may come in it. None once the stream is over, or a poll has panicked.
-    unwatched: u16,
-    /// How long it is; 0 for the first one of a row.
+    unchecked: u16,
+    /// How long it is; 0 for the first one of a run.
     length: u16,
 }
 
-impl Stretch {
+impl Segment {
     const fn first(items: u16) -> Self {
         Self {
-            unwatched: items,
+            unchecked: items,
             length: 0,
         }
     }
@@ -115,7 +115,7 @@ const PATIENCE: u16 = u16::MAX - 1;
 
 const BROKEN: u16 = u16::MAX;
 
-/// A row that may be as long as it likes.
+/// A run that may be as long as it likes.
 const ENDLESS: u32 = u32::MAX;
 
 impl<S, G> Valve<S, G> {
@@ -125,20 +125,20 @@ impl<S, G> Valve<S, G> {
         G: Signal,
     {
         Self {
-            row: Row::new(signal.needs_checks()),
+            run: Run::new(signal.needs_checks()),
             state: State::Open(source, signal),
         }
     }
 
     /// Yields after so many items in a row; never for 0.
     pub(crate) fn yield_every(mut self, items: usize) -> Self {
-        self.row.end_after(items);
+        self.run.end_after(items);
         self
     }
 
     /// The same, for one that is polled already.
     pub(crate) fn set_yield_every(self: Pin<&mut Self>, items: usize) {
-        self.project().row.end_after(items);
+        self.project().run.end_after(items);
     }
 
     /// Drops source and signal, unless they are gone. The next poll tells why.
@@ -148,11 +148,11 @@ impl<S, G> Valve<S, G> {
     {
         let mut this = self.project();
         if let StateProjection::Open(_, signal) = this.state.as_mut().project() {
-            this.row.now.unwatched = 0;
-            if !this.row.is_broken() {
+            this.run.now.unchecked = 0;
+            if !this.run.is_broken() {
                 signal.note_end(StreamEnd::Stopped(&reason));
             }
-            this.state.set(match this.row.is_broken() {
+            this.state.set(match this.run.is_broken() {
                 true => State::Over(None),
                 false => State::Closed(reason),
             });
@@ -211,20 +211,20 @@ impl<S, G> Valve<S, G> {
     /// Makes an expensive check of the signal in the next poll, whatever the one before it needed.
     #[cfg(feature = "tokio")]
     pub(crate) fn check_next(mut self) -> Self {
-        self.row.first = 0;
-        self.row.begin();
+        self.run.first = 0;
+        self.run.begin();
         self
     }
 
     /// Puts another signal in the place of the one it has, which needs checks if that did.
     pub(crate) fn map_signal<H>(self, map: impl FnOnce(G) -> H) -> Valve<S, H> {
-        let Self { state, row } = self;
+        let Self { state, run } = self;
         let state = match state {
             State::Open(source, signal) => State::Open(source, map(signal)),
             State::Closed(reason) => State::Closed(reason),
             State::Over(reason) => State::Over(reason),
         };
-        Valve { state, row }
+        Valve { state, run }
     }
 
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
@@ -241,7 +241,7 @@ impl<S, G> Valve<S, G> {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.row.is_broken() || matches!(self.state, State::Over(_))
+        self.run.is_broken() || matches!(self.state, State::Over(_))
     }
 
     /// For the `Debug` of an adapter: neither source nor signal has to have one.
@@ -257,7 +257,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     /// How many items may still come at the most. At the least none do, as it can be stopped at any time.
     pub(crate) fn upper_bound(&self) -> Option<usize> {
         match &self.state {
-            State::Open(source, _) if !self.row.is_broken() => source.size_hint().1,
+            State::Open(source, _) if !self.run.is_broken() => source.size_hint().1,
             _ => Some(0),
         }
     }
@@ -291,8 +291,8 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Result<S::Item, HaltWith<E::Output>> {
-        if self.as_mut().project().row.count_down() {
-            if let Some(halt) = self.as_mut().begin_stretch::<E>(cx) {
+        if self.as_mut().project().run.count_down() {
+            if let Some(halt) = self.as_mut().begin_segment::<E>(cx) {
                 return Err(halt);
             }
         }
@@ -300,7 +300,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         let StateProjection::Open(source, mut signal) = this.state.project() else {
             return Err(HaltWith::ended());
         };
-        let guard = BreakOnPanic(this.row);
+        let guard = BreakOnPanic(this.run);
         // The signal is asked first, so that a source which is always ready cannot outrun it.
         if signal.as_mut().is_fired() {
             if let Some(reason) = stop_reason(signal.as_mut(), cx) {
@@ -331,19 +331,19 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     /// What is not needed for every item.
     #[cold]
     #[inline(never)]
-    fn begin_stretch<E: AtEnd<S>>(
+    fn begin_segment<E: AtEnd<S>>(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Option<HaltWith<E::Output>> {
         let this = self.as_mut().project();
         let StateProjection::Open(_, mut signal) = this.state.project() else {
-            return Some(self.tell_end::<E>());
+            return Some(self.report_end::<E>());
         };
-        if this.row.is_broken() {
+        if this.run.is_broken() {
             return Some(self.end::<E>(None));
         }
-        let guard = BreakOnPanic(this.row);
-        let items = guard.0.end_stretch();
+        let guard = BreakOnPanic(this.run);
+        let items = guard.0.end_segment();
         if guard.0.left == 0 {
             // A false alarm is no reason not to yield.
             if signal.as_mut().is_fired() {
@@ -356,8 +356,8 @@ impl<S: Stream, G: Signal> Valve<S, G> {
                 return guard.defuse(Some(HaltWith::Pending));
             }
         }
-        let next_look = signal.check_every(items.into());
-        guard.0.begin_stretch(next_look);
+        let next_check = signal.check_every(items.into());
+        guard.0.begin_segment(next_check);
         guard.defuse(None)
     }
 
@@ -368,7 +368,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         let StateProjection::Open(_, signal) = this.state.project() else {
             return HaltWith::ended();
         };
-        let guard = BreakOnPanic(this.row);
+        let guard = BreakOnPanic(this.run);
         // A signal that fired during the poll is noticed here.
         let fired = signal.poll_fired(cx);
         guard.defuse(());
@@ -389,7 +389,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         let StateProjection::Open(_, signal) = this.state.project() else {
             return HaltWith::ended();
         };
-        let guard = BreakOnPanic(this.row);
+        let guard = BreakOnPanic(this.run);
         let reason = match guard.defuse(signal.poll_fired_at_end(cx)) {
             Poll::Ready(reason) => Some(reason),
             Poll::Pending => None,
@@ -403,12 +403,12 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     }
 
     /// For one that is not open any more.
-    fn tell_end<E: AtEnd<S>>(mut self: Pin<&mut Self>) -> HaltWith<E::Output> {
+    fn report_end<E: AtEnd<S>>(mut self: Pin<&mut Self>) -> HaltWith<E::Output> {
         if let State::Closed(reason) = &self.state {
             let reason = reason.clone();
             return self.end::<E>(Some(reason));
         }
-        self.as_mut().project().row.now.unwatched = 0;
+        self.as_mut().project().run.now.unchecked = 0;
         HaltWith::ended()
     }
 
@@ -416,11 +416,11 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     #[inline(never)]
     fn end<E: AtEnd<S>>(self: Pin<&mut Self>, reason: Option<StopReason>) -> HaltWith<E::Output> {
         let mut this = self.project();
-        this.row.now.unwatched = 0;
-        let was_broken = this.row.is_broken();
+        this.run.now.unchecked = 0;
+        let was_broken = this.run.is_broken();
         let mut output = E::Output::default();
         if let StateProjection::Open(source, signal) = this.state.as_mut().project() {
-            let guard = BreakOnPanic(this.row);
+            let guard = BreakOnPanic(this.run);
             output = E::at_end(source, reason.as_ref());
             guard.defuse(());
             match &reason {
@@ -439,15 +439,15 @@ impl<S: Stream, G: Signal> Valve<S, G> {
     }
 }
 
-impl Row {
-    /// The row of a stream that has not been polled.
+impl Run {
+    /// The run of a stream that has not been polled.
     fn new(needs_checks: bool) -> Self {
         let first = match needs_checks {
             true => 0,
             false => ITEMS_IN_A_ROW,
         };
         Self {
-            now: Stretch::first(first),
+            now: Segment::first(first),
             first,
             pauses: 0,
             left: 0,
@@ -455,11 +455,11 @@ impl Row {
         }
     }
 
-    /// Counts one, whatever will come of the poll: only an item goes on in the same stretch. Whether none was left.
+    /// Counts one, whatever will come of the poll: only an item goes on in the same segment. Whether none was left.
     #[inline]
     fn count_down(&mut self) -> bool {
-        let (unwatched, was_used_up) = self.now.unwatched.overflowing_sub(1);
-        self.now.unwatched = unwatched;
+        let (unchecked, was_used_up) = self.now.unchecked.overflowing_sub(1);
+        self.now.unchecked = unchecked;
         was_used_up
     }
 
@@ -473,7 +473,7 @@ impl Row {
             Ok(0) | Err(_) => ENDLESS,
             Ok(items) => items,
         };
-        // The row at hand may be longer than that already.
+        // The run at hand may be longer than that already.
         self.first = 0;
         if !self.is_broken() {
             self.pauses = 0;
@@ -483,13 +483,13 @@ impl Row {
 
     #[inline]
     fn begin(&mut self) {
-        self.now = Stretch::first(self.first);
+        self.now = Segment::first(self.first);
     }
 
     /// How many items have come in it.
     #[inline]
-    fn end_stretch(&mut self) -> u16 {
-        self.now.unwatched = 0;
+    fn end_segment(&mut self) -> u16 {
+        self.now.unchecked = 0;
         if self.now.length == 0 {
             self.now.length = self.first;
             self.left = self.longest - u32::from(self.now.length);
@@ -497,7 +497,7 @@ impl Row {
         self.now.length
     }
 
-    /// Whether it is to pause once more after a whole row, for which the task is woken; if not, another row begins.
+    /// Whether it is to pause once more after a whole run, for which the task is woken; if not, another run begins.
     #[cold]
     #[inline(never)]
     fn pause(&mut self, cx: &mut Context<'_>) -> bool {
@@ -523,18 +523,18 @@ impl Row {
     }
 
     #[inline(always)]
-    fn begin_stretch(&mut self, next_look: u32) {
+    fn begin_segment(&mut self, next_check: u32) {
         let whole = u32::from(ITEMS_IN_A_ROW);
-        self.first = match next_look < whole {
+        self.first = match next_check < whole {
             true => 0,
             false => self.longest.min(whole) as u16,
         };
         // The item at hand is the first, whatever was answered.
-        let next_look = next_look.clamp(1, self.left.min(whole));
-        self.left -= next_look;
-        let length = next_look as u16;
-        self.now = Stretch {
-            unwatched: length - 1,
+        let next_check = next_check.clamp(1, self.left.min(whole));
+        self.left -= next_check;
+        let length = next_check as u16;
+        self.now = Segment {
+            unchecked: length - 1,
             length,
         };
     }
@@ -553,7 +553,7 @@ fn stop_reason<G: Signal>(signal: Pin<&mut G>, cx: &mut Context<'_>) -> Option<S
 /// Ends the stream at a panic of the source or the signal: neither is polled again.
 ///
 /// They are dropped at the next poll and not while the panic unwinds, where a second one would abort the process.
-struct BreakOnPanic<'a>(&'a mut Row);
+struct BreakOnPanic<'a>(&'a mut Run);
 
 impl BreakOnPanic<'_> {
     fn defuse<R>(self, result: R) -> R {
@@ -564,7 +564,7 @@ impl BreakOnPanic<'_> {
 
 impl Drop for BreakOnPanic<'_> {
     fn drop(&mut self) {
-        self.0.now.unwatched = 0;
+        self.0.now.unchecked = 0;
         self.0.pauses = BROKEN;
     }
 }

@@ -34,8 +34,8 @@ impl Drop for Deferred {
         let mut panic = FirstPanic::default();
         for foreign in mem::take(&mut self.0) {
             panic.catch(|| match foreign {
-                // The verdict as well: this may be the last that has it, and its error may panic when it is dropped.
-                Foreign::Callback(callback, verdict) => callback.run_at_deadline(&verdict.reason),
+                // The outcome as well: this may be the last that has it, and its error may panic when it is dropped.
+                Foreign::Callback(callback, outcome) => callback.run_at_deadline(&outcome.reason),
                 Foreign::Last(node) => drop(node),
             });
         }

@@ -51,7 +51,7 @@ pub(super) struct Settlers {
 }
 
 /// A place among the settlers.
-struct Seat {
+struct Place {
     generation: u64,
     key: u64,
 }
@@ -117,7 +117,7 @@ impl Node {
     }
 
     /// Ready at a moment when nobody holds anything; until then `waker`, the latest one, is kept.
-    fn poll_settled(&self, seat: &mut Option<Seat>, waker: &Waker) -> Poll<()> {
+    fn poll_settled(&self, place: &mut Option<Place>, waker: &Waker) -> Poll<()> {
         if self.settling.held.load(Ordering::Acquire) & !AWAITED == 0 {
             return Poll::Ready(());
         }
@@ -125,15 +125,15 @@ impl Node {
         let waker = waker.clone();
         let mut guarded = self.lock();
         let settlers = &mut guarded.rare().settlers;
-        let replaced = match seat {
+        let replaced = match place {
             // Told: that moment has been, whoever holds something since.
-            Some(seat) if seat.generation != settlers.generation => {
+            Some(place) if place.generation != settlers.generation => {
                 drop(guarded);
                 return Poll::Ready(());
             }
-            Some(seat) => settlers.wakers.replace(seat.key, waker).ok(),
+            Some(place) => settlers.wakers.replace(place.key, waker).ok(),
             None => {
-                *seat = Some(Seat {
+                *place = Some(Place {
                     generation: settlers.generation,
                     key: settlers.wakers.insert(waker),
                 });
@@ -150,11 +150,11 @@ impl Node {
         }
     }
 
-    fn leave_settlers(&self, seat: &Seat) {
+    fn leave_settlers(&self, place: &Place) {
         let mut guarded = self.lock();
         let settlers = &mut guarded.rare().settlers;
-        let waker = match settlers.generation == seat.generation {
-            true => settlers.wakers.remove(seat.key),
+        let waker = match settlers.generation == place.generation {
+            true => settlers.wakers.remove(place.key),
             false => None,
         };
         drop(guarded);
@@ -192,14 +192,14 @@ impl Drop for HeldToken {
 pub struct Settled {
     cancelled: Listening<CancellationToken>,
     /// `Some` once it has had to wait for somebody to let go.
-    seat: Option<Seat>,
+    place: Option<Place>,
 }
 
 impl Settled {
     pub(super) fn new(token: CancellationToken) -> Self {
         Self {
             cancelled: Listening::new(token),
-            seat: None,
+            place: None,
         }
     }
 }
@@ -211,14 +211,14 @@ impl Future for Settled {
         let this = &mut *self;
         ready!(this.cancelled.poll(cx));
         let node = &this.cancelled.token.node;
-        node.poll_settled(&mut this.seat, cx.waker())
+        node.poll_settled(&mut this.place, cx.waker())
     }
 }
 
 impl Drop for Settled {
     fn drop(&mut self) {
-        if let Some(seat) = &self.seat {
-            self.cancelled.token.node.leave_settlers(seat);
+        if let Some(place) = &self.place {
+            self.cancelled.token.node.leave_settlers(place);
         }
     }
 }

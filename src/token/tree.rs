@@ -32,18 +32,18 @@
 //!
 //! # What can be stopped from more than one side
 //!
-//! A node of several parents has the verdict of the first of them, and one with a deadline that of whichever comes
-//! first, an ancestor's cancel or the time. A verdict says when it came into force. So it matters neither when a check
+//! A node of several parents has the outcome of the first of them, and one with a deadline that of whichever comes
+//! first, an ancestor's cancel or the time. A outcome says when it came into force. So it matters neither when a check
 //! comes, nor in which order cancels come by, nor whether a check had seen that the time was over: a child of several
 //! parents, too, is just an allocation until something waits on it.
 //!
 //! # Invariants
 //!
-//! 1. A node's verdict is given once, under its lock, and `state` says `CANCELLED` from then on.
-//! 2. A verdict travels from a node to its child and nowhere else: a node gets that of its nearest cancelled ancestor
+//! 1. A node's outcome is given once, under its lock, and `state` says `CANCELLED` from then on.
+//! 2. A outcome travels from a node to its child and nowhere else: a node gets that of its nearest cancelled ancestor
 //!    (of several parents, the earliest one), and every node between them gets it first. So no node can be given a
-//!    verdict that the nodes between disagree with, whichever look or cancel comes to it first. A deadline that has
-//!    passed is such a verdict, for the node whose it is.
+//!    outcome that the nodes between disagree with, whichever look or cancel comes to it first. A deadline that has
+//!    passed is such a outcome, for the node whose it is.
 //! 3. At most one node is locked at a time, and no foreign code runs under a lock: no waker is cloned, woken or
 //!    dropped there, no callback is run or dropped there, no error is dropped there.
 //! 4. A child owns its parents; a parent knows its children weakly. A child is listed in its parents once there is
@@ -63,7 +63,7 @@
 //!    read-modify-write, and a note is a compare-exchange from the open state of before the walk.
 //! 9. A cancel is counted unless its node has no child: `HAS_CHILDREN` and `CLOSED` are bits of one word, whose changes
 //!    have one order. Either the cancel finds the first child made and counts, or whatever is made below finds the node
-//!    closed, on its first walk, and notes nothing ever. A verdict that comes from a parent is not counted again.
+//!    closed, on its first walk, and notes nothing ever. A outcome that comes from a parent is not counted again.
 //!
 //! # Why a check may rely on a note (T1 to T5)
 //!
@@ -148,7 +148,7 @@ pub(super) struct Node {
 pub(super) struct Guarded {
     listeners: Listeners<Listener>,
     /// `Some` from when `state` is `CLOSED`.
-    verdict: Option<Arc<Verdict>>,
+    outcome: Option<Arc<Outcome>>,
     rare: Option<Box<Rare>>,
 }
 
@@ -166,7 +166,7 @@ impl Guarded {
     /// Lists a listener, or gives it back if the node is cancelled.
     #[inline(always)]
     pub(super) fn insert(&mut self, listener: Listener) -> Result<u64, Listener> {
-        match self.verdict {
+        match self.outcome {
             None => Ok(self.listeners.insert(listener)),
             Some(_) => Err(listener),
         }
@@ -195,7 +195,7 @@ pub(super) enum Listener {
 }
 
 /// What stopped a node. All that were stopped by the same share it.
-pub(super) struct Verdict {
+pub(super) struct Outcome {
     /// A deadline's is its own point in time, whenever somebody sees that it is over. `None` without a clock.
     at: Option<Moment>,
     /// Of two of the same moment, of which neither overlapped the other, the earlier one has the lower number. A
@@ -206,7 +206,7 @@ pub(super) struct Verdict {
     pub(super) location: &'static Location<'static>,
 }
 
-impl Verdict {
+impl Outcome {
     fn new(reason: StopReason, location: &'static Location<'static>) -> Arc<Self> {
         // ORDERING: `Relaxed`. That of two cancels where one happened before the other is the order of the two.
         static ORDER: atomic::AtomicU64 = atomic::AtomicU64::new(1);
@@ -228,7 +228,7 @@ impl Verdict {
     }
 }
 
-/// Where a verdict comes from.
+/// Where a outcome comes from.
 #[derive(Clone, Copy)]
 enum Given {
     /// A cancel of the node, or its own deadline; or it may be.
@@ -285,9 +285,9 @@ impl Node {
         let node = Self::special(parent.as_slice(), Some(own_deadline), None);
         if moment::is_over(at) {
             // It cannot have been before the node was: a parent that is cancelled already was first.
-            let inherited = parent.and_then(|parent| parent.verdict());
-            let verdict = inherited.unwrap_or_else(|| Verdict::new(reason, made_at));
-            drop(node.give(&mut node.lock(), &verdict, Given::Here));
+            let inherited = parent.and_then(|parent| parent.outcome());
+            let outcome = inherited.unwrap_or_else(|| Outcome::new(reason, made_at));
+            drop(node.give(&mut node.lock(), &outcome, Given::Here));
         } else {
             moment::set_timer(at, &node);
         }
@@ -410,7 +410,7 @@ impl Node {
         if state <= NOTES {
             return false;
         }
-        if !self.trees.is_count(state | NOTES) && self.climb(state) {
+        if !self.trees.is_count(state | NOTES) && self.walk_up(state) {
             return true;
         }
         // What is seen is fixed, so that whatever comes later sees nothing else.
@@ -421,17 +421,17 @@ impl Node {
     #[inline]
     pub(super) fn is_known_cancelled(&self) -> bool {
         let state = self.state.load(Ordering::Acquire);
-        state > NOTES && !self.trees.is_count(state | NOTES) && self.climb(state)
+        state > NOTES && !self.trees.is_count(state | NOTES) && self.walk_up(state)
     }
 
     /// Whether this node, of which this is the state, is cancelled or one above it. Walks up to the first that is known to
     /// be open, and leaves notes for later walks if it has found nothing.
     #[inline(never)]
-    fn climb(&self, state: u64) -> bool {
-        self.climb_and(state, 0)
+    fn walk_up(&self, state: u64) -> bool {
+        self.walk_up_nested(state, 0)
     }
 
-    fn climb_and(&self, state: u64, nested: u32) -> bool {
+    fn walk_up_nested(&self, state: u64, nested: u32) -> bool {
         if state & CLOSED != 0 {
             return true;
         }
@@ -514,7 +514,7 @@ impl Node {
                 above.turn_back();
             } else if above.is_full() && nested < NESTED && counts.of(node.trees).is_some() {
                 // Goes up this way at once, so that it takes no room. What it walks it notes, so that it is walked once.
-                if node.climb_and(state, nested + 1) {
+                if node.walk_up_nested(state, nested + 1) {
                     return true;
                 }
                 above.turn_back();
@@ -574,18 +574,18 @@ impl Node {
         self.is_cancelled()
     }
 
-    /// The verdict, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
-    pub(super) fn verdict(self: &Arc<Self>) -> Option<Arc<Verdict>> {
+    /// The outcome, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
+    pub(super) fn outcome(self: &Arc<Self>) -> Option<Arc<Outcome>> {
         // The way up is only noted, on the heap, once there is something to bring down.
         self.is_cancelled().then(|| self.fix()).flatten()
     }
 
-    /// Brings the verdicts down, from the top, to each node what those above it really have: invariant 2.
-    fn fix(&self) -> Option<Arc<Verdict>> {
+    /// Brings the outcomes down, from the top, to each node what those above it really have: invariant 2.
+    fn fix(&self) -> Option<Arc<Outcome>> {
         self.fix_all_but(&mut Fixed::default())
     }
 
-    fn fix_all_but(&self, fixed: &mut Fixed) -> Option<Arc<Verdict>> {
+    fn fix_all_but(&self, fixed: &mut Fixed) -> Option<Arc<Outcome>> {
         if !self.is_closed() {
             let mut open = Vec::new();
             let mut above = Ancestors::of(self);
@@ -605,27 +605,27 @@ impl Node {
         self.own_verdict()
     }
 
-    /// Gives the earliest of the parents' verdicts, and of the node's own deadline.
+    /// Gives the earliest of the parents' outcomes, and of the node's own deadline.
     fn inherit(&self) {
         let parents = self.ancestry.links().iter();
-        let verdicts = parents.filter_map(|link| link.parent.own_verdict());
-        let earliest = verdicts
+        let outcomes = parents.filter_map(|link| link.parent.own_verdict());
+        let earliest = outcomes
             .chain(self.expiry())
-            .min_by_key(|verdict| (verdict.at, verdict.order));
-        if let Some(verdict) = earliest {
+            .min_by_key(|outcome| (outcome.at, outcome.order));
+        if let Some(outcome) = earliest {
             let special = self.ancestry.special();
             let given = match special.is_some_and(|special| special.own_deadline.is_some()) {
                 true => Given::Here,
                 false => Given::Above,
             };
-            drop(self.give(&mut self.lock(), &verdict, given));
+            drop(self.give(&mut self.lock(), &outcome, given));
         }
     }
 
-    /// The verdict of the node's own deadline, once it is over.
-    fn expiry(&self) -> Option<Arc<Verdict>> {
+    /// The outcome of the node's own deadline, once it is over.
+    fn expiry(&self) -> Option<Arc<Outcome>> {
         let deadline = self.ancestry.special()?.own_deadline.as_ref()?;
-        deadline.is_over().then(|| Verdict::of_deadline(deadline))
+        deadline.is_over().then(|| Outcome::of_deadline(deadline))
     }
 
     /// Cancels the subtree, tells every listener in it, and says whether this call is what cancelled this node.
@@ -646,20 +646,20 @@ impl Node {
     ) -> bool {
         // An ancestor that is cancelled already has its say first. The reason that lost is kept until everybody has
         // been told, as its error may panic when it is dropped.
-        let (verdict, _lost) = match self.verdict() {
+        let (outcome, _lost) = match self.outcome() {
             Some(inherited) => (inherited, Some(reason)),
-            None => (Verdict::new(reason, location), None),
+            None => (Outcome::new(reason, location), None),
         };
-        let (won, in_force, listeners) = self.close(&verdict, Given::Here);
-        // A loser tells too: a look may have fixed the verdict, and a look tells nobody.
+        let (won, in_force, listeners) = self.close(&outcome, Given::Here);
+        // A loser tells too: a look may have fixed the outcome, and a look tells nobody.
         tell(in_force, listeners, run);
         won
     }
 
-    /// Gives `verdict` unless there is one already, and takes the listeners.
-    fn close(&self, verdict: &Arc<Verdict>, given: Given) -> (bool, Arc<Verdict>, Taken<Listener>) {
+    /// Gives `outcome` unless there is one already, and takes the listeners.
+    fn close(&self, outcome: &Arc<Outcome>, given: Given) -> (bool, Arc<Outcome>, Taken<Listener>) {
         let mut guarded = self.lock();
-        let (won, in_force) = self.give(&mut guarded, verdict, given);
+        let (won, in_force) = self.give(&mut guarded, outcome, given);
         let listeners = guarded.listeners.take();
         drop(guarded);
         #[cfg(feature = "tokio")]
@@ -669,22 +669,22 @@ impl Node {
         (won, in_force, listeners)
     }
 
-    /// Gives `verdict` unless there is one already; whether it did, and the verdict in force.
+    /// Gives `outcome` unless there is one already; whether it did, and the outcome in force.
     fn give(
         &self,
         guarded: &mut Guarded,
-        verdict: &Arc<Verdict>,
+        outcome: &Arc<Outcome>,
         given: Given,
-    ) -> (bool, Arc<Verdict>) {
-        if let Some(earlier) = &guarded.verdict {
+    ) -> (bool, Arc<Outcome>) {
+        if let Some(earlier) = &guarded.outcome {
             return (false, Arc::clone(earlier));
         }
-        guarded.verdict = Some(Arc::clone(verdict));
+        guarded.outcome = Some(Arc::clone(outcome));
         match given {
             Given::Here => self.set_closed(),
             Given::Above => self.set_closed_uncounted(),
         }
-        (true, Arc::clone(verdict))
+        (true, Arc::clone(outcome))
     }
 
     fn set_closed(&self) {
@@ -710,12 +710,12 @@ impl Node {
         self.state.fetch_or(CLOSED, Ordering::Release);
     }
 
-    /// The verdict given in this very node.
-    fn own_verdict(&self) -> Option<Arc<Verdict>> {
+    /// The outcome given in this very node.
+    fn own_verdict(&self) -> Option<Arc<Outcome>> {
         if !self.is_closed() {
             return None;
         }
-        self.lock().verdict.clone()
+        self.lock().outcome.clone()
     }
 
     /// Lists a listener here, or gives it back if this node is cancelled.
@@ -845,12 +845,12 @@ impl Node {
     fn let_go_of(&self, listeners: Taken<Listener>) {
         let mut parents = self.ancestry.links().iter();
         let is_known = self.is_closed() || parents.any(|link| link.parent.is_known_cancelled());
-        let verdict = match is_known || self.is_over() {
+        let outcome = match is_known || self.is_over() {
             true => self.fix(),
             false => None,
         };
-        if let Some(verdict) = verdict {
-            return tell(verdict, listeners, &mut Foreign::run);
+        if let Some(outcome) = outcome {
+            return tell(outcome, listeners, &mut Foreign::run);
         }
         let mut panic = FirstPanic::default();
         for listener in listeners {
@@ -860,7 +860,7 @@ impl Node {
     }
 }
 
-/// Where a cancel has brought the verdicts down already, so that it does so once however many nodes of several parents
+/// Where a cancel has brought the outcomes down already, so that it does so once however many nodes of several parents
 /// it comes to. Whatever is cancelled above one of these since then has come later than the cancel.
 #[derive(Default)]
 struct Fixed {
@@ -885,8 +885,8 @@ impl Fixed {
 
 /// What a cancel comes to that runs code of others, wakers aside: the timer driver must not run it.
 pub(super) enum Foreign {
-    /// With the verdict that it is called with.
-    Callback(Callback, Arc<Verdict>),
+    /// With the outcome that it is called with.
+    Callback(Callback, Arc<Outcome>),
     /// A node without a handle. As it is dropped, so are the callbacks of ancestors that nobody else keeps.
     Last(Node),
 }
@@ -900,7 +900,7 @@ impl Foreign {
     /// Runs it on the thread that cancels.
     fn run(self) {
         match self {
-            Self::Callback(callback, verdict) => callback.run(&verdict.reason),
+            Self::Callback(callback, outcome) => callback.run(&outcome.reason),
             Self::Last(node) => drop(node),
         }
     }
@@ -910,17 +910,17 @@ impl Foreign {
 pub(super) type Run<'a> = dyn FnMut(Foreign) + 'a;
 
 /// Tells everybody below: their subtree first, then the next in line.
-fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>, run: &mut Run<'_>) {
+fn tell(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) {
     let mut panic = FirstPanic::default();
     let mut above = Vec::new();
     let mut fixed = Fixed::default();
-    let mut verdict = verdict;
+    let mut outcome = outcome;
     let mut listeners = listeners;
     loop {
         match listeners.next() {
             Some(Listener::Waker(waker)) => panic.catch(|| waker.wake()),
             Some(Listener::Callback(callback)) => {
-                let callback = Foreign::Callback(callback, Arc::clone(&verdict));
+                let callback = Foreign::Callback(callback, Arc::clone(&outcome));
                 panic.catch(|| run(callback));
             }
             Some(Listener::Child(child)) => {
@@ -931,9 +931,9 @@ fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>, run: &mut Run<'_>) {
                     // Its deadline or another parent may have come first.
                     child.fix_all_but(&mut fixed);
                 }
-                let (_, childs_verdict, childs_listeners) = child.close(&verdict, Given::Above);
+                let (_, childs_verdict, childs_listeners) = child.close(&outcome, Given::Above);
                 panic.catch(|| Foreign::of_handle(child).into_iter().for_each(&mut *run));
-                let verdict_above = mem::replace(&mut verdict, childs_verdict);
+                let verdict_above = mem::replace(&mut outcome, childs_verdict);
                 let rest = mem::replace(&mut listeners, childs_listeners);
                 // A chain has no rest, so that its depth costs no memory.
                 if rest.is_empty() {
@@ -945,13 +945,13 @@ fn tell(verdict: Arc<Verdict>, listeners: Taken<Listener>, run: &mut Run<'_>) {
             None => match above.pop() {
                 Some((verdict_above, rest)) => {
                     listeners = rest;
-                    let told = mem::replace(&mut verdict, verdict_above);
+                    let told = mem::replace(&mut outcome, verdict_above);
                     panic.catch(|| drop(told));
                 }
                 None => break,
             },
         }
     }
-    panic.catch(|| drop(verdict));
+    panic.catch(|| drop(outcome));
     panic.resume();
 }

@@ -109,7 +109,7 @@ fn of_one_parent_or_of_the_same_one_several_times_it_is_its_child() {
         assert!(linked.clone().child_token().cancel_with("below"));
         assert!(!linked.is_cancelled());
         parent.cancel_with("parent");
-        assert_eq!(calls.all(), ["calls: parent"]);
+        assert_eq!(calls.all(), ["called: parent"]);
         assert_eq!(reason(&linked).unwrap(), "parent");
     }
 }
@@ -122,7 +122,7 @@ fn a_parent_that_comes_twice_beside_another_counts_once() {
         let calls = Calls::new();
         linked.on_cancel(calls.callback("called")).detach();
         assert!([a, b][cancelled].cancel_with(NAMES[cancelled]));
-        assert_eq!(calls.all(), [format!("calls: {}", NAMES[cancelled])]);
+        assert_eq!(calls.all(), [format!("called: {}", NAMES[cancelled])]);
     }
 }
 
@@ -174,7 +174,7 @@ fn parents_may_be_related() {
                 let first = ["root", "middle", "leaf"][cancelled[0]];
                 line[cancelled[0]].cancel_with(first);
                 line[cancelled[1]].cancel_with("second");
-                assert_eq!(calls.all(), [format!("calls: {first}")]);
+                assert_eq!(calls.all(), [format!("called: {first}")]);
                 assert_eq!(wakes.count(), 1);
                 assert_eq!(reason(&linked).unwrap(), first);
             }
@@ -315,7 +315,7 @@ fn dropping_the_handles_of_the_parents_cuts_nothing() {
         let calls = Calls::new();
         linked.on_cancel(calls.callback("called")).detach();
         roots[cancelled].cancel_with(NAMES[cancelled]);
-        assert_eq!(calls.all(), [format!("calls: {}", NAMES[cancelled])]);
+        assert_eq!(calls.all(), [format!("called: {}", NAMES[cancelled])]);
     }
 }
 
@@ -331,7 +331,7 @@ fn dropping_it_leaves_its_parents_and_their_other_children_as_they_were() {
     assert_eq!(calls.callbacks_left(), 2);
     assert!(!a.is_cancelled() && !b.is_cancelled());
     a.cancel_with("a");
-    assert_eq!(calls.all(), ["calls: a", "calls: a"]);
+    assert_eq!(calls.all(), ["called: a", "called: a"]);
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn check_diamonds(levels: usize, with_joints: bool) {
     drop(ends);
 
     assert!(root.cancel_with("root"));
-    assert_eq!(calls.all(), ["calls: root", "calls: root"]);
+    assert_eq!(calls.all(), ["called: root", "called: root"]);
     assert_eq!(wakes.count(), 1);
     assert!(poll(&mut waits, &wakes).is_ready());
     assert!(poll(settled, &wakes).is_pending());
@@ -464,7 +464,7 @@ fn a_cancel_beside_diamonds_that_stay_open_goes_every_way_there_once() {
         let calls = Calls::new();
         linked.on_cancel(calls.callback("called")).detach();
         other.cancel_with("other");
-        assert_eq!(calls.all(), ["calls: other"]);
+        assert_eq!(calls.all(), ["called: other"]);
         assert!(!root.is_cancelled() && !leaf.is_cancelled());
     }
 }
@@ -498,7 +498,7 @@ fn a_token_linked_to_many_goes_with_any_of_them() {
         drop(parents);
         assert!(!linked.is_cancelled());
         parent.cancel_with("why");
-        assert_eq!(calls.all(), ["calls: why"]);
+        assert_eq!(calls.all(), ["called: why"]);
     }
 }
 
@@ -532,7 +532,7 @@ fn of_parents_that_are_cancelled_at_once_one_is_the_first_for_everybody_below() 
         assert!(NAMES.contains(&why.as_str()));
         assert_eq!(reason(child).unwrap(), why);
         for calls in calls {
-            assert_eq!(calls.all(), [format!("calls: {why}")]);
+            assert_eq!(calls.all(), [format!("called: {why}")]);
         }
     }
 }
