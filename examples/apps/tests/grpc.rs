@@ -131,7 +131,7 @@ fn the_budget_shrinks_along_the_chain() {
 fn a_deadline_stops_all_three() {
     check(async || {
         let chain = Chain::start().await;
-        let budget = CancellationToken::with_timeout(Duration::from_secs(1));
+        let budget = CancellationToken::with_timeout(Duration::from_secs(2));
         let (_, mut ticks) = chain.ask(&budget).await;
         assert_eq!(chain.0[2].producers(), 1);
 

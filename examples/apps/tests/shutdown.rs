@@ -122,7 +122,7 @@ fn what_is_under_way_comes_to_its_end() {
 
 #[test]
 fn what_takes_longer_than_the_grace_is_cut_and_listed() {
-    let mut server = Server::start(Duration::from_secs(1));
+    let mut server = Server::start(Duration::from_secs(2));
     let stuck = [server.get("/stuck"), server.get("/stuck")];
     let ticks = server.get("/ticks");
     server.signal("TERM");
