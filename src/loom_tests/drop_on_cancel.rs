@@ -1,6 +1,6 @@
 //! The source of a `drop_on_cancel` stream between its consumer and a canceller.
 
-use super::{CountingWaker, model};
+use super::{CountingWaker, long_model, model};
 use crate::{CancelStreamExt, CancellationToken, DropOnCancel, TakeUntilCancelled};
 use futures_core::Stream;
 use loom::{
@@ -188,7 +188,7 @@ fn a_look_at_the_stream_does_not_keep_its_source() {
 
 #[test]
 fn of_two_cancellers_one_drops_the_source() {
-    model(|| {
+    long_model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
         let (mut stream, drops) = Source::drop_on_cancel(0, &child);
