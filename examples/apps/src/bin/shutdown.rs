@@ -103,8 +103,10 @@ async fn report(State(soft): State<CancellationToken>) -> Body {
 /// A report that does not come to its end.
 async fn stuck(State(soft): State<CancellationToken>) -> Body {
     let held = soft.hold();
-    let rows = lines("row", 10).inspect(move |_| _ = &held);
-    Body::from_stream(rows.chain(stream::pending()).map(Ok::<_, Infallible>))
+    // Held by the whole: `chain` drops its first stream when that has ended.
+    let rows = lines("row", 10).chain(stream::pending());
+    let rows = rows.inspect(move |_| _ = &held);
+    Body::from_stream(rows.map(Ok::<_, Infallible>))
 }
 
 fn lines(name: &'static str, count: u64) -> impl Stream<Item = String> + Send + 'static {
