@@ -141,6 +141,14 @@ pub trait Signal {
         false
     }
 
+    /// Like [`poll_fired`](Self::poll_fired), called after `is_fired` has returned `false`, or else `poll_fired` was pending,
+    /// in the same poll of the stream: it need not report what fired before that.
+    #[doc(hidden)]
+    #[inline]
+    fn poll_fired_since(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        self.poll_fired(cx)
+    }
+
     /// Whether [`check_every`](Self::check_every) has anything to do. The same for as long as the signal lives.
     #[doc(hidden)]
     #[inline]
@@ -259,6 +267,14 @@ impl<G: Signal> Signal for Optional<G> {
     #[inline]
     fn will_wake(&self, cx: &Context<'_>) -> bool {
         self.0.as_ref().is_none_or(|signal| signal.will_wake(cx))
+    }
+
+    #[inline]
+    fn poll_fired_since(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        match self.project().0.as_pin_mut() {
+            Some(signal) => signal.poll_fired_since(cx),
+            None => Poll::Pending,
+        }
     }
 
     #[inline]
@@ -734,6 +750,15 @@ impl<A: Signal, B: Signal> Signal for Any<A, B> {
     #[inline]
     fn will_wake(&self, cx: &Context<'_>) -> bool {
         self.a.will_wake(cx) && self.b.will_wake(cx)
+    }
+
+    #[inline]
+    fn poll_fired_since(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        let this = self.project();
+        match this.a.poll_fired_since(cx) {
+            Poll::Pending => this.b.poll_fired_since(cx),
+            fired => fired,
+        }
     }
 
     #[inline]

@@ -785,6 +785,12 @@ impl<T: Borrow<CancellationToken>> Listening<T> {
         self.waiter.poll(&self.token.borrow().node, cx)
     }
 
+    /// Like `poll`, if a check in this very poll has found that the token is not cancelled.
+    #[inline(always)]
+    pub(crate) fn poll_after_check(&mut self, cx: &Context<'_>) -> Poll<()> {
+        self.waiter.poll_after_check(&self.token.borrow().node, cx)
+    }
+
     /// Whether this waker is woken when the token is cancelled, if a check in this very poll has found that it was not.
     /// Always `false` if the token has a deadline.
     #[inline]

@@ -33,6 +33,12 @@ impl WakerId {
         }
     }
 
+    /// Whether it is an id of this waker, marked or not.
+    #[inline]
+    pub(crate) fn is_of(self, waker: &Waker) -> bool {
+        self.marked() == Self::of(waker).marked()
+    }
+
     /// The id of a waker of which `clone` is kept.
     ///
     /// Not the clone's own: a vtable can have one address here and another there, as tokio's has under optimisation,

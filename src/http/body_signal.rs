@@ -43,6 +43,14 @@ impl Signal for BodySignal {
     }
 
     #[inline]
+    fn poll_fired_since(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        match self.get_mut() {
+            Self::Armed(signal) => Pin::new(signal).poll_fired_since(cx),
+            Self::Released(_) => Poll::Pending,
+        }
+    }
+
+    #[inline]
     fn needs_checks(&self) -> bool {
         self.token().has_deadline()
     }

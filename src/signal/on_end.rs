@@ -52,6 +52,11 @@ impl<G: Signal, F: FnOnce(Result<(), &StopReason>)> Signal for OnEnd<G, F> {
     }
 
     #[inline]
+    fn poll_fired_since(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        self.project().signal.poll_fired_since(cx)
+    }
+
+    #[inline]
     fn needs_checks(&self) -> bool {
         self.signal.needs_checks()
     }

@@ -162,6 +162,11 @@ impl Signal for TokenSignal {
         self.0.will_wake(cx)
     }
 
+    #[inline(always)]
+    fn poll_fired_since(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        Pin::new(&mut self.0).poll_fired_since(cx)
+    }
+
     #[inline]
     fn needs_checks(&self) -> bool {
         self.0.needs_checks()
@@ -197,6 +202,14 @@ impl<T: Borrow<CancellationToken> + Unpin> Signal for Watch<T> {
     #[inline]
     fn will_wake(&self, cx: &Context<'_>) -> bool {
         self.listening.will_wake(cx)
+    }
+
+    #[inline(always)]
+    fn poll_fired_since(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        match self.listening.poll_after_check(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => self.reason(),
+        }
     }
 
     /// Only for the clock.

@@ -370,7 +370,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         };
         let guard = BreakOnPanic(this.run);
         // A signal that fired during the poll is noticed here.
-        let fired = signal.poll_fired(cx);
+        let fired = signal.poll_fired_since(cx);
         guard.defuse(());
         match fired {
             Poll::Ready(reason) => self.end::<E>(Some(reason)),

@@ -52,7 +52,7 @@ pub struct Registration {
 impl Registration {
     pub(crate) fn new(token: &CancellationToken, callback: Callback) -> Self {
         let listener = Listener::Callback(callback);
-        let listed = match token.node.is_too_late_to_add() {
+        let listed = match token.node.is_cancelled() {
             true => Err(listener),
             false => token.node.add(listener),
         };

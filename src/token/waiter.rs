@@ -4,7 +4,6 @@ use super::{
 };
 use crate::waker_id::WakerId;
 use std::{
-    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -22,12 +21,34 @@ impl Waiter {
     /// Ready once the node is cancelled; until then `cx`'s waker, the latest one, is listed.
     #[inline]
     pub(super) fn poll(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
-        let is_registered =
-            self.will_wake(cx) || self.registered == WakerId::of(cx.waker()).marked();
-        if is_registered && !node.is_cancelled() {
-            return Poll::Pending;
+        if node.is_cancelled() {
+            Poll::Ready(())
+        } else if self.registered.is_of(cx.waker()) {
+            Poll::Pending
+        } else {
+            self.register(node, cx.waker())
         }
-        self.register(node, cx.waker())
+    }
+
+    /// Like `poll`, if a check in this very poll of the stream has found the node open, all the way up.
+    ///
+    /// It need not be checked again. A waker that gets into the list is woken by whatever cancel comes, or is on its way:
+    /// invariants 5 and 6 of the tree. Where a cancel of the node or of an ancestor has been here already, or cannot come
+    /// here, the waker does not get in.
+    ///
+    /// That is for cancels, as with [`will_wake`](Self::will_wake).
+    #[inline(always)]
+    pub(super) fn poll_after_check(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
+        match node.has_deadline() {
+            true => self.poll_with_clock(node, cx),
+            false => self.register(node, cx.waker()),
+        }
+    }
+
+    /// The same as `poll`, not in each place that has no use for it.
+    #[inline(never)]
+    fn poll_with_clock(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
+        self.poll(node, cx)
     }
 
     /// Whether a cancel wakes this waker, if a check in this very poll has found the node open, all the way up.
@@ -46,9 +67,6 @@ impl Waiter {
 
     #[inline(never)]
     fn register(&mut self, node: &Arc<Node>, waker: &Waker) -> Poll<()> {
-        if node.is_too_late_to_add() {
-            return Poll::Ready(());
-        }
         // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
         let clone = waker.clone();
         let id = match node.has_deadline() {
@@ -73,22 +91,20 @@ impl Waiter {
         Poll::Pending
     }
 
-    /// Leaves the list.
+    /// Leaves the list, as the last thing.
     #[inline]
-    pub(super) fn leave(&mut self, node: &Node) {
+    pub(super) fn leave(&self, node: &Node) {
         if self.key != NO_KEY {
-            self.leave_list(node);
+            leave_list(self.key, node);
         }
     }
+}
 
-    #[inline(never)]
-    fn leave_list(&mut self, node: &Node) {
-        let key = mem::take(&mut self.key);
-        self.registered = WakerId::default();
-        let listener = node.remove(key);
-        // What it is as a rule, without the question which of all it is.
-        if let Some(Listener::Waker(waker)) = listener {
-            drop(waker);
-        }
+#[inline(never)]
+fn leave_list(key: u64, node: &Node) {
+    let listener = node.remove(key);
+    // What it is as a rule, without the question which of all it is.
+    if let Some(Listener::Waker(waker)) = listener {
+        drop(waker);
     }
 }
