@@ -10,6 +10,7 @@ use std::{
 pub(crate) struct FirstPanic(Option<Box<dyn Any + Send>>);
 
 impl FirstPanic {
+    #[inline]
     pub(crate) fn catch(&mut self, foreign: impl FnOnce()) {
         if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(foreign)) {
             match self.0 {

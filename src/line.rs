@@ -52,7 +52,17 @@ impl<L> Line<L> {
         self.place(key)?.as_mut()
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, key: u64) -> Option<L> {
+        // Its values may all have been taken.
+        if self.is_empty() {
+            return None;
+        }
+        self.remove_from_some(key)
+    }
+
+    #[inline(never)]
+    fn remove_from_some(&mut self, key: u64) -> Option<L> {
         let value = self.place(key)?.take()?;
         self.live -= 1;
         self.close_gaps();
@@ -149,6 +159,10 @@ impl<L> Iterator for IntoIter<L> {
 
     #[inline]
     fn next(&mut self) -> Option<L> {
-        self.0.find_map(|entry| entry.value)
+        loop {
+            if let Some(value) = self.0.next()?.value {
+                return Some(value);
+            }
+        }
     }
 }

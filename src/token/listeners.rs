@@ -1,14 +1,20 @@
 use crate::line::{IntoIter, Line};
 use std::mem;
 
-/// Who is to be told, in the order in which they came.
+/// The listeners of a node, in the order in which they came.
 ///
-/// Most nodes never have more than one at once: that one needs no allocation. The rest stand in a line.
-pub(super) struct Listeners<L> {
-    /// Who came when there was nobody.
+/// Most nodes never have more than one at once: that one needs no allocation. The others are in a line, which shares its
+/// allocation with `B`: what else most nodes do without.
+pub(super) struct Listeners<L, B = ()> {
+    /// The one that came when there was none.
     first: Option<L>,
-    /// `None` until a second one came. Boxed, as most nodes go without it.
-    rest: Option<Box<Line<L>>>,
+    /// `None` until a second one came, or `B` was needed.
+    rare: Option<Box<Rare<L, B>>>,
+}
+
+struct Rare<L, B> {
+    line: Line<L>,
+    beside: B,
 }
 
 /// No listener has this key.
@@ -17,16 +23,16 @@ pub(super) const NO_KEY: u64 = 0;
 /// The key of the first.
 const FIRST: u64 = 1;
 
-impl<L> Default for Listeners<L> {
+impl<L, B> Default for Listeners<L, B> {
     fn default() -> Self {
         Self {
             first: None,
-            rest: None,
+            rare: None,
         }
     }
 }
 
-impl<L> Listeners<L> {
+impl<L, B: Default> Listeners<L, B> {
     /// The key is this listener's until it is removed or taken.
     #[inline(always)]
     pub(super) fn insert(&mut self, listener: L) -> u64 {
@@ -34,17 +40,36 @@ impl<L> Listeners<L> {
             self.first = Some(listener);
             return FIRST;
         }
-        let rest = self
-            .rest
-            .get_or_insert_with(|| Box::new(Line::with_first_key(FIRST + 1)));
-        rest.push(listener)
+        self.rare_mut().line.push(listener)
+    }
+
+    /// What shares the allocation, which is made if there is none.
+    pub(super) fn beside(&mut self) -> &mut B {
+        &mut self.rare_mut().beside
+    }
+
+    #[inline]
+    fn rare_mut(&mut self) -> &mut Rare<L, B> {
+        self.rare.get_or_insert_with(|| {
+            Box::new(Rare {
+                line: Line::with_first_key(FIRST + 1),
+                beside: B::default(),
+            })
+        })
+    }
+}
+
+impl<L, B> Listeners<L, B> {
+    /// The same, if there is such an allocation.
+    pub(super) fn get_beside(&self) -> Option<&B> {
+        self.rare.as_ref().map(|rare| &rare.beside)
     }
 
     /// Puts a listener in another's place and answers with that one, or gives it back if there is none.
     pub(super) fn replace(&mut self, key: u64, listener: L) -> Result<L, L> {
-        let place = match (key, &mut self.rest) {
+        let place = match (key, &mut self.rare) {
             (FIRST, _) => self.first.as_mut(),
-            (_, rest) => rest.as_mut().and_then(|rest| rest.get_mut(key)),
+            (_, rare) => rare.as_mut().and_then(|rare| rare.line.get_mut(key)),
         };
         match place {
             Some(place) => Ok(mem::replace(place, listener)),
@@ -57,17 +82,17 @@ impl<L> Listeners<L> {
         if key == FIRST {
             return self.first.take();
         }
-        self.rest.as_mut()?.remove(key)
+        self.rare.as_mut()?.line.remove(key)
     }
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty())
+        self.first.is_none() && self.rare.as_ref().is_none_or(|rare| rare.line.is_empty())
     }
 
     #[cfg(feature = "tokio")]
     pub(super) fn iter(&self) -> impl Iterator<Item = &L> {
-        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        let rest = self.rare.iter().flat_map(|rare| rare.line.iter());
         self.first.iter().chain(rest)
     }
 
@@ -75,8 +100,15 @@ impl<L> Listeners<L> {
     pub(super) fn take(&mut self) -> Taken<L> {
         Taken {
             first: self.first.take(),
-            rest: self.rest.take().map(|rest| rest.into_iter()),
+            rest: self.rare.as_mut().map(|rare| rare.take_line()),
         }
+    }
+}
+
+impl<L, B> Rare<L, B> {
+    #[inline(never)]
+    fn take_line(&mut self) -> IntoIter<L> {
+        mem::replace(&mut self.line, Line::with_first_key(FIRST + 1)).into_iter()
     }
 }
 
@@ -84,6 +116,15 @@ impl<L> Listeners<L> {
 pub(super) struct Taken<L> {
     first: Option<L>,
     rest: Option<IntoIter<L>>,
+}
+
+impl<L> Default for Taken<L> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            rest: None,
+        }
+    }
 }
 
 impl<L> Taken<L> {

@@ -146,10 +146,9 @@ pub(super) struct Node {
 #[derive(Default)]
 #[repr(C)]
 pub(super) struct Guarded {
-    listeners: Listeners<Listener>,
+    listeners: Listeners<Listener, Rare>,
     /// `Some` from when `state` is `CLOSED`.
     outcome: Option<Arc<Outcome>>,
-    rare: Option<Box<Rare>>,
 }
 
 /// What most nodes do without.
@@ -175,16 +174,17 @@ impl Guarded {
 
 impl Guarded {
     pub(super) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+        self.listeners.beside()
     }
 
     pub(super) fn tracking(&mut self) -> Option<&mut Tracking> {
-        self.rare.as_mut()?.tracking.as_deref_mut()
+        self.listeners.get_beside()?;
+        self.listeners.beside().tracking.as_deref_mut()
     }
 
     #[cfg(feature = "tokio-util")]
     pub(super) fn theirs(&self) -> Option<Arc<tokio_util::sync::CancellationToken>> {
-        self.rare.as_ref()?.theirs.clone()
+        self.listeners.get_beside()?.theirs.clone()
     }
 }
 
@@ -568,12 +568,6 @@ impl Node {
         self.deadline.is_some_and(moment::is_over)
     }
 
-    /// For a listener about to be added.
-    #[inline]
-    pub(super) fn is_too_late_to_add(&self) -> bool {
-        self.is_cancelled()
-    }
-
     /// The outcome, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
     pub(super) fn outcome(self: &Arc<Self>) -> Option<Arc<Outcome>> {
         // The way up is only noted, on the heap, once there is something to bring down.
@@ -644,47 +638,55 @@ impl Node {
         location: &'static Location<'static>,
         run: &mut Run<'_>,
     ) -> bool {
-        // An ancestor that is cancelled already has its say first. The reason that lost is kept until everybody has
-        // been told, as its error may panic when it is dropped.
+        // The outcome of an ancestor that is cancelled already comes first. A reason that loses to it, or to another
+        // cancel of this node, is kept until all listeners are notified, as its error may panic when it is dropped.
         let (outcome, _lost) = match self.outcome() {
             Some(inherited) => (inherited, Some(reason)),
             None => (Outcome::new(reason, location), None),
         };
-        let (won, in_force, listeners) = self.close(&outcome, Given::Here);
+        let (earlier, listeners) = self.close(&outcome, Given::Here);
+        let won = earlier.is_none();
         // A loser tells too: a look may have fixed the outcome, and a look tells nobody.
+        let in_force = earlier.unwrap_or_else(|| Arc::clone(&outcome));
         tell(in_force, listeners, run);
         won
     }
 
-    /// Gives `outcome` unless there is one already, and takes the listeners.
-    fn close(&self, outcome: &Arc<Outcome>, given: Given) -> (bool, Arc<Outcome>, Taken<Listener>) {
+    /// Gives `outcome` unless there is an earlier one, which is the answer, and takes the listeners.
+    #[inline]
+    fn close(
+        &self,
+        outcome: &Arc<Outcome>,
+        given: Given,
+    ) -> (Option<Arc<Outcome>>, Taken<Listener>) {
         let mut guarded = self.lock();
-        let (won, in_force) = self.give(&mut guarded, outcome, given);
+        let earlier = self.give(&mut guarded, outcome, given);
         let listeners = guarded.listeners.take();
         drop(guarded);
         #[cfg(feature = "tokio")]
         if let Some(special) = self.ancestry.special() {
             special.timer.empty();
         }
-        (won, in_force, listeners)
+        (earlier, listeners)
     }
 
-    /// Gives `outcome` unless there is one already; whether it did, and the outcome in force.
+    /// Gives `outcome` unless there is an earlier one, which is the answer.
+    #[inline]
     fn give(
         &self,
         guarded: &mut Guarded,
         outcome: &Arc<Outcome>,
         given: Given,
-    ) -> (bool, Arc<Outcome>) {
+    ) -> Option<Arc<Outcome>> {
         if let Some(earlier) = &guarded.outcome {
-            return (false, Arc::clone(earlier));
+            return Some(Arc::clone(earlier));
         }
         guarded.outcome = Some(Arc::clone(outcome));
         match given {
             Given::Here => self.set_closed(),
             Given::Above => self.set_closed_uncounted(),
         }
-        (true, Arc::clone(outcome))
+        None
     }
 
     fn set_closed(&self) {
@@ -756,24 +758,12 @@ impl Node {
 
     #[inline(never)]
     fn connect(self: &Arc<Self>) -> bool {
-        // Without a loop, as most tokens are.
-        if let Ancestry::Child(link) = &self.ancestry {
-            if link.parent.is_connected() {
-                let is_listed = link.list(self);
-                if is_listed {
-                    self.set_connected();
-                }
-                return is_listed;
-            }
-        }
-        let mut unconnected = self.unconnected();
-        if !unconnected.all(|node| node.ancestry.links().iter().all(|link| link.list(node))) {
+        let is_listed = |node: &Arc<Self>| node.ancestry.links().iter().all(|link| link.list(node));
+        if !self.unconnected().all(is_listed) {
             return false;
         }
-        // Whoever comes next need not walk all the way again.
-        for node in self.unconnected() {
-            node.set_connected();
-        }
+        // So that the next listener is not walked up for.
+        self.unconnected().for_each(|node| node.set_connected());
         true
     }
 
@@ -804,36 +794,50 @@ impl Drop for Node {
         let mut rest = Vec::new();
         let parent = self.leave(&mut rest).and_then(Arc::into_inner);
         if parent.is_some() || !rest.is_empty() {
-            let_go(parent, rest);
+            drop_all(parent, rest);
         }
     }
 }
 
-/// A parent whose last handle is gone goes here, in the loop, and takes no further one with it.
+/// Drops a node whose last handle was below it, and so on, up the tree, in a loop.
 #[cold]
-fn let_go(mut next: Option<Node>, mut rest: Vec<Arc<Node>>) {
-    loop {
-        while let Some(mut node) = next {
-            next = node.leave(&mut rest).and_then(Arc::into_inner);
-        }
-        match rest.pop() {
-            Some(parent) => next = Arc::into_inner(parent),
-            None => break,
-        }
+fn drop_all(first: Option<Node>, mut rest: Vec<Arc<Node>>) {
+    let mut parent = first.and_then(|node| node.into_parent(&mut rest));
+    while let Some(handle) = parent.or_else(|| rest.pop()) {
+        parent = Arc::into_inner(handle).and_then(|node| node.into_parent(&mut rest));
     }
 }
 
 impl Node {
-    /// For a node that goes: takes it out of its parents' lists, and hands those over.
+    fn into_parent(mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
+        let parent = self.leave(rest);
+        // Nothing else in it has to be dropped, and it need not leave twice.
+        let guarded = mem::take(&mut self.guarded);
+        mem::forget(self);
+        drop(guarded);
+        parent
+    }
+
+    /// For a node that is dropped: takes it out of its parents' lists, and hands those over.
     #[inline(always)]
     fn leave(&mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
-        let mut panic = FirstPanic::default();
         let guarded = self.guarded.get_mut();
         let listeners = &mut guarded.unwrap_or_else(PoisonError::into_inner).listeners;
         if !listeners.is_empty() {
             let listeners = listeners.take();
-            panic.catch(|| self.let_go_of(listeners));
+            return self.leave_with(listeners, rest);
         }
+        self.ancestry.leave(rest)
+    }
+
+    #[cold]
+    fn leave_with(
+        &mut self,
+        listeners: Taken<Listener>,
+        rest: &mut Vec<Arc<Self>>,
+    ) -> Option<Arc<Self>> {
+        let mut panic = FirstPanic::default();
+        panic.catch(|| self.drop_listeners(listeners));
         let parent = self.ancestry.leave(rest);
         panic.resume();
         parent
@@ -841,8 +845,7 @@ impl Node {
 
     /// Callbacks whom no cancel came to are told, if there was one: a look or a deadline tells nobody, and a walk
     /// finds nobody here any more.
-    #[cold]
-    fn let_go_of(&self, listeners: Taken<Listener>) {
+    fn drop_listeners(&self, listeners: Taken<Listener>) {
         let mut parents = self.ancestry.links().iter();
         let is_known = self.is_closed() || parents.any(|link| link.parent.is_known_cancelled());
         let outcome = match is_known || self.is_over() {
@@ -912,7 +915,8 @@ pub(super) type Run<'a> = dyn FnMut(Foreign) + 'a;
 /// Tells everybody below: their subtree first, then the next in line.
 fn tell(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) {
     let mut panic = FirstPanic::default();
-    let mut above = Vec::new();
+    // Who is still to be told above, with the outcome there if it is not the one at hand.
+    let mut above: Vec<(Option<Arc<Outcome>>, Taken<Listener>)> = Vec::new();
     let mut fixed = Fixed::default();
     let mut outcome = outcome;
     let mut listeners = listeners;
@@ -931,22 +935,30 @@ fn tell(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) {
                     // Its deadline or another parent may have come first.
                     child.fix_all_but(&mut fixed);
                 }
-                let (_, childs_verdict, childs_listeners) = child.close(&outcome, Given::Above);
-                panic.catch(|| Foreign::of_handle(child).into_iter().for_each(&mut *run));
-                let verdict_above = mem::replace(&mut outcome, childs_verdict);
-                let rest = mem::replace(&mut listeners, childs_listeners);
                 // A chain has no rest, so that its depth costs no memory.
-                if rest.is_empty() {
-                    panic.catch(|| drop(verdict_above));
-                } else {
-                    above.push((verdict_above, rest));
+                if !listeners.is_empty() {
+                    above.push((None, mem::take(&mut listeners)));
+                }
+                let earlier;
+                (earlier, listeners) = child.close(&outcome, Given::Above);
+                if let Some(last) = Foreign::of_handle(child) {
+                    panic.catch(|| run(last));
+                }
+                if let Some(earlier) = earlier {
+                    let outcome_above = mem::replace(&mut outcome, earlier);
+                    match above.last_mut() {
+                        Some((saved @ None, _)) => *saved = Some(outcome_above),
+                        _ => panic.catch(|| drop(outcome_above)),
+                    }
                 }
             }
             None => match above.pop() {
-                Some((verdict_above, rest)) => {
+                Some((outcome_above, rest)) => {
                     listeners = rest;
-                    let told = mem::replace(&mut outcome, verdict_above);
-                    panic.catch(|| drop(told));
+                    if let Some(outcome_above) = outcome_above {
+                        let told = mem::replace(&mut outcome, outcome_above);
+                        panic.catch(|| drop(told));
+                    }
                 }
                 None => break,
             },

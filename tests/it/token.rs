@@ -167,6 +167,23 @@ fn a_cancel_goes_down_and_never_up_or_sideways() {
 }
 
 #[test]
+fn a_reason_of_a_descendant_does_not_reach_the_siblings_of_its_parent() {
+    let root = CancellationToken::new();
+    let [first, second] = [root.child_token(), root.child_token()];
+    let below_first = first.child_token();
+    let reasons = Arc::new(Mutex::new(Vec::new()));
+    for token in [&below_first, &second] {
+        let reasons = Arc::clone(&reasons);
+        let note = move |reason: &StopReason| reasons.lock().unwrap().push(reason.to_string());
+        token.on_cancel(note).detach();
+    }
+    below_first.cancel_with("below");
+    root.cancel_with("root");
+    assert_eq!(*reasons.lock().unwrap(), ["below", "root"]);
+    assert_eq!(reason(&second).unwrap(), "root");
+}
+
+#[test]
 fn a_child_of_a_cancelled_token_is_born_cancelled_with_its_reason() {
     let [root, middle, leaf] = chain();
     middle.cancel_with("middle");
