@@ -53,48 +53,51 @@ pub use settling::Settled;
 #[cfg(feature = "tokio")]
 pub(crate) use weak::WeakToken;
 
-/// A tree of cancellation with reasons: stops the streams, futures and producers that were made with it or with one of
-/// its children.
+/// A tree of cancellation tokens with reasons: stops the streams, futures and producers that were made with a token or
+/// with one of its children.
 ///
-/// Its methods have the names of those of tokio-util's token, so that changing the import compiles. Clones are the same
-/// token. A child is cancelled with its parent, never the other way.
+/// Its methods have the names of tokio-util's, so that changing the import compiles. Clones are the same token. A child
+/// is cancelled with its parent; a parent is never cancelled by its child.
 ///
 /// # Coming from tokio-util
 ///
-/// What is different from theirs:
+/// The differences:
 ///
 /// - Cancellation wins at every poll of [`run_until_cancelled`](Self::run_until_cancelled).
 /// - A token keeps its ancestors alive.
-/// - The futures of [`cancelled`](Self::cancelled) and [`cancelled_owned`](Self::cancelled_owned) are called [`Cancelled`]
-///   and [`CancelledOwned`], where theirs are `WaitForCancellationFuture` and `WaitForCancellationFutureOwned`.
-/// - The methods of their `FutureExt`, such as `with_cancellation_token`, take their token only.
-///   [`CancelFutureExt`](crate::CancelFutureExt) has [`with_cancellation`](crate::CancelFutureExt::with_cancellation).
-/// - Their `TaskTracker` counts tasks. [`settled`](Self::settled) counts streams, producers and futures, with no tracker to
-///   pass along. Neither sees what the other counts.
+/// - The futures of [`cancelled`](Self::cancelled) and [`cancelled_owned`](Self::cancelled_owned) are called
+///   [`Cancelled`] and [`CancelledOwned`]; tokio-util's are `WaitForCancellationFuture` and
+///   `WaitForCancellationFutureOwned`.
+/// - The methods of tokio-util's `FutureExt`, such as `with_cancellation_token`, take tokio-util's token only. Use
+///   [`CancelFutureExt::with_cancellation`](crate::CancelFutureExt::with_cancellation).
+/// - `TaskTracker` counts tasks. [`settled`](Self::settled) counts streams, producers and futures, and needs no tracker
+///   to be passed along. Neither sees what the other counts.
 ///
-/// With the feature `tokio-util` each kind converts into the other: `CancellationToken::from(theirs)` is cancelled with
-/// theirs, and `token.to_tokio_util()` makes one of theirs for a function that wants it. Both take no task.
+/// With the feature `tokio-util` each token converts into the other: `CancellationToken::from(theirs)` is cancelled
+/// with tokio-util's token, and `token.to_tokio_util()` makes a tokio-util token that is cancelled with this one.
+/// Neither spawns a task.
 ///
 /// # Costs
 ///
-/// [`is_cancelled`](Self::is_cancelled) takes no lock, and a few loads at whatever depth. After a cancel of a token that
-/// had children, elsewhere in the same tree, the next check of each token walks up to its root once. A child is a single
-/// allocation, and is registered in its parent only when something waits on it or below it.
+/// [`is_cancelled`](Self::is_cancelled) takes no lock and costs a few loads at any depth. When a token with children is
+/// cancelled elsewhere in the same tree, the next check of each token walks up to its root once. A child is a single
+/// allocation, and is registered in its parent only when something waits on it or on a descendant.
 ///
-/// A token keeps its ancestors: in a loop of `token = token.child_token()` each turn adds a node of about a hundred
-/// bytes and a level to each of those walks, until the last token of the chain is dropped. Where the earlier tokens are
-/// no longer needed, make all of the children from one parent.
+/// A token keeps its ancestors alive: in a loop of `token = token.child_token()` each iteration adds a node of about a
+/// hundred bytes, and a level to each of those walks, until the last token of the chain is dropped. Where the earlier
+/// tokens are no longer needed, make all of the children from one parent.
 ///
 /// # Deadlines and runtimes
 ///
-/// The timer of a deadline belongs to the runtime in which the token was made. Once that runtime has ended, checks still
-/// see the deadline, but what waits is not woken by it: see `with_deadline`.
+/// The timer of a deadline belongs to the runtime in which the token was made. Once that runtime has ended, checks
+/// still see the deadline, but waiting tasks are not woken by it: see `with_deadline`.
 ///
 /// # Races
 ///
-/// Of several cancels exactly one wins, and its reason never changes. When any of them returns, even one that lost, the
-/// whole subtree is cancelled, with this reason unless a part of it had one already. The cancelling thread wakes the
-/// tasks that wait, in the order in which they registered, and holds no lock meanwhile.
+/// If several threads cancel a token, exactly one wins, and its reason never changes. When any of the calls returns,
+/// even one that lost, the whole subtree is cancelled, with the winner's reason except where a part of it had a reason
+/// already. The cancelling thread wakes the waiting tasks in the order in which they registered, and holds no lock
+/// while it does.
 ///
 /// # Examples
 ///
@@ -114,27 +117,33 @@ pub struct CancellationToken {
 }
 
 impl CancellationToken {
-    /// Makes a root: only its own handles can cancel it.
+    /// Makes a root token, which only its own handles can cancel.
+    ///
+    /// In Go this is `context.WithCancel(context.Background())`.
     pub fn new() -> Self {
         Self { node: Node::root() }
     }
 
     /// Makes a token that is cancelled with this one, and can be cancelled alone.
     ///
-    /// The child of a cancelled token is cancelled from the start, with the same reason.
+    /// The child of a cancelled token is cancelled from the start, with the same reason. In Go this is
+    /// `context.WithCancel(parent)`.
     pub fn child_token(&self) -> Self {
         Self {
             node: self.node.child(),
         }
     }
 
-    /// Makes a child of several tokens. It is cancelled with the first of them, for the same reason.
+    /// Makes a child of several tokens, which is cancelled with the first of them, with the same reason.
     ///
-    /// Of tokens that are cancelled already, the one that was cancelled first counts. A token that is given twice counts
+    /// If several are cancelled already, the one that was cancelled first counts. A token that is passed twice counts
     /// once. Without any tokens this makes a root, like [`new`](Self::new).
     ///
-    /// Like any child, it is registered in its parents only while something waits on it or below it. A check of it
+    /// Like any child, it is registered in its parents only if something waits on it or on a descendant. A check of it
     /// checks one parent after the other.
+    ///
+    /// C# calls this `CancellationTokenSource.CreateLinkedTokenSource`; in Go it takes a `context.AfterFunc` per extra
+    /// parent.
     ///
     /// # Examples
     ///
@@ -163,6 +172,8 @@ impl CancellationToken {
 
     /// Cancels this token and its descendants with [`StopReason::Cancelled`].
     ///
+    /// Go's counterpart is the `CancelFunc` that `context.WithCancel` returns.
+    ///
     /// # Panics
     ///
     /// Like [`cancel_with`](Self::cancel_with).
@@ -171,12 +182,15 @@ impl CancellationToken {
         self.cancel_with(StopReason::Cancelled);
     }
 
-    /// Cancels this token and its descendants with a reason. Returns whether this call was the one that did it.
+    /// Cancels this token and its descendants with a reason. Returns whether this call won, which means that the token
+    /// was not cancelled before.
+    ///
+    /// Go's counterpart is the `CancelCauseFunc` that `context.WithCancelCause` returns.
     ///
     /// # Panics
     ///
-    /// If a waker or a callback panics: after all of the others have run, with the first panic. It does not panic on a
-    /// thread that is already panicking.
+    /// If a waker or a callback panics. All of the others run first; then the first panic resumes. It does not panic on
+    /// a thread that is already panicking.
     #[track_caller]
     pub fn cancel_with(&self, reason: impl Into<StopReason>) -> bool {
         self.node.cancel(reason.into(), Location::caller())
@@ -184,6 +198,8 @@ impl CancellationToken {
 
     /// Whether this token or an ancestor has been cancelled. Takes no lock, except when it finds that a deadline has
     /// passed.
+    ///
+    /// In Go this is `ctx.Err() != nil`; in Kotlin `job.isCancelled`.
     #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.node.is_cancelled()
@@ -203,18 +219,18 @@ impl CancellationToken {
 
     /// Why this token is cancelled, if it is.
     ///
-    /// It is this token's own reason, or else that of the nearest cancelled ancestor: of several parents, that of the
-    /// one that was cancelled first. Once it is `Some`, it never changes.
+    /// This is the token's own reason, or else that of the nearest cancelled ancestor; of several parents, the one that
+    /// was cancelled first counts. Once it is `Some`, it never changes. Go calls this `context.Cause(ctx)`.
     pub fn stop_reason(&self) -> Option<StopReason> {
         let outcome = self.node.outcome()?;
         Some(outcome.reason.clone())
     }
 
-    /// The line that stopped this token, if it is cancelled: that of the cancel which won, or that which made the drop
-    /// guard or the deadline.
+    /// The source line that stopped this token, if it is cancelled: that of the winning `cancel` call, or the one that
+    /// made the drop guard or the deadline.
     ///
-    /// Like the [`stop_reason`](Self::stop_reason), it is inherited from the ancestor that was cancelled, and never
-    /// changes once it is `Some`. `Debug` of a token shows it. Where this crate cancels by itself, as
+    /// Like the [`stop_reason`](Self::stop_reason), it is inherited from the cancelled ancestor, and never changes once
+    /// it is `Some`. The token's `Debug` output shows it. Where this crate itself cancels, as
     /// [`cancel_on_drop`](crate::CancelStreamExt::cancel_on_drop) does, it is a line of this crate.
     ///
     /// # Examples
@@ -235,11 +251,14 @@ impl CancellationToken {
         Some(outcome.location)
     }
 
-    /// Returns an error once this token is cancelled: `token.check()?`, between two steps of work that awaits nothing.
+    /// Returns an error once this token is cancelled. Use `token.check()?` between the steps of work that does not
+    /// await.
+    ///
+    /// Go calls this `ctx.Err()`, Kotlin `ensureActive()`.
     ///
     /// # Errors
     ///
-    /// The [`stop_reason`](Self::stop_reason), once there is one.
+    /// The [`stop_reason`](Self::stop_reason), once the token is cancelled.
     pub fn check(&self) -> Result<(), StopReason> {
         match self.stop_reason() {
             None => Ok(()),
@@ -249,9 +268,11 @@ impl CancellationToken {
 
     /// Waits for this token to be cancelled.
     ///
+    /// In Go this is `<-ctx.Done()`.
+    ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not cancel the token, and leaves nothing behind in it.
+    /// Dropping the future does not cancel the token. It also unregisters the waiting task.
     pub fn cancelled(&self) -> Cancelled<'_> {
         Cancelled(Listening::new(self))
     }
@@ -266,12 +287,16 @@ impl CancellationToken {
     }
 
     /// Makes a guard that cancels this token when it is dropped.
+    ///
+    /// In Go this is `defer cancel()`.
     #[track_caller]
     pub fn drop_guard(self) -> DropGuard {
         DropGuard::new(self, StopReason::Cancelled)
     }
 
     /// Makes a guard that cancels this token with `reason` when it is dropped.
+    ///
+    /// In Go this is `defer cancel(cause)`, with the `CancelCauseFunc` of `context.WithCancelCause`.
     ///
     /// # Examples
     ///
@@ -294,16 +319,19 @@ impl CancellationToken {
         DropGuardRef::new(self)
     }
 
-    /// Runs `future` until it is ready or this token is cancelled: then the future is dropped, and the output is `None`.
+    /// Runs `future` until it is ready, or until this token is cancelled: then the future is dropped, and the output is
+    /// `None`.
+    ///
+    /// For a `Result` with the reason, see [`with_cancellation`](crate::CancelFutureExt::with_cancellation).
     ///
     /// # Termination
     ///
     /// The token is checked first at every poll. Once it is cancelled, the future is never polled again, and it is
-    /// dropped before `None` is returned. If the token is cancelled beforehand, the future is never polled at all. An
-    /// output of the future is always returned, even if the token is cancelled during that poll.
+    /// dropped before `None` is returned. If the token is cancelled before the first poll, the future is never polled.
+    /// An output of the future is always returned, even if the token is cancelled during that poll.
     ///
-    /// This is stricter than tokio-util's method of the same name, which polls the future first, at each poll except the
-    /// first one. Unlike that, it does not borrow the token.
+    /// tokio-util's method of the same name is less strict: except at the first poll, it polls the future before the
+    /// token. Also, it borrows the token, which this method does not.
     ///
     /// # Cancel safety
     ///
@@ -340,30 +368,31 @@ impl CancellationToken {
         RunUntilCancelled::new(future, self)
     }
 
-    /// Runs `callback` with the reason when this token is cancelled; at once if it is cancelled already.
+    /// Runs `callback` with the reason when this token is cancelled, or at once if it is cancelled already.
     ///
-    /// It runs once, on the thread that cancels, before `cancel` returns there. Callbacks and wakers run in the order in
-    /// which they were registered, so that a callback should be quick. No lock is held: it may cancel, register,
-    /// unregister, make children, and drop the last handle of this token or of any other.
+    /// Go calls this `context.AfterFunc`, C# `CancellationToken.Register`. Unlike Go's, which runs in a goroutine of
+    /// its own, the callback runs on the thread that cancels, once, before its `cancel` call returns. Callbacks and
+    /// wakers run in the order of registration, so a callback should be quick. No lock is held: the callback may
+    /// cancel, register, unregister, make children, and drop the last handle of this token or of any other.
     ///
-    /// A callback that cancels another token runs that one's callbacks before it returns itself. So where each of many
-    /// callbacks cancels the token of the next, each takes a part of the stack: some thousand in a row overflow it. Make
-    /// such tokens [children](Self::child_token) of one another or [link](Self::linked) them, which takes no stack
-    /// however many there are, or cancel the next one from a task.
+    /// A callback that cancels another token runs the callbacks of that token before it returns. So a long sequence of
+    /// tokens, in which each one's callback cancels the next, recurses: some thousands of them overflow the stack. Make
+    /// such tokens [children](Self::child_token) of one another or [link](Self::linked) them, which takes no stack at
+    /// any depth, or cancel the next one from a task.
     ///
-    /// Dropping the [`Registration`] unregisters it. If all handles of the token are dropped before it is cancelled, the
-    /// callback is dropped with them and does not run. So a detached callback that owns a handle of its own token leaks
-    /// both of them, unless the token is cancelled.
+    /// Dropping the [`Registration`] unregisters the callback. If all handles of the token are dropped before it is
+    /// cancelled, the callback is dropped with them and does not run. So a detached callback that owns a handle of its
+    /// own token leaks both, unless the token is cancelled.
     ///
-    /// When a timer reports a deadline, the callbacks run on a task of the runtime in which the token with that deadline
-    /// was made. They may do whatever a task may: spawn, set timers, `block_in_place`. If that runtime shuts down and drops
-    /// the task, they run as it is dropped. If the last handle is dropped after the deadline but before a timer has reported
-    /// it, the thread that drops the handle runs them.
+    /// When a timer reports a deadline, the callbacks run on a task of the runtime in which the token with that
+    /// deadline was made. They may do whatever a task may do: spawn, set timers, `block_in_place`. If that runtime
+    /// shuts down and drops the task, they run while it is dropped. If the last handle is dropped after the deadline
+    /// but before a timer has reported it, the thread that drops the handle runs the callbacks.
     ///
     /// # Panics
     ///
-    /// A panic of the callback comes out of the call that cancels, once all others have run; at a deadline it is a panic
-    /// of the task. If the token is cancelled already, it comes out of this call.
+    /// If the token is cancelled already, a panic of the callback passes through this call. Otherwise it passes through
+    /// the call that cancels, after all other callbacks have run; at a deadline the task panics.
     ///
     /// # Examples
     ///
@@ -377,7 +406,7 @@ impl CancellationToken {
     ///
     /// token.cancel_with("the disk is full");
     /// assert_eq!(logged.recv().unwrap(), "the disk is full");
-    /// assert!(!registration.unregister(), "it was too late for that");
+    /// assert!(!registration.unregister(), "the callback has already run");
     /// ```
     pub fn on_cancel<F>(&self, callback: F) -> Registration
     where
@@ -386,19 +415,20 @@ impl CancellationToken {
         Registration::new(self, Callback::Boxed(Box::new(callback)))
     }
 
-    /// Makes a hold, which keeps [`settled`](Self::settled) of this token and of its ancestors waiting until it is
-    /// dropped.
+    /// Makes a hold: until it is dropped, [`settled`](Self::settled) of this token and of its ancestors keeps waiting.
     ///
-    /// For work that a shutdown must not cancel, but has to wait for, such as a command that is half written. Nothing
-    /// stops that work: it goes on until it is done, and drops its hold then. A hold may be cloned, and each clone counts.
+    /// This is like Go's `WaitGroup.Add(1)`, with the drop as `Done()`, or tokio-util's `TaskTracker::token()`.
     ///
-    /// It replaces an `mpsc::Sender` that is cloned into each task only so that `recv()` waits for the last of them, and
-    /// most uses of tokio-util's `TaskTracker`. A `TaskTracker` counts tasks, `settled` counts streams, futures and
-    /// holds. To have a task counted as well, move a hold into it:
-    /// `tokio::spawn(async move { let _hold = hold; work().await })`.
+    /// A hold is for work that a shutdown must not cancel but has to wait for, such as a half-written command. The work
+    /// is not stopped; it drops the hold when it is done. A hold may be cloned, and each clone counts.
+    ///
+    /// A hold replaces an `mpsc::Sender` that is cloned into each task only so that `recv()` waits for the last of
+    /// them, and most uses of tokio-util's `TaskTracker`. A `TaskTracker` counts tasks; `settled` counts streams,
+    /// futures and holds. To count a task as well, move a hold into it: `tokio::spawn(async move { let _hold = hold;
+    /// work().await })`.
     ///
     /// A hold that is made after the cancel counts too, as long as the token has not settled. A task that awaits
-    /// `settled` while it has a hold itself waits for ever.
+    /// `settled` while it owns a hold of that token waits forever.
     ///
     /// # Examples
     ///
@@ -427,22 +457,25 @@ impl CancellationToken {
         Hold::new(self.clone(), "hold")
     }
 
-    /// Lists from now on who keeps [`settled`](Self::settled) of this token waiting: see [`holders`](Self::holders).
+    /// From this call on, records what keeps [`settled`](Self::settled) of this token waiting: see
+    /// [`holders`](Self::holders).
     ///
-    /// What was made before is not listed. There is no way back: the token tracks until its last handle is dropped.
+    /// Holders that were made before this call are not listed. Tracking cannot be turned off: it ends when the last
+    /// handle of the token is dropped.
     ///
     /// # Costs
     ///
-    /// A holder that is listed costs some allocations and a lock of the token when it is made, and a lock when it is
-    /// dropped. Under other tokens, once any token of the process tracks, making one costs a walk up its ancestors.
+    /// A listed holder costs some allocations and a lock of the token when it is made, and a lock when it is dropped.
+    /// While any token of the process tracks, making a holder under any other token costs a walk up its ancestors.
     pub fn track_holders(&self) {
         self.node.track_holders();
     }
 
-    /// Who keeps [`settled`](Self::settled) of this token waiting, in the order in which they were made: those that were
-    /// made under it or a descendant since [`track_holders`](Self::track_holders) was called.
+    /// What keeps [`settled`](Self::settled) of this token waiting, in the order of construction: the adapters,
+    /// producers, futures and holds that were made under this token or a descendant since
+    /// [`track_holders`](Self::track_holders) was called.
     ///
-    /// For the log line of a shutdown that takes longer than it should.
+    /// Log it when a shutdown takes longer than it should.
     ///
     /// # Examples
     ///
@@ -471,23 +504,24 @@ impl CancellationToken {
         self.node.holders()
     }
 
-    /// Waits until this token is cancelled, and everything that it was to stop has been dropped.
+    /// Waits until this token is cancelled and everything that it stops has been dropped.
     ///
-    /// That is what a graceful shutdown waits for. Every adapter, producer and future that was made with this token
-    /// or a descendant counts, from when it was made until its source, its body or its future has been dropped; with a
-    /// borrowed stream, as in `&mut stream`, until the borrow ends. A [`hold`](Self::hold) counts until it is dropped.
-    /// Futures that only wait, such as [`cancelled`](Self::cancelled), do not count. What is made with the token after it
-    /// has settled counts for later calls only.
+    /// A graceful shutdown awaits this. It is like Go's `WaitGroup.Wait` or tokio-util's `TaskTracker::wait`, but
+    /// counts by itself: every adapter, producer and future that was made with this token or a descendant counts from
+    /// its construction until its source, its body or its future has been dropped; with a borrowed stream, as in `&mut
+    /// stream`, until the borrow ends. A [`hold`](Self::hold) counts until it is dropped. Futures that only wait, such
+    /// as [`cancelled`](Self::cancelled), do not count. What is made with the token after it has settled counts for
+    /// later calls only.
     ///
-    /// An adapter drops its source when it is polled or dropped. So a task that awaits this while it holds such an
-    /// adapter, even one that it never polled, waits for ever. So does a task that waits for the body of a response whose
-    /// client does not read, as hyper does not poll it: there
-    /// [`drop_on_cancel`](crate::TryWithCancellation::drop_on_cancel) has the source dropped without a poll. The body of
-    /// a producer with a task or a thread of its own needs no poll.
+    /// **Drop or poll your adapters first.** An adapter drops its source when it is polled or dropped. So a task that
+    /// awaits `settled` while it owns such an adapter, even one that was never polled, waits forever. The same holds
+    /// for a response body whose client does not read, since hyper does not poll it: there, use
+    /// [`drop_on_cancel`](crate::TryWithCancellation::drop_on_cancel), which drops the source without a poll. A
+    /// producer with a task or a thread of its own needs no poll.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind.
+    /// Dropping the future unregisters the waiting task, and has no other effect.
     ///
     /// # Examples
     ///
@@ -510,7 +544,10 @@ impl CancellationToken {
         Settled::new(self.clone())
     }
 
-    /// Cancels this token at this call, then waits like [`settled`](Self::settled).
+    /// Cancels this token at once, in this call, and returns a future that waits like [`settled`](Self::settled).
+    ///
+    /// Kotlin calls this `cancelAndJoin`. Drop or poll your adapters before you await it: see
+    /// [`settled`](Self::settled).
     ///
     /// # Panics
     ///
@@ -526,26 +563,30 @@ impl CancellationToken {
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 impl CancellationToken {
-    /// Makes a token that is cancelled at the point in time `at`, with [`StopReason::DeadlineExceeded`], unless it
-    /// is cancelled before.
+    /// Makes a token that is cancelled at the point in time `at`, with [`StopReason::DeadlineExceeded`], unless it is
+    /// cancelled earlier.
     ///
-    /// A timer of the runtime cancels it and wakes the tasks that wait; a task runs the callbacks, if there are any. Checks
-    /// do not depend on that timer: at or after `at` every check of the token or a descendant finds it cancelled, even if
-    /// the runtime is too busy to run its timers. Such a check fixes the reason. It wakes no task and runs no callback; the
-    /// timer or the next cancel does that.
+    /// `at` is a point in time; for a length of time use [`with_timeout`](Self::with_timeout). In Go this is
+    /// `context.WithDeadline(context.Background(), at)`.
+    ///
+    /// A timer of the runtime cancels the token and wakes the waiting tasks; a task runs the callbacks, if there are
+    /// any. Checks do not depend on that timer: at or after `at` every check of the token or a descendant finds it
+    /// cancelled, even if the runtime is too busy to run its timers. From such a check on, the reason is final. A check
+    /// wakes no task and runs no callback; the timer or the next cancel does that.
     ///
     /// A check of a token with a deadline, its own or an ancestor's, reads the clock. Adapters read it once in many
     /// items, like [`with_deadline`](crate::CancelStreamExt::with_deadline).
     ///
-    /// The timer is released when the token is cancelled or dropped. If the deadline has passed, none is made.
+    /// The timer is released when the token is cancelled or dropped. If the deadline has already passed, no timer is
+    /// made.
     ///
     /// # When the runtime ends
     ///
-    /// A token may outlive the runtime in which it was made, and with that its timer. Checks stay honest, but nothing
+    /// A token may outlive the runtime in which it was made, and so its timer. Checks are still correct, but nothing
     /// reports the deadline any more: a stream, a future or a callback that waits under this token, or under a plain
-    /// child of it, is not woken until something cancels it. A child that was made with a deadline of its own hears of
-    /// the earliest deadline from the runtime in which it was made itself. So for work on another runtime, make a child
-    /// there by [`child_with_deadline`](Self::child_with_deadline).
+    /// child of it, is not woken until something cancels the token. For a child that was made with a deadline of its
+    /// own, the runtime in which that child was made reports the earliest deadline. So for work on another runtime,
+    /// make a child there with [`child_with_deadline`](Self::child_with_deadline).
     ///
     /// # Panics
     ///
@@ -575,7 +616,8 @@ impl CancellationToken {
 
     /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call.
     ///
-    /// A timeout that is too long for the clock, such as [`Duration::MAX`], never passes.
+    /// A timeout that is too long for the clock, such as [`Duration::MAX`], never passes. In Go this is
+    /// `context.WithTimeout(context.Background(), timeout)`.
     ///
     /// # Panics
     ///
@@ -585,11 +627,14 @@ impl CancellationToken {
         Self::of_deadline(None, Instant::now().checked_add(timeout), None)
     }
 
-    /// Makes a child that is cancelled at the point in time `at`, if this token is not cancelled before.
+    /// Makes a child that is cancelled at the point in time `at`, unless this token is cancelled earlier.
     ///
-    /// Where this token has an earlier deadline, its own or an ancestor's, the child needs no timer, unless the runtime
-    /// of that timer has ended, or ends: then the child is cancelled at the earlier deadline by a timer of the runtime in
-    /// which this is called.
+    /// `at` is a point in time; for a length of time use [`child_with_timeout`](Self::child_with_timeout). In Go this
+    /// is `context.WithDeadline(parent, at)`.
+    ///
+    /// Where this token has an earlier deadline, its own or an ancestor's, the child needs no timer. If the runtime of
+    /// the earlier deadline's timer has ended, or ends later, the child is cancelled at that deadline by a timer of the
+    /// runtime in which this method was called.
     ///
     /// # Panics
     ///
@@ -601,6 +646,8 @@ impl CancellationToken {
 
     /// Like [`child_with_deadline`](Self::child_with_deadline), with `timeout` counted from this call.
     ///
+    /// In Go this is `context.WithTimeout(parent, timeout)`.
+    ///
     /// # Panics
     ///
     /// Like [`with_deadline`](Self::with_deadline).
@@ -609,15 +656,18 @@ impl CancellationToken {
         Self::of_deadline(Some(self), Instant::now().checked_add(timeout), None)
     }
 
-    /// Like [`child_with_deadline`](Self::child_with_deadline), with a reason of its own, so that a deadline can be told
-    /// from others: "5 s for the query" from "30 s for the request".
+    /// Like [`child_with_deadline`](Self::child_with_deadline), with a reason of its own, which distinguishes this
+    /// deadline from others: "5 s for the query" from "30 s for the request".
     ///
-    /// It still counts as a timeout: [`is_timeout`](StopReason::is_timeout) is true, and as an `io::Error` it is
-    /// `TimedOut`. For that, [`Custom(error)`](StopReason::Custom) becomes [`TimedOut(error)`](StopReason::TimedOut),
-    /// and a reason that is no timeout, such as `Cancelled`, becomes `TimedOut` of itself.
+    /// Go calls this `context.WithDeadlineCause`.
     ///
-    /// The earliest deadline wins with its own reason: where this token has one that is not later, its own or an
-    /// ancestor's, `reason` is never used.
+    /// The reason still counts as a timeout: [`is_timeout`](StopReason::is_timeout) is true, and as an `io::Error` its
+    /// kind is `TimedOut`. To that end, [`Custom(error)`](StopReason::Custom) becomes
+    /// [`TimedOut(error)`](StopReason::TimedOut), and a reason that is not a timeout, such as `Cancelled`, becomes a
+    /// `TimedOut` that wraps it.
+    ///
+    /// The earliest deadline wins, with its own reason: if this token or an ancestor has a deadline that is not later,
+    /// `reason` is never used.
     ///
     /// # Panics
     ///
@@ -632,6 +682,8 @@ impl CancellationToken {
     }
 
     /// Like [`child_with_deadline_cause`](Self::child_with_deadline_cause), with `timeout` counted from this call.
+    ///
+    /// Go calls this `context.WithTimeoutCause`.
     ///
     /// # Panics
     ///
@@ -673,12 +725,16 @@ impl CancellationToken {
     }
 
     /// The earliest of this token's own deadline and its ancestors', even if it has passed.
+    ///
+    /// In Go this is `ctx.Deadline()`.
     #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         self.node.deadline()
     }
 
     /// The time until the [`deadline`](Self::deadline): zero once it has passed, `None` if there is none.
+    ///
+    /// In Go this is `time.Until` of the deadline, which is negative once the deadline has passed.
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline()?;
         Some(deadline.saturating_duration_since(Instant::now()))
@@ -704,7 +760,7 @@ impl Debug for CancellationToken {
     }
 }
 
-/// The same token: a clone is equal, a child is not.
+/// Compares by identity: a clone is equal, a child is not.
 impl PartialEq for CancellationToken {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.node, &other.node)
@@ -765,7 +821,7 @@ impl CancelledOwned {
     }
 }
 
-/// A token and a place among its listeners: what all who wait for a token are.
+/// A token and a registration among its listeners. Everything that waits for a token is made of this.
 pub(crate) struct Listening<T: Borrow<CancellationToken>> {
     pub(crate) token: T,
     waiter: Waiter,
@@ -785,14 +841,14 @@ impl<T: Borrow<CancellationToken>> Listening<T> {
         self.waiter.poll(&self.token.borrow().node, cx)
     }
 
-    /// Like `poll`, if a check in this very poll has found that the token is not cancelled.
+    /// Like `poll`, for a caller whose check in the same poll has found that the token is not cancelled.
     #[inline(always)]
     pub(crate) fn poll_after_check(&mut self, cx: &Context<'_>) -> Poll<()> {
         self.waiter.poll_after_check(&self.token.borrow().node, cx)
     }
 
-    /// Whether this waker is woken when the token is cancelled, if a check in this very poll has found that it was not.
-    /// Always `false` if the token has a deadline.
+    /// Whether this waker is woken when the token is cancelled, for a caller whose check in the same poll has found
+    /// that it is not. Always `false` if the token has a deadline.
     #[inline]
     pub(crate) fn will_wake(&self, cx: &Context<'_>) -> bool {
         self.waiter.will_wake(cx)
