@@ -1,4 +1,4 @@
-//! What can stop a stream: tokens, futures, and whatever implements [`Signal`].
+//! What can stop a stream: tokens, futures, and any type that implements [`Signal`].
 
 #[cfg(feature = "tokio")]
 mod draining;
@@ -35,8 +35,10 @@ pub use {
 
 /// Something that fires once, and stays fired.
 ///
-/// An adapter calls [`is_fired`](Self::is_fired) before every item, and [`poll_fired`](Self::poll_fired) when its source
-/// is pending, so that the signal wakes it.
+/// Go's counterpart is the channel of `ctx.Done()`, which is closed once, for good.
+///
+/// An adapter calls [`is_fired`](Self::is_fired) before every item. When its source is pending, it calls
+/// [`poll_fired`](Self::poll_fired), so that the signal wakes it.
 ///
 /// # Examples
 ///
@@ -100,40 +102,44 @@ pub use {
 pub trait Signal {
     /// Whether the signal has fired. Called before every item, so it should cost no more than a load or two.
     ///
-    /// After `true` the adapter calls `poll_fired` for the reason, and goes on if that is pending. It may always return
-    /// `false`: then the stop is noticed when the source is pending, and an item that is ready wins.
+    /// After `true` the adapter calls `poll_fired` for the reason, and continues if that is pending. An implementation
+    /// may always return `false`: then the adapter notices the stop only when the source is pending, and a ready item
+    /// wins.
     fn is_fired(self: Pin<&mut Self>) -> bool;
 
-    /// Returns the reason if the signal has fired. Otherwise it wakes `cx`'s waker, the latest one only, when it fires.
+    /// Returns the reason if the signal has fired. Otherwise registers `cx`'s waker, to be woken when the signal fires.
+    /// Only the latest waker has to be woken.
     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason>;
 
-    /// Makes an expensive check, such as one that reads the clock, and returns after how many items at most to make it
-    /// again.
+    /// Makes an expensive check, such as one that reads the clock, and returns the number of items after which it is to
+    /// be made again.
     ///
-    /// Called before the first item and each time that the adapter has yielded for fairness. If it returns less than
-    /// 1024, it is also called after that many items, and after each `Pending` of the source. `items` counts the ready
-    /// items since the previous check: 0 at first and after a `Pending`. `is_fired` is called next, and returns what
-    /// this check has found. A signal whose `is_fired` is always up to date does not need this method.
+    /// The adapter calls this before the first item, and each time after it has yielded for fairness. If the result is
+    /// less than 1024, it also calls this after that many items, and after each `Pending` of the source. `items` is the
+    /// number of ready items since the previous check: 0 at first and after a `Pending`. `is_fired` is called next, and
+    /// returns what this check has found. A signal whose `is_fired` is always up to date does not need this method.
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let _ = items;
         u32::MAX
     }
 
-    /// Called for each item of the source. For a signal that fires when no item comes for too long.
+    /// Called for each item of the source. It is for signals that fire when no item comes for too long.
     #[inline]
     fn note_item(self: Pin<&mut Self>) {}
 
-    /// Like [`poll_fired`](Self::poll_fired), asked once more when the source has ended: if the signal has fired by then,
-    /// the stream was stopped and did not end by itself.
+    /// Like [`poll_fired`](Self::poll_fired), but called once, after the source has ended: if the signal has fired by
+    /// then, the stream was stopped and did not end by itself.
     ///
-    /// Nobody is woken for it any more, so only the answer counts. A signal that fires when no item comes for too long
-    /// returns `Pending`, as an end counts as an item; one that wraps other signals asks them the same question.
+    /// No task is woken for it any more; only the result counts. A signal that fires when no item comes for too long
+    /// returns `Pending`, because an end counts as an item. A signal that wraps other signals calls this method of
+    /// each.
     fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         self.poll_fired(cx)
     }
 
-    /// Whether it wakes `cx`'s waker when it fires, so that `poll_fired` has nothing to do. Called after `is_fired` has
-    /// returned `false`, or else `poll_fired` was pending, in the same poll of the stream: for what fires after that.
+    /// Whether the signal already wakes `cx`'s waker when it fires, so that `poll_fired` has nothing to do. Called in
+    /// the same poll of the stream after `is_fired` returned `false` or `poll_fired` was pending. Only a signal that
+    /// fires after that matters.
     #[doc(hidden)]
     #[inline]
     fn will_wake(&self, cx: &Context<'_>) -> bool {
@@ -141,15 +147,15 @@ pub trait Signal {
         false
     }
 
-    /// Like [`poll_fired`](Self::poll_fired), called after `is_fired` has returned `false`, or else `poll_fired` was pending,
-    /// in the same poll of the stream: it need not report what fired before that.
+    /// Like [`poll_fired`](Self::poll_fired), but called in the same poll of the stream after `is_fired` returned
+    /// `false` or `poll_fired` was pending: it need not report a signal that fired before that.
     #[doc(hidden)]
     #[inline]
     fn poll_fired_since(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         self.poll_fired(cx)
     }
 
-    /// Whether [`check_every`](Self::check_every) has anything to do. The same for as long as the signal lives.
+    /// Whether [`check_every`](Self::check_every) has anything to do. The result never changes.
     #[doc(hidden)]
     #[inline]
     fn needs_checks(&self) -> bool {
@@ -162,13 +168,14 @@ pub trait Signal {
         let _ = end;
     }
 
-    /// The token behind this signal, if there is one. Tokens that are cancelled with the stream are children of it.
+    /// The token behind this signal, if there is one. Tokens that this crate makes to be cancelled with the stream are
+    /// its children.
     fn as_token(&self) -> Option<&CancellationToken> {
         None
     }
 }
 
-/// How a stream has ended, for [`Signal::note_end`].
+/// How a stream ended, for [`Signal::note_end`].
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub enum StreamEnd<'a> {
@@ -178,9 +185,9 @@ pub enum StreamEnd<'a> {
     TakenBack,
 }
 
-/// What can be turned into a [`Signal`]: a token, a reference to one, or a signal itself.
+/// A type that converts into a [`Signal`]: a token, a reference to a token, or a signal.
 ///
-/// A future is none by itself: wrap it in [`when`].
+/// A future does not convert by itself: wrap it in [`when`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a signal, so it cannot stop anything",
     label = "not a signal",
@@ -190,14 +197,14 @@ pub enum StreamEnd<'a> {
             drop the `Arc`: clones of a token are the same token"
 )]
 pub trait IntoSignal {
-    /// The signal that it turns into.
+    /// The signal that it converts into.
     type Signal: Signal;
 
-    /// Turns it into a signal.
+    /// Converts it into a signal.
     #[track_caller]
     fn into_signal(self) -> Self::Signal;
 
-    /// The same for the function of this name, as [`holders`](CancellationToken::holders) shows it.
+    /// Like `into_signal`, for the function of this name, which [`holders`](CancellationToken::holders) shows.
     #[doc(hidden)]
     #[inline]
     #[track_caller]
@@ -210,7 +217,7 @@ pub trait IntoSignal {
     }
 }
 
-// Without it the compiler would ask for a `Signal`, and list those that there are.
+// Without this attribute the compiler would ask for a `Signal`, and list all implementations.
 #[diagnostic::do_not_recommend]
 impl<G: Signal> IntoSignal for G {
     type Signal = G;
@@ -220,8 +227,8 @@ impl<G: Signal> IntoSignal for G {
     }
 }
 
-/// `None` never fires: for what can be configured away, such as a timeout. In code that is never to be stopped,
-/// [`never()`](fn@never) says so.
+/// `None` never fires: use it for something optional, such as a timeout that may not be configured. In code that is
+/// never stopped, use [`never()`](fn@never).
 impl<G: IntoSignal> IntoSignal for Option<G> {
     type Signal = Optional<G::Signal>;
 
@@ -234,7 +241,7 @@ impl<G: IntoSignal> IntoSignal for Option<G> {
     fn into_signal_of(self, what: &'static str) -> Self::Signal {
         #[expect(
             clippy::manual_map,
-            reason = "a closure would be the caller that is tracked"
+            reason = "with a closure, `#[track_caller]` would report the closure"
         )]
         let signal = match self {
             Some(signal) => Some(signal.into_signal_of(what)),
@@ -306,14 +313,16 @@ impl<G: Signal> Signal for Optional<G> {
     }
 }
 
-/// A signal that fires at the point in time `at`, with [`StopReason::DeadlineExceeded`]: that of
-/// [`with_deadline`](crate::CancelStreamExt::with_deadline), for [`any`] and for
-/// [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled).
+/// A signal that fires at the point in time `at`, with [`StopReason::DeadlineExceeded`].
+///
+/// It is the signal of [`with_deadline`](crate::CancelStreamExt::with_deadline), for use with [`any`] and
+/// [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled). `at` is a point in time, as in tokio's
+/// `sleep_until`; for a length of time use [`timeout`].
 ///
 /// # Panics
 ///
 /// The first poll of its stream panics outside of a tokio runtime, or in one that was built without `enable_time`,
-/// unless the deadline is over by then or never comes.
+/// unless the deadline has passed by then or never comes.
 ///
 /// # Examples
 ///
@@ -337,9 +346,10 @@ pub fn deadline(at: impl IntoDeadline) -> Deadline {
     Deadline::at(at.into_deadline())
 }
 
-/// Like [`deadline`], `timeout` from this call.
+/// Like [`deadline`], with `timeout` counted from this call.
 ///
-/// A timeout that no clock can count to, such as [`Duration::MAX`], is never over.
+/// As a signal, this is what `sleep(timeout)` is in a `select!`. A timeout that is too long for the clock, such as
+/// [`Duration::MAX`], never passes.
 ///
 /// # Panics
 ///
@@ -366,8 +376,10 @@ pub fn timeout(timeout: Duration) -> Deadline {
     Deadline::after(timeout)
 }
 
-/// A signal that fires when no item comes for `timeout`, with [`StopReason::IdleTimeout`]: that of
-/// [`with_idle_timeout`](crate::CancelStreamExt::with_idle_timeout), where the rules are.
+/// A signal that fires when no item comes for `timeout`, with [`StopReason::IdleTimeout`].
+///
+/// It is the signal of [`with_idle_timeout`](crate::CancelStreamExt::with_idle_timeout), whose docs have the rules.
+/// tokio-stream's counterpart is `StreamExt::timeout`, which reports an idle time and continues.
 ///
 /// # Panics
 ///
@@ -399,7 +411,7 @@ pub fn idle(timeout: Duration) -> Idle {
     Idle::new(timeout)
 }
 
-/// A signal that never fires.
+/// A signal that never fires, as `std::future::pending()` is a future that is never ready.
 ///
 /// # Examples
 ///
@@ -445,20 +457,23 @@ impl Signal for Never {
     }
 }
 
-/// A signal that fires when `future` is ready, whatever its output, with [`StopReason::Cancelled`] unless
-/// [`with_reason`](When::with_reason) or [`map_reason`](When::map_reason) say another reason.
+/// A signal that fires when `future` is ready, with any output.
 ///
-/// The future is polled before the first item, and from then on only after it has called its waker, and each time that
-/// an adapter yields for fairness. An item costs the check of a flag. So a future that calls no waker, such as a
-/// `poll_fn` over an `AtomicBool`, never stops a stream that is *pending*.
+/// With it, [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled) does what `take_until` of futures
+/// does. The reason is [`StopReason::Cancelled`], unless [`with_reason`](When::with_reason) or
+/// [`map_reason`](When::map_reason) sets another one.
 ///
-/// The future is dropped once it is ready. Its output is kept until the adapter has dropped its source: it may be a guard
-/// whose drop means that this stream is done. The future is a part of the stream: where it may not be moved, as that of
-/// an `async fn`, neither may the stream, until it is pinned.
+/// The future is polled before the first item. After that it is polled only when it has called its waker, and each time
+/// that an adapter yields for fairness. So an item costs the check of a flag, and a future that never calls its waker,
+/// such as a `poll_fn` over an `AtomicBool`, never stops a stream that is *pending*.
+///
+/// The future is dropped once it is ready. Its output is kept until the adapter has dropped its source: it may be a
+/// guard whose drop means that this stream is done. The future is stored in the stream: if the future is not `Unpin`,
+/// like that of an `async fn`, the stream has to be pinned as well.
 ///
 /// # Panics
 ///
-/// A panic of the future passes through the poll of the stream, and the stream has ended.
+/// A panic of the future passes through the poll of the stream. After that the stream has ended.
 ///
 /// # Examples
 ///
@@ -509,9 +524,10 @@ pub struct When<Fut: Future, R = StopReason> {
     /// `None` once it has fired.
     reason: Option<R>,
     flag: StreamFlag,
-    /// The flag, as the future knows it.
+    /// Sets the flag. The future is polled with it.
     waker: Waker,
-    /// How many items have come in a row: another signal beside this one may want looks more often.
+    /// The length of the current run of ready items. Another signal of the same stream may shorten the intervals
+    /// between checks, so a check alone does not mean that the adapter has yielded.
     row: u32,
 }
 
@@ -522,8 +538,8 @@ enum WhenState<Fut: Future> {
     Fired(StopReason, Fut::Output),
 }
 
-/// The flag of a stream, which wakes nothing once that is dropped: what keeps the future's waker does not keep the
-/// stream's task.
+/// The wake flag of a stream. Dropping it drops the waker of the stream's task, so that a clone of the future's waker
+/// does not keep that task alive.
 struct StreamFlag(Arc<WakeFlag>);
 
 impl Drop for StreamFlag {
@@ -533,11 +549,11 @@ impl Drop for StreamFlag {
 }
 
 impl<Fut: Future> When<Fut> {
-    /// Fires for `reason`.
+    /// Sets the reason with which the signal fires.
     ///
     /// # Examples
     ///
-    /// A deadline of any runtime's timer:
+    /// A deadline with the timer of any runtime:
     ///
     /// ```
     /// use futures::{StreamExt, executor::block_on, stream};
@@ -553,7 +569,7 @@ impl<Fut: Future> When<Fut> {
         self
     }
 
-    /// Fires for the reason that `reason` makes of the output, when the future is ready.
+    /// Makes the reason from the future's output, by calling `reason` when the future is ready.
     ///
     /// # Examples
     ///
@@ -594,7 +610,7 @@ impl<Fut: Future> When<Fut> {
     }
 }
 
-/// What makes the reason of a [`When`] from its future's output.
+/// Makes the reason of a [`When`] from its future's output.
 trait Reason<T> {
     fn of(self, output: &T) -> StopReason;
 }
@@ -605,7 +621,7 @@ impl<T> Reason<T> for StopReason {
     }
 }
 
-/// What [`When::map_reason`] was given.
+/// The closure of [`When::map_reason`].
 pub struct MapReason<F>(F);
 
 impl<T, F, R> Reason<T> for MapReason<F>
@@ -626,7 +642,7 @@ impl<F> Debug for MapReason<F> {
 
 #[allow(
     private_bounds,
-    reason = "a reason is a `StopReason` or what `map_reason` makes"
+    reason = "a reason is a `StopReason`, or made by the closure of `map_reason`"
 )]
 impl<Fut: Future, R: Reason<Fut::Output>> When<Fut, R> {
     #[inline(never)]
@@ -639,10 +655,10 @@ impl<Fut: Future, R: Reason<Fut::Output>> When<Fut, R> {
         let flag = &this.flag.0;
         flag.clear();
         let output = ready!(future.poll(&mut Context::from_waker(this.waker)));
-        // Set for ever, so that one flag is all that an item has to ask for.
+        // Never cleared again, so that an item has to check this flag only.
         flag.set();
         let Some(reason) = this.reason.take() else {
-            unreachable!("it has a reason until it fires");
+            unreachable!("a signal has a reason until it fires");
         };
         let reason = reason.of(&output);
         this.state.set(WhenState::Fired(reason.clone(), output));
@@ -665,7 +681,8 @@ impl<Fut: Future, R: Reason<Fut::Output>> Signal for When<Fut, R> {
         }
     }
 
-    /// Polls the future though it has woken nobody: what fires many futures wakes one after the other.
+    /// Polls the future even if it has not called its waker: an event that makes many futures ready wakes their tasks
+    /// one after the other, and may not have come to this one yet.
     fn poll_fired_at_end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
         self.poll_future()
     }
@@ -676,7 +693,7 @@ impl<Fut: Future, R: Reason<Fut::Output>> Signal for When<Fut, R> {
             0 => 0,
             _ => this.row.saturating_add(items),
         };
-        // A whole row has come, and the adapter has yielded.
+        // The run is complete, so the adapter has yielded.
         if *this.row >= ITEMS_IN_A_ROW.into() {
             *this.row = 0;
             this.flag.0.set();
@@ -693,9 +710,9 @@ impl<Fut: Future, R> Debug for When<Fut, R> {
     }
 }
 
-/// A signal that fires with the first of two, for its reason; with `a` if both have fired.
+/// A signal that fires with the first of two signals, and with its reason; with that of `a` if both have fired.
 ///
-/// It nests: `any(any(a, b), c)`.
+/// It is to signals what `select` of futures is to futures. It nests: `any(any(a, b), c)`.
 ///
 /// # Examples
 ///

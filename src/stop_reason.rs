@@ -9,7 +9,10 @@ use std::{
 /// Why a stream, a future or a token was stopped.
 ///
 /// A [`CancellationToken`](crate::CancellationToken) passes it on to its whole subtree. An adapter returns it from
-/// `stop_reason()`, or yields it as its last item.
+/// `stop_reason()`, or yields it as its last item. Behind an adapter of another crate, such as `map` of futures, reach
+/// this crate's adapter by `get_ref()`: `stream.get_ref().stop_reason()`.
+///
+/// In Go it is the error of `context.Cause(ctx)`.
 ///
 /// # Examples
 ///
@@ -26,9 +29,9 @@ use std::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// It was cancelled without another reason.
+    /// It was cancelled, and no other reason was given: Go's `context.Canceled`.
     Cancelled,
-    /// The deadline passed.
+    /// The deadline passed: Go's `context.DeadlineExceeded`.
     DeadlineExceeded,
     /// No item came for too long.
     IdleTimeout,
@@ -36,8 +39,8 @@ pub enum StopReason {
     ConsumerDropped,
     /// An error of the caller's own. It displays as the error, and has the error's `source()`.
     Custom(Arc<dyn Error + Send + Sync>),
-    /// A deadline with a reason of its own passed, as of a token's `child_with_timeout_cause`. It displays as the error,
-    /// and has the error's `source()`.
+    /// A deadline with a reason of its own passed, such as that of a token's `child_with_timeout_cause`. It displays as
+    /// the error, and has the error's `source()`.
     TimedOut(Arc<dyn Error + Send + Sync>),
 }
 
@@ -52,12 +55,12 @@ impl StopReason {
         }
     }
 
-    /// The error that the reason was made from, if it is an `E`.
+    /// The error that the reason was made from, if it is an `E`. Like `downcast_ref` of `dyn Error`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error()?.downcast_ref()
     }
 
-    /// Whether time ran out: a deadline passed, with a reason of its own or without, or no item came for too long.
+    /// Whether time ran out: a deadline passed, with or without a reason of its own, or no item came for too long.
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::DeadlineExceeded | Self::IdleTimeout | Self::TimedOut(_) => true,
@@ -65,10 +68,10 @@ impl StopReason {
         }
     }
 
-    /// Finds the reason in an error that was made from one: the error itself, or one in its chain of sources.
+    /// Finds the `StopReason` that an error was made from: the error itself, or one in its chain of sources.
     ///
-    /// An [`io::Error`] is searched through its `get_ref()` as well, as its `source()` leaves out the error that it was
-    /// made from.
+    /// Go calls this `errors.As`. An [`io::Error`] is searched through its `get_ref()` as well, because its `source()`
+    /// skips the error that it was made from.
     ///
     /// # Examples
     ///
@@ -130,7 +133,7 @@ impl Display for StopReason {
 }
 
 impl Error for StopReason {
-    /// That of the error which it displays as: a report that prints the chain prints each error once.
+    /// The source of the error that it displays as: a report that prints the whole chain prints each error once.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error()?.source()
     }
@@ -154,7 +157,7 @@ impl From<Box<dyn Error + Send + Sync>> for StopReason {
     }
 }
 
-// An error behind an `Arc` is not changed by whoever reads it, so that a panic leaves none half done.
+// A shared error is only read, so a panic cannot leave it in a broken state.
 impl UnwindSafe for StopReason {}
 impl RefUnwindSafe for StopReason {}
 

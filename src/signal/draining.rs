@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-/// The signal of `drain_for`: fires so long after another one was seen to have fired, for the reason of that one.
+/// The signal of `drain_for`: fires `time` after the first poll that has seen another signal fired, with that signal's
+/// reason.
 #[pin_project]
 pub struct Draining<G> {
     #[pin]
@@ -21,11 +22,11 @@ pub struct Draining<G> {
     grace: Option<Grace>,
 }
 
-/// What is left once the signal has fired.
+/// The state once the signal has fired.
 struct Grace {
     reason: StopReason,
     deadline: Deadline,
-    /// Whether the adapter knows that it has to look at the clock from now on. Until then each question is a look.
+    /// Whether the adapter has called `check_every` since the grace began. Until then each `is_fired` reads the clock.
     is_known: bool,
 }
 
@@ -38,7 +39,7 @@ impl<G> Draining<G> {
         }
     }
 
-    /// Of no effect once it drains.
+    /// Has no effect once the grace has begun.
     pub(crate) fn set_time(self: Pin<&mut Self>, time: Duration) {
         *self.project().time = time;
     }
@@ -67,7 +68,7 @@ impl Grace {
     }
 
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<StopReason> {
-        // At a time of nothing it is over at once.
+        // A grace of zero is over at once.
         self.is_over();
         let deadline = Pin::new(&mut self.deadline);
         deadline.poll_fired(cx).map(|_| self.reason.clone())
@@ -100,7 +101,7 @@ impl<G: Signal> Signal for Draining<G> {
         self.grace.is_none() && self.signal.will_wake(cx)
     }
 
-    /// An end within the grace is the source's own, also if the signal is seen only now.
+    /// An end within the grace is a natural end, even if this is the first call that sees the signal fired.
     fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         let this = self.project();
         if this.grace.is_none() {
@@ -122,7 +123,7 @@ impl<G: Signal> Signal for Draining<G> {
         match this.grace {
             None => {
                 if items == 0 {
-                    // At the first poll, so that the mistake shows before the day when it is stopped.
+                    // Checked at the first poll, so that a missing runtime shows before the first stop.
                     require_runtime(
                         "a stream that drains must be polled from the context of a Tokio 1.x runtime. Poll it in \
                          `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
@@ -131,7 +132,8 @@ impl<G: Signal> Signal for Draining<G> {
                 this.signal.check_every(items)
             }
             Some(grace) => {
-                // Each question was a look until now: the items came before the last one, and say nothing of the pace.
+                // Until now each `is_fired` read the clock. `items` came before the last reading, so they do not tell
+                // the pace since then.
                 let was_known = mem::replace(&mut grace.is_known, true);
                 let items = if was_known { items } else { 0 };
                 Pin::new(&mut grace.deadline).check_every(items)

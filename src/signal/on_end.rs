@@ -8,12 +8,12 @@ use std::{
     thread,
 };
 
-/// The signal of `on_end`: another one, and what to call when the stream has ended.
+/// The signal of `on_end`: wraps another signal, with the closure to call when the stream has ended.
 //
-// A stream drops its signal after its source, whatever ended it. So the call is made where the signal is dropped.
+// However a stream ends, it drops its signal after its source. So the drop of the signal makes the call.
 #[pin_project]
 pub struct OnEnd<G, F: FnOnce(Result<(), &StopReason>)> {
-    /// In this order they are dropped: the token has not settled before the call has returned.
+    /// Dropped before `signal`: the token does not settle before the call has returned.
     noted: Noted<F>,
     #[pin]
     signal: G,
@@ -95,7 +95,7 @@ impl<G, F: FnOnce(Result<(), &StopReason>)> Debug for OnEnd<G, F> {
     }
 }
 
-/// How the stream has ended, until its source is dropped and the call can be made.
+/// How the stream ended, kept until its source has been dropped and the call can be made.
 struct Noted<F: FnOnce(Result<(), &StopReason>)> {
     end: Option<Result<(), StopReason>>,
     call: EndCall<F>,
@@ -109,7 +109,7 @@ impl<F: FnOnce(Result<(), &StopReason>)> Drop for Noted<F> {
     }
 }
 
-/// A call that is made once. If it has not been made by then, dropping it does, as the consumer has dropped the stream.
+/// A call that is made once. If it has not been made yet, its drop makes it: then the consumer has dropped the stream.
 pub(crate) struct EndCall<F: FnOnce(Result<(), &StopReason>)>(Option<F>);
 
 impl<F: FnOnce(Result<(), &StopReason>)> EndCall<F> {
@@ -117,7 +117,7 @@ impl<F: FnOnce(Result<(), &StopReason>)> EndCall<F> {
         Self(Some(call))
     }
 
-    /// One that there is not.
+    /// Makes no call.
     pub(crate) fn none() -> Self {
         Self(None)
     }

@@ -18,12 +18,12 @@ use tokio::time::Instant;
 
 /// The signal of a [`CancellationToken`].
 ///
-/// It is dropped after what it stops, and until then counts for [`CancellationToken::settled`].
+/// Until it is dropped, [`CancellationToken::settled`] waits. An adapter drops it after its source.
 pub struct TokenSignal(Watch<HeldToken>);
 
-/// The signal of a token in whatever hands.
+/// The signal of a token that is owned, borrowed or counted for `settled`.
 pub(crate) struct Watch<T: Borrow<CancellationToken>> {
-    // Dropped first: what is listed counts.
+    // Dropped before `listening`: a listed holder has to be a counted one.
     #[cfg_attr(
         not(feature = "tokio"),
         expect(dead_code, reason = "kept until it is dropped")
@@ -32,13 +32,13 @@ pub(crate) struct Watch<T: Borrow<CancellationToken>> {
     listening: Listening<T>,
 }
 
-/// What most signals do without.
+/// The state that few signals need.
 #[derive(Default)]
 struct Rest(Option<Box<Inside>>);
 
 #[derive(Default)]
 struct Inside {
-    /// If a token above tracks its holders.
+    /// `Some` if this token or an ancestor tracks its holders.
     _listed: Option<Listed>,
     /// For a token with a deadline.
     #[cfg(feature = "tokio")]
@@ -52,7 +52,7 @@ impl TokenSignal {
         Self::made_at(token, what, Location::caller())
     }
 
-    /// The signal of what was made at `location`, as [`holders`](CancellationToken::holders) shows it.
+    /// The signal of a holder that was made at `location`, which [`holders`](CancellationToken::holders) shows.
     #[inline(always)]
     pub(crate) fn made_at(
         token: CancellationToken,
@@ -77,7 +77,7 @@ impl TokenSignal {
 }
 
 impl Rest {
-    /// Not a part of each signal's drop, which is in every adapter's.
+    /// Not inlined into the signal's drop, which is part of every adapter's drop.
     #[inline(never)]
     fn drop_inside(&mut self) {
         self.0 = None;
@@ -124,7 +124,7 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
         self.listening.token.borrow()
     }
 
-    /// Of a token that is cancelled.
+    /// The reason of a cancelled token.
     #[cold]
     #[inline(never)]
     fn reason(&self) -> Poll<StopReason> {
@@ -139,7 +139,7 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
     fn read_clock(&mut self, at: Instant, items: u32) -> u32 {
         let next_check = self.rest.0.get_or_insert_default().pace.read(at, items);
         next_check.unwrap_or_else(|| {
-            // A look at the token fixes what this one has seen.
+            // A check of the token makes final what this reading of the clock has found.
             self.token().is_cancelled();
             1
         })
@@ -212,7 +212,7 @@ impl<T: Borrow<CancellationToken> + Unpin> Signal for Watch<T> {
         }
     }
 
-    /// Only for the clock.
+    /// Only a deadline needs them.
     #[inline]
     fn needs_checks(&self) -> bool {
         self.token().has_deadline()

@@ -2,9 +2,10 @@ use super::{IntoSignal, When, when};
 use std::pin::Pin;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A check of tokio-util's token takes a lock. So it is polled like a future: at first, and then only after a wake-up.
+/// A check of tokio-util's token takes a lock. So its future is polled instead: once at first, then only after a
+/// wake-up.
 impl IntoSignal for CancellationToken {
-    /// In a box, so that a stream which may be moved still may.
+    /// Boxed, so that an `Unpin` stream stays `Unpin`.
     type Signal = When<Pin<Box<WaitForCancellationFutureOwned>>>;
 
     fn into_signal(self) -> Self::Signal {

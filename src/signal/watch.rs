@@ -1,4 +1,4 @@
-//! A token that any signal cancels.
+//! Tokens that are cancelled by any signal.
 
 #[cfg(feature = "tokio")]
 use super::IntoSignal;
@@ -18,22 +18,25 @@ use {crate::token::WeakToken, std::future::poll_fn, tokio::runtime::Handle};
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 impl CancellationToken {
-    /// Makes a token that is cancelled when `signal` fires, with the reason of that.
+    /// Makes a token that is cancelled when `signal` fires, with the signal's reason.
     ///
-    /// This makes a tree of tokens of whatever ends a program or a part of it: Ctrl-C, a oneshot, a `watch`. The signal is
-    /// checked once in this call: if it has fired already, the token is cancelled from the start. Otherwise a task of the
-    /// current runtime watches it. That task ends when the token is cancelled, or once the last handle of the token and of
-    /// all tokens below it has been dropped. It drops the signal at its end: if the token was cancelled, after the token
-    /// has [settled](Self::settled).
+    /// It makes the root of a tree from any event that ends a program or a part of it: Ctrl-C, a oneshot, a `watch`.
+    /// With [`signal::when(ctrl_c())`](crate::signal::when) it is Go's `signal.NotifyContext`.
     ///
-    /// Only its own handles and the signal can cancel it. Where the signal is itself a token of this crate, though, or a
-    /// future that waits for one, the result is a [child](Self::child_token) of it, and there is no task. A token of
-    /// tokio-util is better converted by `From` (feature `tokio-util`), which takes no task either.
+    /// This call checks the signal once: if it has fired already, the token is cancelled from the start. Otherwise a
+    /// task of the current runtime watches the signal. That task ends when the token is cancelled, or when the last
+    /// handle of the token and of all its descendants has been dropped. Then it drops the signal; if the token was
+    /// cancelled, after the token has [settled](Self::settled).
+    ///
+    /// Only its own handles and the signal can cancel the token. If the signal is a token of this crate, however, or
+    /// its [`cancelled_owned`](Self::cancelled_owned) future, the result is a [child](Self::child_token) of that token,
+    /// and no task is spawned. Convert a token of tokio-util by `From` instead (feature `tokio-util`), which spawns no
+    /// task either.
     ///
     /// # Termination
     ///
-    /// If the runtime shuts down before the signal has fired, or the signal panics in the task, the token is cancelled with
-    /// [`StopReason::Cancelled`], as nothing would watch the signal any more.
+    /// If the runtime shuts down before the signal has fired, or the signal panics in the task, the token is cancelled
+    /// with [`StopReason::Cancelled`], because nothing watches the signal any more.
     ///
     /// # Panics
     ///
@@ -65,9 +68,9 @@ impl CancellationToken {
     }
 }
 
-/// A token that is cancelled when the signal fires: a child of the signal's, where that is a token. Another signal is
-/// watched by a task of the current runtime until the token is cancelled or dropped, unless it has fired already, or
-/// never will.
+/// A token that is cancelled when the signal fires. If the signal is a token, the result is a child of it. Any other
+/// signal is watched by a task of the current runtime until the token is cancelled or dropped, unless the signal has
+/// fired already or can never fire.
 #[track_caller]
 pub(crate) fn token_of<G>(signal: G) -> CancellationToken
 where
@@ -80,7 +83,7 @@ where
     let mut signal = Box::pin(signal);
     let probe = Arc::<Probe>::default();
     let waker = Waker::from(Arc::clone(&probe));
-    // What has fired already shall not be overtaken by the body of a producer.
+    // Checked here, so that the body of a producer does not start before a signal that has already fired is seen.
     match poll_signal(signal.as_mut(), &mut Context::from_waker(&waker)) {
         Poll::Ready(reason) => {
             token.cancel_with(reason);
@@ -95,16 +98,16 @@ where
     token
 }
 
-/// A waker that finds out whether a signal can fire at all. One that is pending, and has neither kept a clone of the
-/// waker nor woken it, cannot: it would have nobody to wake. That is how [`never()`](fn@crate::signal::never) is
-/// recognised, also as a part of another signal.
+/// A waker that finds out whether a signal can fire at all. A pending signal that has neither kept a clone of the waker
+/// nor woken it cannot: it has no task to wake. That is how [`never()`](fn@crate::signal::never) is recognised, also as
+/// a part of another signal.
 #[derive(Default)]
 struct Probe {
     is_woken: AtomicBool,
 }
 
 impl Probe {
-    /// Whether it was woken, or can still be.
+    /// Whether the waker was woken, or can still be woken.
     fn may_be_woken(self: Arc<Self>) -> bool {
         // Another thread may just have woken it and dropped its clone. `into_inner` synchronises with that drop, so
         // that the wake is seen.
@@ -142,15 +145,15 @@ where
     handle.spawn(async move {
         let mut watched = watched;
         if let Some(token) = poll_fn(|cx| watched.poll_stopped(signal.as_mut(), cx)).await {
-            // A token that is a part of the signal has not settled before what it stops is gone.
+            // A token that is a part of the signal does not settle before the streams of `token` have been dropped.
             token.settled().await;
         }
         drop(signal);
     });
 }
 
-/// The token of a task that watches a signal. If the task is dropped, when the runtime shuts down or the signal panics,
-/// this cancels the token: nothing else could.
+/// The token of a task that watches a signal. If the task is dropped, because the runtime shuts down or the signal
+/// panics, this cancels the token: nothing watches the signal any more.
 #[cfg(feature = "tokio")]
 struct Watched {
     token: WeakToken,
@@ -160,7 +163,8 @@ struct Watched {
 
 #[cfg(feature = "tokio")]
 impl Watched {
-    /// Ready with the token once it is cancelled, which the signal does here; with `None` once it has been dropped.
+    /// Ready with the token once it is cancelled, and with `None` once it has been dropped. Cancels it when the signal
+    /// has fired.
     fn poll_stopped<G: Signal>(
         &mut self,
         signal: Pin<&mut G>,
@@ -177,7 +181,7 @@ impl Watched {
         }
         if !token.is_cancelled() {
             match poll_signal(signal, cx) {
-                // If this was the last handle by now, its drop wakes the task once more.
+                // If this is the last handle by now, its drop wakes the task once more.
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(reason) => token.cancel_with(reason),
             };
@@ -195,7 +199,7 @@ impl Drop for Watched {
     }
 }
 
-/// In a callback, it wakes when the token runs the callback and also when the token drops it.
+/// Owned by a callback, it wakes the task when the token runs the callback, and also when the token drops it.
 #[cfg(feature = "tokio")]
 struct WakesWhenDropped(Waker);
 
@@ -215,7 +219,7 @@ fn watch<G>(_: Pin<Box<G>>, _: &CancellationToken) {
     );
 }
 
-/// A signal that is not asked for each item.
+/// Polls a signal outside of a stream, where no items are counted.
 fn poll_signal<G: Signal>(mut signal: Pin<&mut G>, cx: &mut Context<'_>) -> Poll<StopReason> {
     signal.as_mut().check_every(0);
     if signal.as_mut().is_fired() {
