@@ -1,11 +1,11 @@
-//! Tokens of tokio-util's, both ways.
+//! Conversions from and to tokio-util's tokens, which are called *theirs* here.
 //!
-//! Theirs is adopted by a future of theirs that is polled once, with a waker that cancels ours. The future is kept in a
-//! callback of ours, so that it is dropped, and with it the place among their waiters, when ours is cancelled or dropped.
+//! *From theirs:* a future of theirs is polled once, with a waker that cancels ours. A callback of ours owns the
+//! future, so that the future is dropped, and its waiter unregistered, when our token is cancelled or dropped.
 //!
-//! Ours hands out children of a token of theirs that is kept in its node, one for each node, and is itself a child of that
-//! of the node's parent. So when a node is dropped, their tree links what was handed out to the parent's, as ours does with
-//! the children of a node that has no handles left.
+//! *To theirs:* each node keeps one token of theirs, which is a child of the one that the parent node keeps, and hands
+//! out children of it. So when a node is dropped, their tree links the children that were handed out to the parent's
+//! token, just as the children of a node without handles stay linked to its ancestors in ours.
 
 use super::{
     Callback, CancellationToken,
@@ -21,12 +21,16 @@ use std::{
 };
 use tokio_util::sync::CancellationToken as Theirs;
 
-/// Makes a root that is cancelled with tokio-util's token, with [`StopReason::Cancelled`](crate::StopReason::Cancelled): by the time that the `cancel()`
-/// which cancelled that one returns. Cancelling ours does not cancel theirs.
+/// Makes a root that is cancelled with tokio-util's token, with
+/// [`StopReason::Cancelled`](crate::StopReason::Cancelled).
 ///
-/// It takes no task and no runtime. Callbacks and wakers of ours run inside their `cancel()`, and may use any token of
-/// either kind, that one too. A panic of one ends there, with the message of the panic hook, and does not reach the
-/// caller. Once ours is cancelled or its last handle is dropped, nothing of it is left in theirs.
+/// It is cancelled before the `cancel()` of tokio-util's token returns. Cancelling it does not cancel tokio-util's
+/// token.
+///
+/// It needs no task and no runtime. Its callbacks and wakers run inside tokio-util's `cancel()`, and may use any token
+/// of either crate, including the one that is being cancelled. If one of them panics, the panic hook reports that, and
+/// the panic does not reach the caller of `cancel()`. Once the new token is cancelled or its last handle is dropped, it
+/// is no longer registered in tokio-util's token.
 ///
 /// # Examples
 ///
@@ -64,13 +68,13 @@ impl From<&Theirs> for CancellationToken {
     }
 }
 
-/// The waker by which theirs cancels ours.
+/// A waker that cancels ours when theirs is cancelled.
 struct Adopted(WeakToken);
 
 impl Wake for Adopted {
     fn wake(self: Arc<Self>) {
         let cancelled = catch_unwind(AssertUnwindSafe(|| {
-            // It may be the last handle by the time that it is dropped here.
+            // This may be the last handle by the time that it is dropped here.
             if let Some(token) = self.0.upgrade() {
                 token.cancel();
             }
@@ -84,18 +88,20 @@ impl Wake for Adopted {
 /// Conversion to tokio-util's token.
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
 impl CancellationToken {
-    /// Makes a token of tokio-util's that is cancelled with this one: before the `cancel()` of this one, or of an ancestor,
-    /// returns. At a deadline it is cancelled by a task, like a [callback](Self::on_cancel).
+    /// Makes a token of tokio-util that is cancelled with this one.
     ///
-    /// Each call makes a new one. Cancelling it cancels neither this token nor any that another call has made.
+    /// It is cancelled before the `cancel()` of this token or of an ancestor returns. At a deadline a task cancels it,
+    /// as it runs a [callback](Self::on_cancel).
+    ///
+    /// Each call makes a new token. Cancelling it cancels neither this token nor one that another call has made.
     ///
     /// Like a child, it stays linked to this token's ancestors when this token is dropped:
-    /// `server.child_token().to_tokio_util()` is cancelled with `server`. Unlike a child it does not keep this token. So
-    /// keep a handle of one that is cancelled by itself, by a deadline of its own, by `from_signal` or by `From`, or
-    /// that is [linked](Self::linked) to several tokens.
+    /// `server.child_token().to_tokio_util()` is cancelled with `server`. Unlike a child, it does not keep this token
+    /// alive. So keep a handle of this token if it is cancelled other than by an ancestor: by a deadline of its own, if
+    /// it was made by `from_signal` or by `From`, or if it is [linked](Self::linked) to several tokens.
     ///
-    /// The first call makes a token of theirs for this token and for each ancestor that has none yet. Later ones leave
-    /// nothing behind once what they have made is dropped.
+    /// The first call makes one token of tokio-util for this token, and one for each ancestor that has none yet; they live as
+    /// long as the tokens for which they were made. After that, a call leaves no memory behind once its result is dropped.
     ///
     /// # Examples
     ///
@@ -113,7 +119,8 @@ impl CancellationToken {
             true => Theirs::new(),
             false => self.node.theirs().child_token(),
         };
-        // Also where a cancel has not come by here yet, or never will, as a check has found a deadline passed.
+        // Checked again: a cancel may not have reached this node yet, or never does if only a check has seen the
+        // deadline.
         if self.is_cancelled() {
             theirs.cancel();
         }
@@ -122,8 +129,8 @@ impl CancellationToken {
 }
 
 impl Node {
-    /// The token of theirs that is kept here and cancelled with this node. If a cancel of this node or of an ancestor came
-    /// first, it may be one that nobody will cancel.
+    /// The token of theirs that this node keeps, which is cancelled with this node. If a cancel of this node or of an
+    /// ancestor came first, it may be one that is never cancelled.
     fn theirs(self: &Arc<Self>) -> Arc<Theirs> {
         let mut theirs = None;
         let mut without = Vec::new();
@@ -134,7 +141,7 @@ impl Node {
                 break;
             }
             without.push(node);
-            // Of several parents any will do, as theirs can have only one.
+            // Of several parents any one will do, as a token of theirs can have only one parent.
             next = node.ancestry.links().first().map(|link| &link.parent);
         }
         for node in without.into_iter().rev() {
@@ -148,13 +155,13 @@ impl Node {
         theirs.unwrap_or_default()
     }
 
-    /// Keeps `made`, unless there is one already or this node is cancelled.
+    /// Keeps `made` in the node, unless it has one already or is cancelled.
     fn keep(&self, made: Theirs) -> Arc<Theirs> {
         let made = Arc::new(made);
         let cancelled = Arc::clone(&made);
         let callback = Box::new(move |_: &_| cancelled.cancel());
         let callback = Listener::Callback(Callback::Boxed(callback));
-        // What is not needed is dropped without the lock.
+        // What is not needed is dropped after the lock is released.
         let mut guarded = self.lock();
         if let Some(earlier) = guarded.theirs() {
             return earlier;

@@ -1,24 +1,26 @@
-//! What the cancel of a timer leaves to a task: callbacks and drops of others may do what the timer driver cannot bear.
+//! The foreign code that the cancel by a timer leaves to a task: callbacks and drops that must not run in the timer
+//! driver.
 
 use super::tree::{Foreign, Node};
 use crate::{StopReason, first_panic::FirstPanic};
 use std::{mem, panic::Location, sync::Arc};
 
-/// In the order of their turns. They run when this is dropped, wherever that is: so a task that owns it runs them, and a
-/// runtime that drops the task unrun cannot lose them.
+/// Foreign code in the order in which it is to run. It runs when this is dropped, on any thread: so a task that owns
+/// this runs it, and it is not lost if a runtime drops the task without running it.
 #[derive(Default)]
 pub(super) struct Deferred(Vec<Foreign>);
 
 impl Deferred {
-    /// Cancels a node, wakes its waiters, and adds its callbacks to these.
-    // A deadline that is over has its reason and its location from the node: these are of no account then.
+    /// Cancels a node, wakes its waiters, and adds its callbacks to the list.
+    // If the node's deadline has passed, reason and location are those of the deadline: these arguments are not used
+    // then.
     #[track_caller]
     pub(super) fn cancel(&mut self, node: &Arc<Node>, reason: StopReason) {
         let add = &mut |foreign| self.0.push(foreign);
         node.cancel_and(reason, Location::caller(), add);
     }
 
-    /// Drops a handle of a node. If it is the last one, the node is dropped with these.
+    /// Drops a handle of a node. If it is the last one, adds the node to the list, which drops it.
     #[cfg(any(feature = "tokio", stopcock_loom))]
     pub(super) fn drop_handle(&mut self, node: Arc<Node>) {
         self.0.extend(Foreign::of_handle(node));
@@ -34,7 +36,7 @@ impl Drop for Deferred {
         let mut panic = FirstPanic::default();
         for foreign in mem::take(&mut self.0) {
             panic.catch(|| match foreign {
-                // The outcome as well: this may be the last that has it, and its error may panic when it is dropped.
+                // Drops the outcome inside the `catch` too: this may be its last handle, and its error may panic then.
                 Foreign::Callback(callback, outcome) => callback.run_at_deadline(&outcome.reason),
                 Foreign::Last(node) => drop(node),
             });
@@ -45,7 +47,7 @@ impl Drop for Deferred {
 
 #[cfg(all(test, stopcock_loom))]
 impl super::CancellationToken {
-    /// Cancels it as a timer does, and drops this handle. What comes back is what a task is to drop.
+    /// Cancels the token like a timer, and drops this handle. Returns what a task has to drop.
     pub(crate) fn cancel_as_a_timer(self, reason: &'static str) -> impl Send + 'static {
         let mut deferred = Deferred::default();
         deferred.cancel(&self.node, reason.into());

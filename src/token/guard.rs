@@ -6,8 +6,8 @@ use std::{
     panic::{AssertUnwindSafe, Location},
 };
 
-/// Cancels its token when dropped: what [`CancellationToken::drop_guard`] and
-/// [`drop_guard_with`](CancellationToken::drop_guard_with) make.
+/// Cancels its token when dropped. Made by [`CancellationToken::drop_guard`] and
+/// [`drop_guard_with`](CancellationToken::drop_guard_with).
 #[derive(Debug)]
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct DropGuard(Guard<CancellationToken>);
@@ -18,13 +18,15 @@ impl DropGuard {
         Self(Guard::new(token, reason))
     }
 
-    /// Gives the token back, not cancelled by this guard any more.
+    /// Consumes the guard without cancelling, and returns the token.
+    ///
+    /// tokio-util's guard has the same method.
     pub fn disarm(self) -> CancellationToken {
         self.0.disarm()
     }
 }
 
-/// Cancels a borrowed token when dropped: what [`CancellationToken::drop_guard_ref`] makes.
+/// Cancels a borrowed token when dropped. Made by [`CancellationToken::drop_guard_ref`].
 #[derive(Debug)]
 #[must_use = "a guard that is dropped at once cancels at once"]
 pub struct DropGuardRef<'a>(Guard<&'a CancellationToken>);
@@ -35,7 +37,7 @@ impl<'a> DropGuardRef<'a> {
         Self(Guard::new(token, StopReason::Cancelled))
     }
 
-    /// Gives the token back, not cancelled by this guard any more.
+    /// Consumes the guard without cancelling, and returns the token.
     pub fn disarm(self) -> &'a CancellationToken {
         self.0.disarm()
     }
@@ -45,7 +47,7 @@ impl<'a> DropGuardRef<'a> {
 struct Guard<T: Borrow<CancellationToken>> {
     /// `None` once disarmed.
     token: Option<T>,
-    // Taken by the drop alone: a guard is unwind safe whatever the error in it.
+    // Only the drop uses it, so a guard is unwind safe with any error in it.
     reason: AssertUnwindSafe<StopReason>,
     made_at: &'static Location<'static>,
 }

@@ -5,9 +5,10 @@ use std::{
     panic::Location,
 };
 
-/// Keeps [`settled`](CancellationToken::settled) waiting until it is dropped: what [`CancellationToken::hold`] makes.
+/// Keeps [`settled`](CancellationToken::settled) waiting until it is dropped. Made by [`CancellationToken::hold`].
 ///
-/// It keeps the token, as a clone does. A clone is a hold of its own.
+/// Like a clone, it keeps the token alive. A clone of a hold counts as well. It is what `TaskTrackerToken` is in
+/// tokio-util.
 #[must_use = "a hold that is dropped at once holds nothing"]
 pub struct Hold {
     _listed: Option<Listed>,

@@ -1,7 +1,7 @@
-//! Lists of who keeps a token from settling, for those who want to know.
+//! Lists of what keeps a token from settling: a debugging aid.
 //!
-//! A holder lists itself in each node above it that tracks. As long as no node of the process tracks, making a holder
-//! costs the check of one counter for that, and dropping one costs nothing.
+//! A holder is listed in each tracking node among its own node and the ancestors. As long as no node of the process
+//! tracks, this costs a holder the check of one counter when it is made, and nothing when it is dropped.
 
 use super::{CancellationToken, ancestry::Ancestors, moment::Stamp, tree::Node};
 use crate::{
@@ -27,17 +27,17 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// The name of what made it, such as `take_until_cancelled`, `spawn_generator` or `hold`.
+    /// The name of the function that made it, such as `take_until_cancelled`, `spawn_generator` or `hold`.
     pub fn what(&self) -> &'static str {
         self.what
     }
 
-    /// The line that made it.
+    /// The source line that made it.
     pub fn location(&self) -> &'static Location<'static> {
         self.location
     }
 
-    /// How long ago that was. With the feature `tokio` by its clock, which tests may pause.
+    /// How long ago it was made. With the feature `tokio`, measured by tokio's clock, which tests may pause.
     pub fn elapsed(&self) -> Duration {
         self.since.elapsed()
     }
@@ -66,13 +66,13 @@ impl Tracking {
     }
 }
 
-/// Counts in `TRACKING_NODES`.
+/// Counts one node in `TRACKING_NODES` until it is dropped.
 struct Counted;
 
 impl Counted {
     fn new() -> Self {
-        // ORDERING: `Relaxed`. What is made after `track_holders` has returned sees this, and the lock of the node does
-        // the rest.
+        // ORDERING: `Relaxed`. A holder that is made after `track_holders` has returned sees this; the node's lock
+        // synchronises the list.
         TRACKING_NODES.fetch_add(1, Ordering::Relaxed);
         Self
     }
@@ -84,7 +84,7 @@ impl Drop for Counted {
     }
 }
 
-/// A holder's places in the lists above it. To be dropped before it counts no more.
+/// A holder's keys in the lists of its node and the ancestors. Must be dropped before the holder stops counting.
 pub(crate) struct Listed(Box<[(Arc<Node>, u64)]>);
 
 /// Whether any node of the process tracks its holders. If not, there is nothing to list.
@@ -94,7 +94,7 @@ pub(crate) fn is_tracked_anywhere() -> bool {
 }
 
 impl Listed {
-    /// Lists a holder of `token` in all above it that track.
+    /// Lists a holder of `token` in the tracking nodes among the token's own and its ancestors.
     #[cold]
     pub(crate) fn new(
         token: &CancellationToken,

@@ -2,11 +2,11 @@ use super::{CancellationToken, listeners::NO_KEY, tree::Listener};
 use crate::StopReason;
 use std::{mem, sync::Arc};
 
-/// What a cancel runs.
+/// A callback that a cancel runs.
 pub(crate) enum Callback {
-    /// On the thread that cancels, or at a deadline on a task of the deadline's runtime.
+    /// Run on the thread that cancels, or at a deadline on a task of the deadline's runtime.
     Boxed(Box<dyn FnOnce(&StopReason) + Send>),
-    /// What is there already, so that it takes no allocation of its own.
+    /// A part of an existing allocation, so that it needs none of its own.
     Shared(Arc<dyn SharedCallback>),
 }
 
@@ -38,14 +38,14 @@ impl Callback {
     }
 }
 
-/// A callback's place on a token: what [`CancellationToken::on_cancel`] makes. Dropping it unregisters the callback.
+/// The registration of a callback by [`CancellationToken::on_cancel`]. Dropping it unregisters the callback.
 ///
-/// It keeps the token, as a clone does.
+/// Like a clone, it keeps the token alive.
 #[derive(Debug)]
 #[must_use = "a registration that is dropped at once unregisters the callback at once"]
 pub struct Registration {
     token: CancellationToken,
-    /// `NO_KEY` once it registers nothing any more.
+    /// `NO_KEY` once nothing is registered.
     key: u64,
 }
 
@@ -68,21 +68,23 @@ impl Registration {
         }
     }
 
-    /// Unregisters the callback, and says whether it came in time.
+    /// Unregisters the callback. Returns whether that was in time.
     ///
-    /// `true`: the callback has not run, never will, and has been dropped. `false`: a cancel came before. The callback
-    /// has run, is running, or is still in that cancel's line, and this does not wait for it. So an earlier callback of
-    /// the same token is too late to call it off.
+    /// Go's counterpart is the `stop` function that `context.AfterFunc` returns.
+    ///
+    /// `true`: the callback has not run, will never run, and has been dropped. `false`: a cancel came first. The
+    /// callback has run, is running, or is queued to run by that cancel; this call does not wait for it. So a callback
+    /// cannot unregister a later callback of the same token.
     pub fn unregister(mut self) -> bool {
         self.leave()
     }
 
-    /// Keeps the callback registered for as long as the token lives, with no way back.
+    /// Keeps the callback registered for as long as the token lives. It cannot be unregistered any more.
     pub fn detach(mut self) {
         self.key = NO_KEY;
     }
 
-    /// Like `unregister`, for one that is kept.
+    /// Like `unregister`, for a registration that the caller keeps.
     pub(crate) fn leave(&mut self) -> bool {
         match mem::replace(&mut self.key, NO_KEY) {
             NO_KEY => false,

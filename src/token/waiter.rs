@@ -8,17 +8,17 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// A future's place in a node's list.
+/// The registration of a future's waker in a node.
 #[derive(Default)]
 pub(super) struct Waiter {
     key: u64,
-    /// The waker of which a clone is listed; marked, if the node has a deadline. A poll that finds the node open finds the
-    /// clone still there.
+    /// The id of the waker whose clone is registered; marked, if the node has a deadline. As long as a poll finds the
+    /// node open, the clone is still registered.
     registered: WakerId,
 }
 
 impl Waiter {
-    /// Ready once the node is cancelled; until then `cx`'s waker, the latest one, is listed.
+    /// Ready once the node is cancelled; until then `cx`'s waker, the latest one, is registered.
     #[inline]
     pub(super) fn poll(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
         if node.is_cancelled() {
@@ -30,13 +30,14 @@ impl Waiter {
         }
     }
 
-    /// Like `poll`, if a check in this very poll of the stream has found the node open, all the way up.
+    /// Like `poll`, for a caller whose check in the same poll of the stream has found the node and all its ancestors
+    /// open.
     ///
-    /// It need not be checked again. A waker that gets into the list is woken by whatever cancel comes, or is on its way:
-    /// invariants 5 and 6 of the tree. Where a cancel of the node or of an ancestor has been here already, or cannot come
-    /// here, the waker does not get in.
+    /// There is no need to check again. A waker that gets into the list is woken by any later cancel, and by one that
+    /// is under way: invariants 5 and 6 of the tree. If a cancel of the node or of an ancestor has already taken the
+    /// node's list, or can no longer reach the node, the waker does not get into the list.
     ///
-    /// That is for cancels, as with [`will_wake`](Self::will_wake).
+    /// This holds for cancels only, as with [`will_wake`](Self::will_wake).
     #[inline(always)]
     pub(super) fn poll_after_check(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
         match node.has_deadline() {
@@ -45,21 +46,22 @@ impl Waiter {
         }
     }
 
-    /// The same as `poll`, not in each place that has no use for it.
+    /// The same as `poll`, but not inlined into callers that hardly ever need it.
     #[inline(never)]
     fn poll_with_clock(&mut self, node: &Arc<Node>, cx: &Context<'_>) -> Poll<()> {
         self.poll(node, cx)
     }
 
-    /// Whether a cancel wakes this waker, if a check in this very poll has found the node open, all the way up.
+    /// Whether a cancel wakes this waker, for a caller whose check in the same poll has found the node and all its
+    /// ancestors open.
     ///
-    /// The waker has been listed by an earlier poll, so that a cancel of the node or of an ancestor takes it, once, and
-    /// wakes it after that; and before that, it has closed the node that it cancels. If the wake-up came before this
-    /// poll began, the poll has seen what was done before it: the check would have found that node closed. So the
-    /// wake-up is still to come, or has come since the poll began, and is the reason for another poll.
+    /// An earlier poll has registered the waker. A cancel of the node or of an ancestor first closes the node that it
+    /// cancels, then takes the waker, once, and then wakes it. If the wake-up came before this poll began, the poll
+    /// sees what happened before the wake-up, so the check would have found that node closed. So the wake-up is still
+    /// to come, or has come since the poll began, and causes another poll.
     ///
-    /// That is for cancels. A deadline may pass with nobody to wake, once its runtime has ended: it is never so of a node
-    /// that has one.
+    /// This holds for cancels only. Once its runtime has ended, a deadline may pass without waking any task. So for a
+    /// node with a deadline the result is always `false`.
     #[inline]
     pub(super) fn will_wake(&self, cx: &Context<'_>) -> bool {
         self.registered == WakerId::of(cx.waker())
@@ -67,7 +69,8 @@ impl Waiter {
 
     #[inline(never)]
     fn register(&mut self, node: &Arc<Node>, waker: &Waker) -> Poll<()> {
-        // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
+        // The waker is cloned here and the earlier one dropped at the end, both without the lock: they run foreign
+        // code.
         let clone = waker.clone();
         let id = match node.has_deadline() {
             false => WakerId::kept_by(&clone, waker),
@@ -81,17 +84,17 @@ impl Waiter {
             self.registered = id;
         } else {
             let replaced = node.replace(self.key, Listener::Waker(clone));
-            // Taken by a cancel.
+            // A cancel has taken the earlier one.
             if replaced.is_err() {
                 return Poll::Ready(());
             }
-            // Before the earlier waker goes, whose drop may panic.
+            // Set before the earlier waker is dropped, as that drop may panic.
             self.registered = id;
         }
         Poll::Pending
     }
 
-    /// Leaves the list, as the last thing.
+    /// Removes the registration, if there is one. Called by the drop.
     #[inline]
     pub(super) fn leave(&self, node: &Node) {
         if self.key != NO_KEY {
@@ -103,7 +106,7 @@ impl Waiter {
 #[inline(never)]
 fn leave_list(key: u64, node: &Node) {
     let listener = node.remove(key);
-    // What it is as a rule, without the question which of all it is.
+    // Always a waker: the match avoids the code that drops the other variants.
     if let Some(Listener::Waker(waker)) = listener {
         drop(waker);
     }

@@ -1,7 +1,8 @@
 use super::{CancellationToken, tree::Node};
 use std::sync::{Arc, Weak};
 
-/// Does not keep the token: for what watches a token's signal, and ends with the last handle.
+/// A handle that does not keep the token alive: for a task that watches a signal, and ends when the last handle is
+/// dropped.
 pub(crate) struct WeakToken(Weak<Node>);
 
 impl WeakToken {
@@ -9,7 +10,7 @@ impl WeakToken {
         Self(Arc::downgrade(&token.node))
     }
 
-    /// `None` once the last handle of the token and of those below it has been dropped.
+    /// `None` once the last handle of the token and of its descendants has been dropped.
     pub(crate) fn upgrade(&self) -> Option<CancellationToken> {
         self.0.upgrade().map(|node| CancellationToken { node })
     }
