@@ -2,6 +2,7 @@ mod ancestry;
 #[cfg(feature = "tokio-util")]
 mod convert;
 mod counts;
+mod deadline;
 #[cfg_attr(
     not(feature = "tokio"),
     allow(dead_code, reason = "without a clock there are no deadlines")
@@ -11,7 +12,6 @@ mod guard;
 mod hold;
 mod holders;
 mod listeners;
-mod moment;
 mod registration;
 mod settling;
 mod tree;
@@ -858,6 +858,6 @@ impl<T: Borrow<CancellationToken>> Listening<T> {
 impl<T: Borrow<CancellationToken>> Drop for Listening<T> {
     #[inline]
     fn drop(&mut self) {
-        self.waiter.leave(&self.token.borrow().node);
+        self.waiter.unregister(&self.token.borrow().node);
     }
 }

@@ -1,10 +1,10 @@
 //! Whom a node descends from, and the ways up.
 
 #[cfg(feature = "tokio")]
-use super::moment::TimerSlot;
+use super::deadline::TimerSlot;
 use super::{
+    deadline::OwnDeadline,
     listeners::NO_KEY,
-    moment::OwnDeadline,
     tree::{Listener, Node},
 };
 use crate::sync::{AtomicU64, Ordering};
@@ -114,7 +114,7 @@ impl Link {
 
     /// For a node that goes.
     #[inline(always)]
-    fn cut(self) -> Arc<Node> {
+    fn unlist(self) -> Arc<Node> {
         match self.listed_as.load(Ordering::Relaxed) {
             NO_KEY => {}
             key => drop(self.parent.remove(key)),
@@ -150,15 +150,15 @@ impl Ancestry {
     /// Takes the node out of its parents' lists and hands those over: one, and the rest. A chain has no rest, so that
     /// its depth costs no memory.
     #[inline(always)]
-    pub(super) fn leave(&mut self, rest: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
+    pub(super) fn unlink(&mut self, rest: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
         match mem::replace(self, Self::ROOT) {
-            Self::Child(link) => Some(link.cut()),
+            Self::Child(link) => Some(link.unlist()),
             Self::Other(None) => None,
             Self::Other(Some(special)) => match special.links {
                 Links::None => None,
-                Links::One(link) => Some(link.cut()),
+                Links::One(link) => Some(link.unlist()),
                 Links::Several(links) => {
-                    rest.extend(links.into_iter().map(Link::cut));
+                    rest.extend(links.into_iter().map(Link::unlist));
                     rest.pop()
                 }
             },
@@ -179,37 +179,37 @@ pub(super) struct Ancestors<'a> {
     /// Whose parents come next.
     node: Option<&'a Node>,
     /// Where else the walk has to go on.
-    ways: Option<Ways<'a>>,
+    frontier: Option<Frontier<'a>>,
 }
 
 /// So many ways need no allocation.
-const FEW: usize = 16;
+const INLINE_CAPACITY: usize = 16;
 
 impl<'a> Ancestors<'a> {
     #[inline]
     pub(super) fn of(node: &'a Node) -> Self {
         Self {
             node: Some(node),
-            ways: None,
+            frontier: None,
         }
     }
 
     /// Leaves out what is above the node that came last, unless another way leads there.
-    pub(super) fn turn_back(&mut self) {
+    pub(super) fn skip_parents(&mut self) {
         self.node = None;
     }
 
     /// Whether one more way may need an allocation.
     pub(super) fn is_full(&self) -> bool {
-        let ways = self.ways.as_ref();
-        ways.is_some_and(|ways| ways.count + 1 >= FEW)
+        let frontier = self.frontier.as_ref();
+        frontier.is_some_and(|frontier| frontier.count + 1 >= INLINE_CAPACITY)
     }
 
     #[inline(never)]
-    fn next_way(&mut self, links: &'a [Link]) -> Option<&'a Arc<Node>> {
-        let ways = self.ways.get_or_insert_default();
-        ways.push(links);
-        ways.pop()
+    fn next_from_frontier(&mut self, links: &'a [Link]) -> Option<&'a Arc<Node>> {
+        let frontier = self.frontier.get_or_insert_default();
+        frontier.push(links);
+        frontier.pop()
     }
 }
 
@@ -222,10 +222,10 @@ impl<'a> Iterator for Ancestors<'a> {
             .node
             .take()
             .map_or(&[][..], |node| node.ancestry.links());
-        let node = match (links, &mut self.ways) {
+        let node = match (links, &mut self.frontier) {
             ([link], None) => Some(&link.parent),
             ([], None) => None,
-            _ => self.next_way(links),
+            _ => self.next_from_frontier(links),
         };
         self.node = node.map(|node| &**node);
         node
@@ -233,52 +233,54 @@ impl<'a> Iterator for Ancestors<'a> {
 }
 
 /// The parents of a node that a walk has still to go to, from the highest level to the lowest.
-type Way<'a> = &'a [Link];
+type Parents<'a> = &'a [Link];
 
 /// Where a walk has to go on. No two ways go on at the same node.
 #[derive(Default)]
-struct Ways<'a> {
+struct Frontier<'a> {
     /// The last one of them at the highest level.
-    few: [Way<'a>; FEW],
+    inline: [Parents<'a>; INLINE_CAPACITY],
     count: usize,
     /// Those that came when there was no room.
-    rest: BTreeMap<(u32, *const Node), Way<'a>>,
+    overflow: BTreeMap<(u32, *const Node), Parents<'a>>,
 }
 
-impl<'a> Ways<'a> {
-    fn push(&mut self, mut way: Way<'a>) {
-        while let [link, others @ ..] = way {
-            let few = &self.few[..self.count];
+impl<'a> Frontier<'a> {
+    fn push(&mut self, mut parents: Parents<'a>) {
+        while let [link, others @ ..] = parents {
+            let inline = &self.inline[..self.count];
             let level = link.parent.level;
             let key = (level, Arc::as_ptr(&link.parent));
-            let is_here = |earlier: &Way<'_>| Arc::ptr_eq(&earlier[0].parent, &link.parent);
-            if few.iter().any(is_here) || self.rest.contains_key(&key) {
+            let is_queued = |earlier: &Parents<'_>| Arc::ptr_eq(&earlier[0].parent, &link.parent);
+            if inline.iter().any(is_queued) || self.overflow.contains_key(&key) {
                 // Another way goes on there.
-                way = others;
+                parents = others;
                 continue;
             }
-            if self.count < FEW {
-                let place = few.partition_point(|earlier| earlier[0].parent.level < level);
-                self.few.copy_within(place..self.count, place + 1);
-                self.few[place] = way;
+            if self.count < INLINE_CAPACITY {
+                let place = inline.partition_point(|earlier| earlier[0].parent.level < level);
+                self.inline.copy_within(place..self.count, place + 1);
+                self.inline[place] = parents;
                 self.count += 1;
             } else {
-                self.rest.insert(key, way);
+                self.overflow.insert(key, parents);
             }
             return;
         }
     }
 
     fn pop(&mut self) -> Option<&'a Arc<Node>> {
-        let of_few = self.few[..self.count].last().map(|way| way[0].parent.level);
-        let of_rest = self.rest.last_key_value().map(|((level, _), _)| *level);
-        let way = if of_few >= of_rest {
+        let inline_level = self.inline[..self.count]
+            .last()
+            .map(|parents| parents[0].parent.level);
+        let overflow_level = self.overflow.last_key_value().map(|((level, _), _)| *level);
+        let parents = if inline_level >= overflow_level {
             self.count = self.count.checked_sub(1)?;
-            self.few[self.count]
+            self.inline[self.count]
         } else {
-            self.rest.pop_last()?.1
+            self.overflow.pop_last()?.1
         };
-        let (link, others) = way.split_first()?;
+        let (link, others) = parents.split_first()?;
         self.push(others);
         Some(&link.parent)
     }

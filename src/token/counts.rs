@@ -13,28 +13,28 @@ const COUNTS: usize = match cfg!(all(test, stopcock_loom)) {
 };
 
 /// How many of them a bit of a mask stands for.
-const TOGETHER: usize = match cfg!(all(test, stopcock_loom)) {
+const COUNTS_PER_BIT: usize = match cfg!(all(test, stopcock_loom)) {
     false => 4,
     true => 2,
 };
 
 /// How far apart they are: two of them share a cache line.
-const APART: u8 = 4;
+const SPACING: u8 = 4;
 
 /// What no count is part of: the place of a node of several trees. It is never counted in.
 const OF_SEVERAL: u8 = 1;
 
 /// These bits of a count are always set, and are of use to a node that notes the count, see `Node::state`.
-pub(super) const NOTES: u64 = 0b101;
+pub(super) const FLAGS: u64 = 0b101;
 
 /// One cancel that is under way. Of fewer bits than there can be threads, as it lasts some instructions.
-const UNDER_WAY: u64 = 1 << 4;
+const IN_PROGRESS: u64 = 1 << 4;
 
 /// One cancel that has begun.
 const BEGUN: u64 = 1 << 20;
 
 /// What a count starts with: more than any state of a node that notes none.
-pub(crate) const START: u64 = BEGUN | NOTES;
+pub(crate) const START: u64 = BEGUN | FLAGS;
 
 /// The counts of the trees that a node is in: several, if its parents are in several.
 // Packed, so that it takes a node three bytes.
@@ -44,25 +44,25 @@ pub(super) struct Trees {
     /// A bit for each of them, together with its neighbours.
     mask: u16,
     /// Where the count is, if it is one, or `OF_SEVERAL`.
-    place: u8,
+    index: u8,
 }
 
 impl Trees {
     /// Those of a new root.
     #[inline(always)]
-    pub(super) fn next() -> Self {
+    pub(super) fn for_root() -> Self {
         let number = crate::sync::next_tree() % COUNTS as u8;
         Self {
-            mask: 1 << (number / TOGETHER as u8),
-            place: number * APART,
+            mask: 1 << (number / COUNTS_PER_BIT as u8),
+            index: number * SPACING,
         }
     }
 
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(super) fn union(self, other: Self) -> Self {
         Self {
             mask: self.mask | other.mask,
-            place: match self.place == other.place {
-                true => self.place,
+            index: match self.index == other.index {
+                true => self.index,
                 false => OF_SEVERAL,
             },
         }
@@ -72,20 +72,20 @@ impl Trees {
     fn numbers(self) -> impl Iterator<Item = usize> {
         let (one, mut mask) = match self.are_several() {
             true => (None, self.mask),
-            false => (Some(usize::from(self.place / APART)), 0),
+            false => (Some(usize::from(self.index / SPACING)), 0),
         };
         let several = iter::from_fn(move || {
             let bit = mask.trailing_zeros();
             mask &= mask.wrapping_sub(1);
-            (bit < u16::BITS).then_some(bit as usize * TOGETHER)
+            (bit < u16::BITS).then_some(bit as usize * COUNTS_PER_BIT)
         });
         one.into_iter()
-            .chain(several.flat_map(|first| first..first + TOGETHER))
+            .chain(several.flat_map(|first| first..first + COUNTS_PER_BIT))
     }
 
     #[inline(always)]
     pub(super) fn are_several(self) -> bool {
-        self.place == OF_SEVERAL
+        self.index == OF_SEVERAL
     }
 
     /// Whether `noted`, with `NOTES` set, is the count of now. Of several trees it never is: see [`count`](Self::count).
@@ -97,7 +97,7 @@ impl Trees {
         if noted < START {
             return false;
         }
-        noted == cancel_counts()[self.place as usize].load(Ordering::Acquire)
+        noted == cancel_counts()[self.index as usize].load(Ordering::Acquire)
     }
 
     /// The count of all trees together, unless a cancel is under way. It never comes twice: each one only grows.
@@ -106,19 +106,19 @@ impl Trees {
         if self.are_several() {
             return sum(self.numbers().map(load));
         }
-        let count = cancel_counts()[self.place as usize].load(Ordering::Acquire);
-        is_quiet(count).then_some(count)
+        let count = cancel_counts()[self.index as usize].load(Ordering::Acquire);
+        is_quiescent(count).then_some(count)
     }
 
     /// Counts a cancel, from before a node is closed by it until after.
     pub(super) fn count_cancel(self, close: impl FnOnce()) {
         // Each node below is in these trees, so that any of the counts will do.
-        let count = &cancel_counts()[self.numbers().next().map_or(0, place)];
+        let count = &cancel_counts()[self.numbers().next().map_or(0, index)];
         // ORDERING: `Relaxed`. What sees the node closed sees this as well, which came before.
-        count.fetch_add(BEGUN + UNDER_WAY, Ordering::Relaxed);
+        count.fetch_add(BEGUN + IN_PROGRESS, Ordering::Relaxed);
         close();
         // ORDERING: `Release`. What sees that the cancel has ended sees the node closed.
-        count.fetch_sub(UNDER_WAY, Ordering::Release);
+        count.fetch_sub(IN_PROGRESS, Ordering::Release);
     }
 }
 
@@ -135,27 +135,27 @@ impl Counts {
     }
 }
 
-fn place(number: usize) -> usize {
-    number * usize::from(APART)
+fn index(number: usize) -> usize {
+    number * usize::from(SPACING)
 }
 
 fn load(number: usize) -> u64 {
-    cancel_counts()[place(number)].load(Ordering::Acquire)
+    cancel_counts()[index(number)].load(Ordering::Acquire)
 }
 
 /// Whether no cancel is under way.
 #[inline]
-fn is_quiet(count: u64) -> bool {
-    count & (BEGUN - 1) == NOTES
+fn is_quiescent(count: u64) -> bool {
+    count & (BEGUN - 1) == FLAGS
 }
 
 fn sum(counts: impl Iterator<Item = u64>) -> Option<u64> {
     let mut begun = 0_u64;
     for count in counts {
-        if !is_quiet(count) {
+        if !is_quiescent(count) {
             return None;
         }
-        begun = begun.wrapping_add(count - NOTES);
+        begun = begun.wrapping_add(count - FLAGS);
     }
-    Some(begun | NOTES)
+    Some(begun | FLAGS)
 }

@@ -38,7 +38,7 @@ impl Drop for Deferred {
             panic.catch(|| match foreign {
                 // Drops the outcome inside the `catch` too: this may be its last handle, and its error may panic then.
                 Foreign::Callback(callback, outcome) => callback.run_at_deadline(&outcome.reason),
-                Foreign::Last(node) => drop(node),
+                Foreign::LastHandle(node) => drop(node),
             });
         }
         panic.resume();

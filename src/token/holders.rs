@@ -3,7 +3,7 @@
 //! A holder is listed in each tracking node among its own node and the ancestors. As long as no node of the process
 //! tracks, this costs a holder the check of one counter when it is made, and nothing when it is dropped.
 
-use super::{CancellationToken, ancestry::Ancestors, moment::Stamp, tree::Node};
+use super::{CancellationToken, ancestry::Ancestors, deadline::Timestamp, tree::Node};
 use crate::{
     line::Line,
     sync::{Ordering, TRACKING_NODES},
@@ -23,7 +23,7 @@ use std::{
 pub struct Holder {
     what: &'static str,
     location: &'static Location<'static>,
-    since: Stamp,
+    since: Timestamp,
 }
 
 impl Holder {
@@ -104,7 +104,7 @@ impl Listed {
         let holder = Holder {
             what,
             location,
-            since: Stamp::now(),
+            since: Timestamp::now(),
         };
         let mut places = Vec::new();
         for node in iter::once(&token.node).chain(Ancestors::of(&token.node)) {

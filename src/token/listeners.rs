@@ -14,7 +14,7 @@ pub(super) struct Listeners<L, B = ()> {
 
 struct Rare<L, B> {
     line: Line<L>,
-    beside: B,
+    extra: B,
 }
 
 /// No listener has this key.
@@ -44,8 +44,8 @@ impl<L, B: Default> Listeners<L, B> {
     }
 
     /// What shares the allocation, which is made if there is none.
-    pub(super) fn beside(&mut self) -> &mut B {
-        &mut self.rare_mut().beside
+    pub(super) fn extra_mut(&mut self) -> &mut B {
+        &mut self.rare_mut().extra
     }
 
     #[inline]
@@ -53,7 +53,7 @@ impl<L, B: Default> Listeners<L, B> {
         self.rare.get_or_insert_with(|| {
             Box::new(Rare {
                 line: Line::with_first_key(FIRST + 1),
-                beside: B::default(),
+                extra: B::default(),
             })
         })
     }
@@ -61,8 +61,8 @@ impl<L, B: Default> Listeners<L, B> {
 
 impl<L, B> Listeners<L, B> {
     /// The same, if there is such an allocation.
-    pub(super) fn get_beside(&self) -> Option<&B> {
-        self.rare.as_ref().map(|rare| &rare.beside)
+    pub(super) fn extra(&self) -> Option<&B> {
+        self.rare.as_ref().map(|rare| &rare.extra)
     }
 
     /// Puts a listener in another's place and answers with that one, or gives it back if there is none.

@@ -44,14 +44,14 @@ impl Default for Settling {
 
 /// The tasks that wait until nothing is held.
 #[derive(Default)]
-pub(super) struct Settlers {
+pub(super) struct SettleWaiters {
     /// How often they have been told. A key is good for one generation.
     generation: u64,
     wakers: Listeners<Waker>,
 }
 
 /// A place among the settlers.
-struct Place {
+struct Registered {
     generation: u64,
     key: u64,
 }
@@ -59,7 +59,7 @@ struct Place {
 impl Node {
     #[inline(always)]
     fn hold(self: &Arc<Self>) {
-        self.any_up(|node| {
+        self.any_in_lineage(|node| {
             node.settling.held.fetch_add(1, Ordering::Relaxed);
             false
         });
@@ -67,40 +67,40 @@ impl Node {
 
     #[inline(always)]
     fn release(self: &Arc<Self>) {
-        let is_awaited = self.any_up(|node| {
+        let is_awaited = self.any_in_lineage(|node| {
             let held = node.settling.held.fetch_sub(1, Ordering::Release);
             held == AWAITED | 1
         });
         if is_awaited {
-            self.tell_settlers();
+            self.wake_settled();
         }
     }
 
     /// Asks this node and each above it once, the same ones at each call; whether any of them answered `true`.
     #[inline(always)]
-    fn any_up(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
-        let answer = ask(self);
+    fn any_in_lineage(self: &Arc<Self>, f: impl Fn(&Self) -> bool) -> bool {
+        let found = f(self);
         match &self.ancestry {
             // Without a loop, as most tokens are.
-            Ancestry::Other(None) => answer,
-            Ancestry::Child(link) if link.parent.ancestry.is_root() => answer | ask(&link.parent),
-            _ => answer | self.any_above(ask),
+            Ancestry::Other(None) => found,
+            Ancestry::Child(link) if link.parent.ancestry.is_root() => found | f(&link.parent),
+            _ => found | self.any_ancestor(f),
         }
     }
 
     #[inline(never)]
-    fn any_above(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
-        Ancestors::of(self).fold(false, |answer, node| answer | ask(node))
+    fn any_ancestor(self: &Arc<Self>, f: impl Fn(&Self) -> bool) -> bool {
+        Ancestors::of(self).fold(false, |found, node| found | f(node))
     }
 
     /// Tells all those above who wait, and whom nobody keeps waiting any more.
     #[cold]
-    fn tell_settlers(self: &Arc<Self>) {
+    fn wake_settled(self: &Arc<Self>) {
         let mut panic = FirstPanic::default();
         for node in iter::once(self).chain(Ancestors::of(self)) {
             // Whoever holds something since then is going to come here as well.
             if node.settling.held.load(Ordering::Acquire) == AWAITED {
-                for waker in node.take_settlers() {
+                for waker in node.take_settle_waiters() {
                     panic.catch(|| waker.wake());
                 }
             }
@@ -108,34 +108,34 @@ impl Node {
         panic.resume();
     }
 
-    fn take_settlers(&self) -> Taken<Waker> {
+    fn take_settle_waiters(&self) -> Taken<Waker> {
         let mut guarded = self.lock();
         self.settling.held.fetch_and(!AWAITED, Ordering::Relaxed);
-        let settlers = &mut guarded.rare().settlers;
-        settlers.generation += 1;
-        settlers.wakers.take()
+        let settle_waiters = &mut guarded.rare().settle_waiters;
+        settle_waiters.generation += 1;
+        settle_waiters.wakers.take()
     }
 
     /// Ready at a moment when nobody holds anything; until then `waker`, the latest one, is kept.
-    fn poll_settled(&self, place: &mut Option<Place>, waker: &Waker) -> Poll<()> {
+    fn poll_settled(&self, registered: &mut Option<Registered>, waker: &Waker) -> Poll<()> {
         if self.settling.held.load(Ordering::Acquire) & !AWAITED == 0 {
             return Poll::Ready(());
         }
         // Without the lock, as is the drop of the earlier one: they may run anything.
         let waker = waker.clone();
         let mut guarded = self.lock();
-        let settlers = &mut guarded.rare().settlers;
-        let replaced = match place {
+        let settle_waiters = &mut guarded.rare().settle_waiters;
+        let replaced = match registered {
             // Told: that moment has been, whoever holds something since.
-            Some(place) if place.generation != settlers.generation => {
+            Some(registered) if registered.generation != settle_waiters.generation => {
                 drop(guarded);
                 return Poll::Ready(());
             }
-            Some(place) => settlers.wakers.replace(place.key, waker).ok(),
+            Some(registered) => settle_waiters.wakers.replace(registered.key, waker).ok(),
             None => {
-                *place = Some(Place {
-                    generation: settlers.generation,
-                    key: settlers.wakers.insert(waker),
+                *registered = Some(Registered {
+                    generation: settle_waiters.generation,
+                    key: settle_waiters.wakers.insert(waker),
                 });
                 None
             }
@@ -150,11 +150,11 @@ impl Node {
         }
     }
 
-    fn leave_settlers(&self, place: &Place) {
+    fn remove_settle_waiter(&self, registered: &Registered) {
         let mut guarded = self.lock();
-        let settlers = &mut guarded.rare().settlers;
-        let waker = match settlers.generation == place.generation {
-            true => settlers.wakers.remove(place.key),
+        let settle_waiters = &mut guarded.rare().settle_waiters;
+        let waker = match settle_waiters.generation == registered.generation {
+            true => settle_waiters.wakers.remove(registered.key),
             false => None,
         };
         drop(guarded);
@@ -192,14 +192,14 @@ impl Drop for HeldToken {
 pub struct Settled {
     cancelled: Listening<CancellationToken>,
     /// `Some` once it has had to wait for somebody to let go.
-    place: Option<Place>,
+    registered: Option<Registered>,
 }
 
 impl Settled {
     pub(super) fn new(token: CancellationToken) -> Self {
         Self {
             cancelled: Listening::new(token),
-            place: None,
+            registered: None,
         }
     }
 }
@@ -211,14 +211,14 @@ impl Future for Settled {
         let this = &mut *self;
         ready!(this.cancelled.poll(cx));
         let node = &this.cancelled.token.node;
-        node.poll_settled(&mut this.place, cx.waker())
+        node.poll_settled(&mut this.registered, cx.waker())
     }
 }
 
 impl Drop for Settled {
     fn drop(&mut self) {
-        if let Some(place) = &self.place {
-            self.cancelled.token.node.leave_settlers(place);
+        if let Some(registered) = &self.registered {
+            self.cancelled.token.node.remove_settle_waiter(registered);
         }
     }
 }

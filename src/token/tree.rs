@@ -78,11 +78,11 @@
 use super::{
     Callback,
     ancestry::{Ancestors, Ancestry, Link, Links, Special},
-    counts::{Counts, NOTES, START, Trees},
+    counts::{Counts, FLAGS, START, Trees},
+    deadline::{self, Instant, OwnDeadline},
     holders::Tracking,
     listeners::{Listeners, Taken},
-    moment::{self, Moment, OwnDeadline},
-    settling::{Settlers, Settling},
+    settling::{SettleWaiters, Settling},
 };
 use crate::{
     StopReason,
@@ -110,13 +110,13 @@ const CLOSED: u64 = 0b1000;
 /// In the `state` of a node that has noted no count yet, of all but roots.
 const NO_COUNT: u64 = 0b1_0000;
 
-const _: () = assert!(NOTES == HAS_CHILDREN | IS_CONNECTED && START > NOTES | CLOSED | NO_COUNT);
+const _: () = assert!(FLAGS == HAS_CHILDREN | IS_CONNECTED && START > FLAGS | CLOSED | NO_COUNT);
 
 /// How many levels apart are the nodes that a walk leaves notes in.
-const NEAR: u32 = 8;
+const CACHE_INTERVAL: u32 = 8;
 
 /// How deep the walks of a check are nested at most, where very many ways are gone up.
-const NESTED: u32 = 4;
+const MAX_NESTING: u32 = 4;
 
 /// Much is written at its front, and what a check reads stands at its end: on another cache line, so that a check of
 /// this node does not mind what is made and dropped below it.
@@ -126,7 +126,7 @@ pub(super) struct Node {
     guarded: Mutex<Guarded>,
     pub(super) ancestry: Ancestry,
     /// The earliest of its own and its ancestors'.
-    deadline: Option<Moment>,
+    deadline: Option<Instant>,
     /// One more than the highest of its parents' levels, 0 at a root: so a node is above none of its own level.
     // So deep that it wrapped no chain fits into memory.
     pub(super) level: u32,
@@ -154,7 +154,7 @@ pub(super) struct Guarded {
 /// What most nodes do without.
 #[derive(Default)]
 pub(super) struct Rare {
-    pub(super) settlers: Settlers,
+    pub(super) settle_waiters: SettleWaiters,
     pub(super) tracking: Option<Box<Tracking>>,
     /// The token of tokio-util's that is cancelled with this node, once somebody has asked for one.
     #[cfg(feature = "tokio-util")]
@@ -174,17 +174,17 @@ impl Guarded {
 
 impl Guarded {
     pub(super) fn rare(&mut self) -> &mut Rare {
-        self.listeners.beside()
+        self.listeners.extra_mut()
     }
 
     pub(super) fn tracking(&mut self) -> Option<&mut Tracking> {
-        self.listeners.get_beside()?;
-        self.listeners.beside().tracking.as_deref_mut()
+        self.listeners.extra()?;
+        self.listeners.extra_mut().tracking.as_deref_mut()
     }
 
     #[cfg(feature = "tokio-util")]
     pub(super) fn theirs(&self) -> Option<Arc<tokio_util::sync::CancellationToken>> {
-        self.listeners.get_beside()?.theirs.clone()
+        self.listeners.extra()?.theirs.clone()
     }
 }
 
@@ -197,7 +197,7 @@ pub(super) enum Listener {
 /// What stopped a node. All that were stopped by the same share it.
 pub(super) struct Outcome {
     /// A deadline's is its own point in time, whenever somebody sees that it is over. `None` without a clock.
-    at: Option<Moment>,
+    at: Option<Instant>,
     /// Of two of the same moment, of which neither overlapped the other, the earlier one has the lower number. A
     /// deadline has the lowest: at that moment it is over.
     order: u64,
@@ -211,7 +211,7 @@ impl Outcome {
         // ORDERING: `Relaxed`. That of two cancels where one happened before the other is the order of the two.
         static ORDER: atomic::AtomicU64 = atomic::AtomicU64::new(1);
         Arc::new(Self {
-            at: moment::now(),
+            at: deadline::now(),
             order: ORDER.fetch_add(1, Ordering::Relaxed),
             reason,
             location,
@@ -230,21 +230,21 @@ impl Outcome {
 
 /// Where a outcome comes from.
 #[derive(Clone, Copy)]
-enum Given {
+enum Origin {
     /// A cancel of the node, or its own deadline; or it may be.
-    Here,
+    Own,
     /// A parent, which has it already.
-    Above,
+    Parent,
 }
 
 impl Node {
     pub(super) fn root() -> Arc<Self> {
-        Self::new(IS_CONNECTED, 0, Trees::next(), None, Ancestry::ROOT)
+        Self::new(IS_CONNECTED, 0, Trees::for_root(), None, Ancestry::ROOT)
     }
 
     /// Nothing is asked of the parent: what it is, or becomes, the child sees when it is looked at.
     pub(super) fn child(self: &Arc<Self>) -> Arc<Self> {
-        self.note_child();
+        self.set_has_children();
         let level = self.level.wrapping_add(1);
         let ancestry = Ancestry::Child(Link::to(self));
         Self::new(NO_COUNT, level, self.trees, self.deadline, ancestry)
@@ -269,10 +269,10 @@ impl Node {
     #[track_caller]
     pub(super) fn with_deadline(
         parent: Option<&Arc<Self>>,
-        at: Option<Moment>,
+        at: Option<Instant>,
         cause: Option<StopReason>,
     ) -> Arc<Self> {
-        moment::require_runtime();
+        deadline::require_runtime();
         let Some(at) = at else {
             return parent.map_or_else(Self::root, Self::child);
         };
@@ -283,13 +283,13 @@ impl Node {
         let own_deadline = OwnDeadline::new(at, cause);
         let (reason, made_at) = (own_deadline.reason(), own_deadline.made_at());
         let node = Self::special(parent.as_slice(), Some(own_deadline), None);
-        if moment::is_over(at) {
+        if deadline::has_passed(at) {
             // It cannot have been before the node was: a parent that is cancelled already was first.
             let inherited = parent.and_then(|parent| parent.outcome());
             let outcome = inherited.unwrap_or_else(|| Outcome::new(reason, made_at));
-            drop(node.give(&mut node.lock(), &outcome, Given::Here));
+            drop(node.set_outcome(&mut node.lock(), &outcome, Origin::Own));
         } else {
-            moment::set_timer(at, &node);
+            deadline::set_timer(at, &node);
         }
         node
     }
@@ -297,13 +297,13 @@ impl Node {
     /// A child whose own deadline is not before an ancestor's. It relies on the timer of that one for as long as its
     /// runtime lives, and stands by to set one of this runtime then.
     #[cfg(feature = "tokio")]
-    fn with_later_deadline(parent: Option<&Arc<Self>>, at: Moment) -> Arc<Self> {
+    fn with_later_deadline(parent: Option<&Arc<Self>>, at: Instant) -> Arc<Self> {
         let reporter = parent.and_then(|parent| parent.reporter(at));
         let node = Self::special(parent.as_slice(), None, reporter.cloned());
         // First: a timer that is lost from now on is heard of.
-        moment::stand_by(&node);
-        if node.is_connected() && !moment::is_over(at) && !node.is_reported_to() {
-            moment::set_timer(at, &node);
+        deadline::stand_by(&node);
+        if node.is_connected() && !deadline::has_passed(at) && !node.has_live_reporter() {
+            deadline::set_timer(at, &node);
         }
         node
     }
@@ -312,7 +312,7 @@ impl Node {
     ///
     /// A node that relies on one knows it. So in a chain of these, each finds it one step above.
     #[cfg(feature = "tokio")]
-    fn reporter(self: &Arc<Self>, at: Moment) -> Option<&Arc<Self>> {
+    fn reporter(self: &Arc<Self>, at: Instant) -> Option<&Arc<Self>> {
         let mut node = self;
         loop {
             if let Some(special) = node.ancestry.special() {
@@ -331,7 +331,7 @@ impl Node {
 
     /// Whether a runtime that lives reports the deadline of an ancestor to this node, which has a later one.
     #[cfg(feature = "tokio")]
-    pub(super) fn is_reported_to(&self) -> bool {
+    pub(super) fn has_live_reporter(&self) -> bool {
         let special = self.ancestry.special();
         let reporter = special.and_then(|special| special.reporter.as_ref()?.ancestry.special());
         reporter.is_some_and(|special| special.timer.has_timer())
@@ -363,10 +363,10 @@ impl Node {
             .map(|parent| parent.level.wrapping_add(1))
             .max();
         for parent in parents {
-            parent.note_child();
+            parent.set_has_children();
         }
         let trees = parents.iter().map(|parent| parent.trees);
-        let trees = trees.reduce(Trees::and).unwrap_or_else(Trees::next);
+        let trees = trees.reduce(Trees::union).unwrap_or_else(Trees::for_root);
         let deadlines = parents.iter().filter_map(|parent| parent.deadline);
         let own = own_deadline.as_ref().and_then(OwnDeadline::at);
         let deadline = deadlines.chain(own).min();
@@ -377,7 +377,7 @@ impl Node {
 
     /// See invariant 9.
     #[inline(always)]
-    fn note_child(&self) {
+    fn set_has_children(&self) {
         if self.state.load(Ordering::Relaxed) & (HAS_CHILDREN | CLOSED) == 0 {
             self.state.fetch_or(HAS_CHILDREN, Ordering::Relaxed);
         }
@@ -388,7 +388,7 @@ impl Node {
         state: u64,
         level: u32,
         trees: Trees,
-        deadline: Option<Moment>,
+        deadline: Option<Instant>,
         ancestry: Ancestry,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -407,21 +407,21 @@ impl Node {
     #[inline]
     pub(super) fn is_cancelled(&self) -> bool {
         let state = self.state.load(Ordering::Acquire);
-        if state <= NOTES {
+        if state <= FLAGS {
             return false;
         }
-        if !self.trees.is_count(state | NOTES) && self.walk_up(state) {
+        if !self.trees.is_count(state | FLAGS) && self.walk_up(state) {
             return true;
         }
         // What is seen is fixed, so that whatever comes later sees nothing else.
-        self.deadline.is_some() && self.is_over() && self.fix().is_some()
+        self.deadline.is_some() && self.is_past_deadline() && self.resolve_outcome().is_some()
     }
 
     /// Like [`is_cancelled`](Self::is_cancelled), without the read of the clock.
     #[inline]
     pub(super) fn is_known_cancelled(&self) -> bool {
         let state = self.state.load(Ordering::Acquire);
-        state > NOTES && !self.trees.is_count(state | NOTES) && self.walk_up(state)
+        state > FLAGS && !self.trees.is_count(state | FLAGS) && self.walk_up(state)
     }
 
     /// Whether this node, of which this is the state, is cancelled or one above it. Walks up to the first that is known to
@@ -431,13 +431,13 @@ impl Node {
         self.walk_up_nested(state, 0)
     }
 
-    fn walk_up_nested(&self, state: u64, nested: u32) -> bool {
+    fn walk_up_nested(&self, state: u64, nesting: u32) -> bool {
         if state & CLOSED != 0 {
             return true;
         }
         // Before the walk: invariant 8.
         let count = self.trees.count();
-        if count == Some(state | NOTES) {
+        if count == Some(state | FLAGS) {
             return false;
         }
         let mut node = self;
@@ -446,7 +446,7 @@ impl Node {
             match node.ancestry.links() {
                 [] => break,
                 [link] => node = &link.parent,
-                _ if node.is_any_closed_above(nested) => return true,
+                _ if node.is_any_ancestor_closed(nesting) => return true,
                 _ => break,
             }
             let state = node.state.load(Ordering::Acquire);
@@ -459,24 +459,24 @@ impl Node {
             open += 1;
         }
         if let Some(count) = count {
-            self.note(state, count);
+            self.cache_count(state, count);
             if open > 0 {
-                self.note_above(open, count);
+                self.cache_count_above(open, count);
             }
         }
         false
     }
 
     /// Leaves notes in so many nodes above, of which each has one parent. They are of the same trees.
-    fn note_above(&self, open: u32, count: u64) {
+    fn cache_count_above(&self, open: u32, count: u64) {
         let mut node = self;
         for _ in 0..open {
             let [link] = node.ancestry.links() else {
                 break;
             };
             node = &link.parent;
-            if node.level % NEAR == 0 {
-                node.note(node.state.load(Ordering::Relaxed), count);
+            if node.level % CACHE_INTERVAL == 0 {
+                node.cache_count(node.state.load(Ordering::Relaxed), count);
             }
         }
     }
@@ -484,15 +484,15 @@ impl Node {
     /// Whether an open node needs no walk, by its `state`.
     #[inline(always)]
     fn is_known_open(&self, state: u64) -> bool {
-        state <= NOTES
-            || self.trees.is_count(state | NOTES)
-            || (self.trees.are_several() && self.trees.count() == Some(state | NOTES))
+        state <= FLAGS
+            || self.trees.is_count(state | FLAGS)
+            || (self.trees.are_several() && self.trees.count() == Some(state | FLAGS))
     }
 
     /// Notes in an open node of this state the count of before a walk that has found it open, and all above.
-    fn note(&self, state: u64, count: u64) {
-        if state > NOTES && state & CLOSED == 0 {
-            let noted = (count & !NOTES) | (state & NOTES);
+    fn cache_count(&self, state: u64, count: u64) {
+        if state > FLAGS && state & CLOSED == 0 {
+            let noted = (count & !FLAGS) | (state & FLAGS);
             // Not if it has been closed since: invariant 8. Whatever else it is, it need not be noted.
             _ = self
                 .state
@@ -502,7 +502,7 @@ impl Node {
 
     /// For a node of several parents: whether one above it is cancelled.
     #[cold]
-    fn is_any_closed_above(&self, nested: u32) -> bool {
+    fn is_any_ancestor_closed(&self, nesting: u32) -> bool {
         let counts = Counts::now();
         let mut above = Ancestors::of(self);
         while let Some(node) = above.next() {
@@ -511,29 +511,31 @@ impl Node {
                 return true;
             }
             if node.is_known_open(state) {
-                above.turn_back();
-            } else if above.is_full() && nested < NESTED && counts.of(node.trees).is_some() {
+                above.skip_parents();
+            } else if above.is_full() && nesting < MAX_NESTING && counts.of(node.trees).is_some() {
                 // Goes up this way at once, so that it takes no room. What it walks it notes, so that it is walked once.
-                if node.walk_up_nested(state, nested + 1) {
+                if node.walk_up_nested(state, nesting + 1) {
                     return true;
                 }
-                above.turn_back();
+                above.skip_parents();
             }
         }
         let mut above = Ancestors::of(self);
         while let Some(node) = above.next() {
             let state = node.state.load(Ordering::Acquire);
             if node.is_known_open(state) {
-                above.turn_back();
+                above.skip_parents();
                 continue;
             }
-            if node.ancestry.links().len() > 1 || node.level % NEAR == 0 {
+            if node.ancestry.links().len() > 1 || node.level % CACHE_INTERVAL == 0 {
                 let count = counts.of(node.trees);
-                count.into_iter().for_each(|count| node.note(state, count));
+                count
+                    .into_iter()
+                    .for_each(|count| node.cache_count(state, count));
             }
             // A cancel elsewhere may have come meanwhile, so that the ways are more than before. Notes need not be made.
             if above.is_full() {
-                above.turn_back();
+                above.skip_parents();
             }
         }
         false
@@ -555,7 +557,7 @@ impl Node {
     /// The earliest deadline of the node's own and its ancestors'.
     #[cfg(feature = "tokio")]
     #[inline]
-    pub(super) fn deadline(&self) -> Option<Moment> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
@@ -564,62 +566,66 @@ impl Node {
         self.deadline.is_some()
     }
 
-    fn is_over(&self) -> bool {
-        self.deadline.is_some_and(moment::is_over)
+    fn is_past_deadline(&self) -> bool {
+        self.deadline.is_some_and(deadline::has_passed)
     }
 
     /// The outcome, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
     pub(super) fn outcome(self: &Arc<Self>) -> Option<Arc<Outcome>> {
         // The way up is only noted, on the heap, once there is something to bring down.
-        self.is_cancelled().then(|| self.fix()).flatten()
+        self.is_cancelled()
+            .then(|| self.resolve_outcome())
+            .flatten()
     }
 
     /// Brings the outcomes down, from the top, to each node what those above it really have: invariant 2.
-    fn fix(&self) -> Option<Arc<Outcome>> {
-        self.fix_all_but(&mut Fixed::default())
+    fn resolve_outcome(&self) -> Option<Arc<Outcome>> {
+        self.resolve_outcome_except(&mut Resolved::default())
     }
 
-    fn fix_all_but(&self, fixed: &mut Fixed) -> Option<Arc<Outcome>> {
+    fn resolve_outcome_except(&self, resolved: &mut Resolved) -> Option<Arc<Outcome>> {
         if !self.is_closed() {
             let mut open = Vec::new();
             let mut above = Ancestors::of(self);
             while let Some(node) = above.next() {
-                if node.is_closed() || fixed.contains(node) {
-                    above.turn_back();
+                if node.is_closed() || resolved.contains(node) {
+                    above.skip_parents();
                 } else {
                     open.push(node);
                 }
             }
             for node in open.into_iter().rev() {
                 node.inherit();
-                fixed.note(node);
+                resolved.insert(node);
             }
             self.inherit();
         }
-        self.own_verdict()
+        self.own_outcome()
     }
 
     /// Gives the earliest of the parents' outcomes, and of the node's own deadline.
     fn inherit(&self) {
         let parents = self.ancestry.links().iter();
-        let outcomes = parents.filter_map(|link| link.parent.own_verdict());
+        let outcomes = parents.filter_map(|link| link.parent.own_outcome());
         let earliest = outcomes
             .chain(self.expiry())
             .min_by_key(|outcome| (outcome.at, outcome.order));
         if let Some(outcome) = earliest {
             let special = self.ancestry.special();
-            let given = match special.is_some_and(|special| special.own_deadline.is_some()) {
-                true => Given::Here,
-                false => Given::Above,
+            let origin = match special.is_some_and(|special| special.own_deadline.is_some()) {
+                true => Origin::Own,
+                false => Origin::Parent,
             };
-            drop(self.give(&mut self.lock(), &outcome, given));
+            drop(self.set_outcome(&mut self.lock(), &outcome, origin));
         }
     }
 
     /// The outcome of the node's own deadline, once it is over.
     fn expiry(&self) -> Option<Arc<Outcome>> {
         let deadline = self.ancestry.special()?.own_deadline.as_ref()?;
-        deadline.is_over().then(|| Outcome::of_deadline(deadline))
+        deadline
+            .has_passed()
+            .then(|| Outcome::of_deadline(deadline))
     }
 
     /// Cancels the subtree, tells every listener in it, and says whether this call is what cancelled this node.
@@ -644,11 +650,11 @@ impl Node {
             Some(inherited) => (inherited, Some(reason)),
             None => (Outcome::new(reason, location), None),
         };
-        let (earlier, listeners) = self.close(&outcome, Given::Here);
+        let (earlier, listeners) = self.close(&outcome, Origin::Own);
         let won = earlier.is_none();
         // A loser tells too: a look may have fixed the outcome, and a look tells nobody.
         let in_force = earlier.unwrap_or_else(|| Arc::clone(&outcome));
-        tell(in_force, listeners, run);
+        notify(in_force, listeners, run);
         won
     }
 
@@ -657,34 +663,34 @@ impl Node {
     fn close(
         &self,
         outcome: &Arc<Outcome>,
-        given: Given,
+        origin: Origin,
     ) -> (Option<Arc<Outcome>>, Taken<Listener>) {
         let mut guarded = self.lock();
-        let earlier = self.give(&mut guarded, outcome, given);
+        let earlier = self.set_outcome(&mut guarded, outcome, origin);
         let listeners = guarded.listeners.take();
         drop(guarded);
         #[cfg(feature = "tokio")]
         if let Some(special) = self.ancestry.special() {
-            special.timer.empty();
+            special.timer.clear();
         }
         (earlier, listeners)
     }
 
     /// Gives `outcome` unless there is an earlier one, which is the answer.
     #[inline]
-    fn give(
+    fn set_outcome(
         &self,
         guarded: &mut Guarded,
         outcome: &Arc<Outcome>,
-        given: Given,
+        origin: Origin,
     ) -> Option<Arc<Outcome>> {
         if let Some(earlier) = &guarded.outcome {
             return Some(Arc::clone(earlier));
         }
         guarded.outcome = Some(Arc::clone(outcome));
-        match given {
-            Given::Here => self.set_closed(),
-            Given::Above => self.set_closed_uncounted(),
+        match origin {
+            Origin::Own => self.set_closed(),
+            Origin::Parent => self.set_closed_uncounted(),
         }
         None
     }
@@ -713,7 +719,7 @@ impl Node {
     }
 
     /// The outcome given in this very node.
-    fn own_verdict(&self) -> Option<Arc<Outcome>> {
+    fn own_outcome(&self) -> Option<Arc<Outcome>> {
         if !self.is_closed() {
             return None;
         }
@@ -777,7 +783,7 @@ impl Node {
                 if !node.is_connected() {
                     return Some(node);
                 }
-                above.turn_back();
+                above.skip_parents();
             }
         })
     }
@@ -792,16 +798,16 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let mut rest = Vec::new();
-        let parent = self.leave(&mut rest).and_then(Arc::into_inner);
+        let parent = self.unlink(&mut rest).and_then(Arc::into_inner);
         if parent.is_some() || !rest.is_empty() {
-            drop_all(parent, rest);
+            drop_chain(parent, rest);
         }
     }
 }
 
 /// Drops a node whose last handle was below it, and so on, up the tree, in a loop.
 #[cold]
-fn drop_all(first: Option<Node>, mut rest: Vec<Arc<Node>>) {
+fn drop_chain(first: Option<Node>, mut rest: Vec<Arc<Node>>) {
     let mut parent = first.and_then(|node| node.into_parent(&mut rest));
     while let Some(handle) = parent.or_else(|| rest.pop()) {
         parent = Arc::into_inner(handle).and_then(|node| node.into_parent(&mut rest));
@@ -810,7 +816,7 @@ fn drop_all(first: Option<Node>, mut rest: Vec<Arc<Node>>) {
 
 impl Node {
     fn into_parent(mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
-        let parent = self.leave(rest);
+        let parent = self.unlink(rest);
         // Nothing else in it has to be dropped, and it need not leave twice.
         let guarded = mem::take(&mut self.guarded);
         mem::forget(self);
@@ -820,25 +826,25 @@ impl Node {
 
     /// For a node that is dropped: takes it out of its parents' lists, and hands those over.
     #[inline(always)]
-    fn leave(&mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
+    fn unlink(&mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
         let guarded = self.guarded.get_mut();
         let listeners = &mut guarded.unwrap_or_else(PoisonError::into_inner).listeners;
         if !listeners.is_empty() {
             let listeners = listeners.take();
-            return self.leave_with(listeners, rest);
+            return self.unlink_with(listeners, rest);
         }
-        self.ancestry.leave(rest)
+        self.ancestry.unlink(rest)
     }
 
     #[cold]
-    fn leave_with(
+    fn unlink_with(
         &mut self,
         listeners: Taken<Listener>,
         rest: &mut Vec<Arc<Self>>,
     ) -> Option<Arc<Self>> {
         let mut panic = FirstPanic::default();
         panic.catch(|| self.drop_listeners(listeners));
-        let parent = self.ancestry.leave(rest);
+        let parent = self.ancestry.unlink(rest);
         panic.resume();
         parent
     }
@@ -848,12 +854,12 @@ impl Node {
     fn drop_listeners(&self, listeners: Taken<Listener>) {
         let mut parents = self.ancestry.links().iter();
         let is_known = self.is_closed() || parents.any(|link| link.parent.is_known_cancelled());
-        let outcome = match is_known || self.is_over() {
-            true => self.fix(),
+        let outcome = match is_known || self.is_past_deadline() {
+            true => self.resolve_outcome(),
             false => None,
         };
         if let Some(outcome) = outcome {
-            return tell(outcome, listeners, &mut Foreign::run);
+            return notify(outcome, listeners, &mut Foreign::run);
         }
         let mut panic = FirstPanic::default();
         for listener in listeners {
@@ -866,20 +872,20 @@ impl Node {
 /// Where a cancel has brought the outcomes down already, so that it does so once however many nodes of several parents
 /// it comes to. Whatever is cancelled above one of these since then has come later than the cancel.
 #[derive(Default)]
-struct Fixed {
+struct Resolved {
     /// A dropped node's address is not used for another one meanwhile.
     nodes: BTreeMap<*const Node, Weak<Node>>,
 }
 
-impl Fixed {
+impl Resolved {
     fn contains(&self, node: &Arc<Node>) -> bool {
         !self.nodes.is_empty() && self.nodes.contains_key(&Arc::as_ptr(node))
     }
 
     /// Notes a node of several parents, and of a chain one of so many.
-    fn note(&mut self, node: &Arc<Node>) {
+    fn insert(&mut self, node: &Arc<Node>) {
         let links = node.ancestry.links().len();
-        if links > 1 || (links == 1 && node.level % NEAR == 0) {
+        if links > 1 || (links == 1 && node.level % CACHE_INTERVAL == 0) {
             let (place, node) = (Arc::as_ptr(node), Arc::downgrade(node));
             self.nodes.insert(place, node);
         }
@@ -891,20 +897,20 @@ pub(super) enum Foreign {
     /// With the outcome that it is called with.
     Callback(Callback, Arc<Outcome>),
     /// A node without a handle. As it is dropped, so are the callbacks of ancestors that nobody else keeps.
-    Last(Node),
+    LastHandle(Node),
 }
 
 impl Foreign {
     /// Drops a handle of a node, unless it is the last one.
     pub(super) fn of_handle(node: Arc<Node>) -> Option<Self> {
-        Arc::into_inner(node).map(Self::Last)
+        Arc::into_inner(node).map(Self::LastHandle)
     }
 
     /// Runs it on the thread that cancels.
     fn run(self) {
         match self {
             Self::Callback(callback, outcome) => callback.run(&outcome.reason),
-            Self::Last(node) => drop(node),
+            Self::LastHandle(node) => drop(node),
         }
     }
 }
@@ -913,11 +919,11 @@ impl Foreign {
 pub(super) type Run<'a> = dyn FnMut(Foreign) + 'a;
 
 /// Tells everybody below: their subtree first, then the next in line.
-fn tell(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) {
+fn notify(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) {
     let mut panic = FirstPanic::default();
     // Who is still to be told above, with the outcome there if it is not the one at hand.
     let mut above: Vec<(Option<Arc<Outcome>>, Taken<Listener>)> = Vec::new();
-    let mut fixed = Fixed::default();
+    let mut resolved = Resolved::default();
     let mut outcome = outcome;
     let mut listeners = listeners;
     loop {
@@ -933,14 +939,14 @@ fn tell(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) {
                 };
                 if child.ancestry.special().is_some() {
                     // Its deadline or another parent may have come first.
-                    child.fix_all_but(&mut fixed);
+                    child.resolve_outcome_except(&mut resolved);
                 }
                 // A chain has no rest, so that its depth costs no memory.
                 if !listeners.is_empty() {
                     above.push((None, mem::take(&mut listeners)));
                 }
                 let earlier;
-                (earlier, listeners) = child.close(&outcome, Given::Above);
+                (earlier, listeners) = child.close(&outcome, Origin::Parent);
                 if let Some(last) = Foreign::of_handle(child) {
                     panic.catch(|| run(last));
                 }
@@ -956,8 +962,8 @@ fn tell(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) {
                 Some((outcome_above, rest)) => {
                     listeners = rest;
                     if let Some(outcome_above) = outcome_above {
-                        let told = mem::replace(&mut outcome, outcome_above);
-                        panic.catch(|| drop(told));
+                        let done = mem::replace(&mut outcome, outcome_above);
+                        panic.catch(|| drop(done));
                     }
                 }
                 None => break,

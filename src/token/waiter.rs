@@ -96,15 +96,15 @@ impl Waiter {
 
     /// Removes the registration, if there is one. Called by the drop.
     #[inline]
-    pub(super) fn leave(&self, node: &Node) {
+    pub(super) fn unregister(&self, node: &Node) {
         if self.key != NO_KEY {
-            leave_list(self.key, node);
+            unregister_key(self.key, node);
         }
     }
 }
 
 #[inline(never)]
-fn leave_list(key: u64, node: &Node) {
+fn unregister_key(key: u64, node: &Node) {
     let listener = node.remove(key);
     // Always a waker: the match avoids the code that drops the other variants.
     if let Some(Listener::Waker(waker)) = listener {

@@ -3,25 +3,25 @@
 #[cfg(feature = "tokio")]
 pub(super) use timed::{OwnDeadline, TimerSlot, require_runtime, set_timer, stand_by};
 #[cfg(feature = "tokio")]
-pub(super) use tokio::time::{Instant as Moment, Instant as Stamp};
+pub(super) use tokio::time::{Instant, Instant as Timestamp};
 
 /// A point in time that is only ever shown.
 #[cfg(not(feature = "tokio"))]
-pub(super) use std::time::Instant as Stamp;
+pub(super) use std::time::Instant as Timestamp;
 #[cfg(not(feature = "tokio"))]
-pub(super) use timeless::{Moment, OwnDeadline};
+pub(super) use timeless::{Instant, OwnDeadline};
 
 #[cfg(feature = "tokio")]
-pub(super) fn now() -> Option<Moment> {
-    Some(Moment::now())
+pub(super) fn now() -> Option<Instant> {
+    Some(Instant::now())
 }
 
 #[cfg(not(feature = "tokio"))]
-pub(super) fn now() -> Option<Moment> {
+pub(super) fn now() -> Option<Instant> {
     None
 }
 
-pub(super) fn is_over(at: Moment) -> bool {
+pub(super) fn has_passed(at: Instant) -> bool {
     now() >= Some(at)
 }
 
@@ -32,12 +32,12 @@ mod timeless {
     use std::panic::Location;
 
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-    pub(in super::super) enum Moment {}
+    pub(in super::super) enum Instant {}
 
     pub(in super::super) enum OwnDeadline {}
 
     impl OwnDeadline {
-        pub(in super::super) fn at(&self) -> Option<Moment> {
+        pub(in super::super) fn at(&self) -> Option<Instant> {
             match *self {}
         }
 
@@ -45,7 +45,7 @@ mod timeless {
             match *self {}
         }
 
-        pub(in super::super) fn is_over(&self) -> bool {
+        pub(in super::super) fn has_passed(&self) -> bool {
             match *self {}
         }
 
@@ -59,7 +59,7 @@ mod timeless {
 mod timed {
     use super::{
         super::{deferred::Deferred, tree::Node},
-        Moment, is_over,
+        Instant, has_passed,
     };
     use crate::{
         StopReason, clock,
@@ -77,23 +77,23 @@ mod timed {
 
     /// The deadline that a node was made with.
     pub(in super::super) enum OwnDeadline {
-        Plain(Made),
+        Plain(DeadlineAt),
         /// With a reason of its own, boxed, as most have none.
         // It is never changed: a token is unwind safe whatever the error in it.
-        WithCause(Box<(Made, AssertUnwindSafe<StopReason>)>),
+        WithCause(Box<(DeadlineAt, AssertUnwindSafe<StopReason>)>),
     }
 
     /// When it is over, and where it was made.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Made(Moment, &'static Location<'static>);
+    pub(in super::super) struct DeadlineAt(Instant, &'static Location<'static>);
 
     /// A cause takes no room where there is none.
-    const _: () = assert!(size_of::<Option<OwnDeadline>>() == size_of::<Made>());
+    const _: () = assert!(size_of::<Option<OwnDeadline>>() == size_of::<DeadlineAt>());
 
     impl OwnDeadline {
         #[track_caller]
-        pub(in super::super) fn new(at: Moment, cause: Option<StopReason>) -> Self {
-            let made = Made(at, Location::caller());
+        pub(in super::super) fn new(at: Instant, cause: Option<StopReason>) -> Self {
+            let made = DeadlineAt(at, Location::caller());
             match cause {
                 None => Self::Plain(made),
                 Some(cause) => {
@@ -102,7 +102,7 @@ mod timed {
             }
         }
 
-        fn made(&self) -> Made {
+        fn made(&self) -> DeadlineAt {
             match self {
                 Self::Plain(made) => *made,
                 Self::WithCause(deadline) => deadline.0,
@@ -110,7 +110,7 @@ mod timed {
         }
 
         /// `None` without a clock.
-        pub(in super::super) fn at(&self) -> Option<Moment> {
+        pub(in super::super) fn at(&self) -> Option<Instant> {
             Some(self.made().0)
         }
 
@@ -118,8 +118,8 @@ mod timed {
             self.made().1
         }
 
-        pub(in super::super) fn is_over(&self) -> bool {
-            self.at().is_some_and(is_over)
+        pub(in super::super) fn has_passed(&self) -> bool {
+            self.at().is_some_and(has_passed)
         }
 
         pub(in super::super) fn reason(&self) -> StopReason {
@@ -158,7 +158,7 @@ mod timed {
 
         /// Drops the timer of a node that has been cancelled. `put` drops one that comes later, as it checks the node
         /// afterwards.
-        pub(in super::super) fn empty(&self) {
+        pub(in super::super) fn clear(&self) {
             drop(self.replace(None));
         }
 
@@ -177,18 +177,18 @@ mod timed {
 
     /// Stands by to set a timer of this runtime, once an ancestor's is lost.
     pub(in super::super) fn stand_by(node: &Arc<Node>) {
-        put(node, Timer::StandsBy(Handle::current()));
+        put_timer(node, Timer::StandsBy(Handle::current()));
     }
 
     /// Puts a timer in the place of the one that the node has, unless it is cancelled.
-    fn put(node: &Arc<Node>, timer: Timer) {
+    fn put_timer(node: &Arc<Node>, timer: Timer) {
         if let Some(special) = node.ancestry.special() {
             drop(special.timer.replace(Some(timer)));
             // The node is listed once it has its timer: a cancel of an ancestor comes by, and so does a search for nodes
             // that stand by. A cancel empties the slot after it has closed the node: if that was before this, the node is
             // found closed.
             if !node.ensure_connected() || node.is_closed() {
-                special.timer.empty();
+                special.timer.clear();
             }
         }
     }
@@ -204,37 +204,37 @@ mod timed {
     /// Cancels a node when its time is over. The timer's wake-up is the cancel: it takes a task only if there are
     /// callbacks.
     #[track_caller]
-    pub(in super::super) fn set_timer(at: Moment, node: &Arc<Node>) {
+    pub(in super::super) fn set_timer(at: Instant, node: &Arc<Node>) {
         let mut timer = Box::pin(clock::Timer::new(at));
         set_has_timer(node, true);
-        let alarm = Alarm {
+        let timer_waker = TimerWaker {
             at,
             node: Arc::downgrade(node),
             runtime: Handle::current(),
         };
         // If it is over by now, a check sees it.
-        let _ = timer.as_mut().poll(&Waker::from(Arc::new(alarm)));
-        put(node, Timer::Set(timer));
+        let _ = timer.as_mut().poll(&Waker::from(Arc::new(timer_waker)));
+        put_timer(node, Timer::Set(timer));
     }
 
-    struct Alarm {
-        at: Moment,
+    struct TimerWaker {
+        at: Instant,
         node: Weak<Node>,
         /// The timer's.
         runtime: Handle,
     }
 
-    impl Wake for Alarm {
+    impl Wake for TimerWaker {
         fn wake(self: Arc<Self>) {
             let Some(node) = self.node.upgrade() else {
                 return;
             };
             let mut deferred = Deferred::default();
             // The driver of all timers runs this: a panic of somebody's waker ends here.
-            let cancelled = catch_unwind(AssertUnwindSafe(|| match is_over(self.at) {
+            let cancelled = catch_unwind(AssertUnwindSafe(|| match has_passed(self.at) {
                 true => deferred.cancel(&node, StopReason::DeadlineExceeded),
                 // A runtime that shuts down wakes its timers before their time.
-                false => hand_over(&node, &mut deferred),
+                false => fail_over(&node, &mut deferred),
             }));
             deferred.drop_handle(node);
             if let Err(payload) = cancelled {
@@ -254,7 +254,7 @@ mod timed {
     }
 
     /// For a node whose timer is lost: those below that stand by set one of their own runtime.
-    fn hand_over(node: &Arc<Node>, deferred: &mut Deferred) {
+    fn fail_over(node: &Arc<Node>, deferred: &mut Deferred) {
         set_has_timer(node, false);
         // Kept to the end, so that the address of none is used again meanwhile.
         let mut nodes = vec![Arc::clone(node)];
@@ -279,11 +279,11 @@ mod timed {
 
     fn take_over(node: &Arc<Node>) {
         if let Some(at) = node.deadline() {
-            if node.is_reported_to() {
+            if node.has_live_reporter() {
                 return;
             }
             set_timer(at, node);
-            if is_over(at) {
+            if has_passed(at) {
                 // Nobody waits for a timer that went off before it was polled. This is a task: callbacks run here.
                 Deferred::default().cancel(node, StopReason::DeadlineExceeded);
             }
