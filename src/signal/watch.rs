@@ -40,8 +40,8 @@ impl CancellationToken {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, unless the signal is a token, has fired already or can never fire. A panic of the signal
-    /// in this call passes through.
+    /// Outside of a tokio runtime, unless the signal is a token, has fired already, or can never fire. A panic of the
+    /// signal in this call passes through.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! Whom a node descends from, and the ways up.
+//! The ancestors of a node, and how to walk them.
 
 #[cfg(feature = "tokio")]
 use super::deadline::TimerSlot;
@@ -10,22 +10,22 @@ use super::{
 use crate::sync::{AtomicU64, Ordering};
 use std::{collections::BTreeMap, mem, slice, sync::Arc};
 
-/// Set when the node is made, and left alone until it goes.
+/// The parents of a node. Set when the node is made, and not changed until it is dropped.
 ///
-/// Of two variants, so that a look need not ask for more than the parent's pointer.
+/// It has two variants, so that a check needs only the parent's pointer.
 pub(super) enum Ancestry {
-    /// Of one parent, and without a deadline of its own: nearly all that are no roots.
+    /// One parent, and no deadline of the node's own: nearly all nodes that are not roots.
     Child(Link),
-    /// A root, or what is special.
+    /// A root (`None`), or a special node.
     Other(Option<Box<Special>>),
 }
 
-/// Of several parents, or with a deadline of its own.
+/// For a node with several parents, or with a deadline of its own.
 pub(super) struct Special {
     links: Links,
     pub(super) own_deadline: Option<OwnDeadline>,
-    /// The ancestor whose timer reports the deadline, where the node's own one is later.
-    // Dropped after the links, which keep it: it is never the last handle.
+    /// The ancestor whose timer reports the deadline, if the node's own one is not earlier.
+    // Dropped after the links, which keep the ancestor alive: this is never the last handle.
     #[cfg_attr(
         not(feature = "tokio"),
         expect(dead_code, reason = "without a clock there are no deadlines")
@@ -51,10 +51,10 @@ impl Special {
     }
 }
 
-/// From the parent of the highest level to that of the lowest, as a walk goes.
+/// Links to the parents, from the highest level to the lowest, which is the order of a walk.
 pub(super) enum Links {
     None,
-    /// Of one with a deadline of its own: without an allocation.
+    /// For a child with a deadline of its own, without an allocation.
     One(Link),
     Several(Box<[Link]>),
 }
@@ -77,11 +77,11 @@ impl Links {
     }
 }
 
-/// A parent.
+/// A link to a parent.
 pub(super) struct Link {
     pub(super) parent: Arc<Node>,
     /// The key under which the parent lists the node, or `NO_KEY`.
-    // ORDERING: `Relaxed`. It publishes nothing: invariant 6 rests on the order of critical sections alone.
+    // ORDERING: `Relaxed`. It publishes nothing: invariant 6 relies on the order of critical sections only.
     listed_as: AtomicU64,
 }
 
@@ -106,13 +106,13 @@ impl Link {
             self.listed_as
                 .compare_exchange(NO_KEY, key, Ordering::Relaxed, Ordering::Relaxed);
         if listed.is_err() {
-            // Another thread has listed it meanwhile. Neither of the two has to wait for the other.
+            // Another thread has listed it in the meantime. Neither thread has to wait for the other.
             drop(self.parent.remove(key));
         }
         true
     }
 
-    /// For a node that goes.
+    /// For a node that is being dropped: removes it from the parent's list, and returns the parent.
     #[inline(always)]
     fn unlist(self) -> Arc<Node> {
         match self.listed_as.load(Ordering::Relaxed) {
@@ -147,8 +147,8 @@ impl Ancestry {
         }
     }
 
-    /// Takes the node out of its parents' lists and hands those over: one, and the rest. A chain has no rest, so that
-    /// its depth costs no memory.
+    /// Removes the node from its parents' lists, and returns the parents: one as the result, the others in `rest`. A
+    /// chain has no others, so its depth costs no memory.
     #[inline(always)]
     pub(super) fn unlink(&mut self, rest: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
         match mem::replace(self, Self::ROOT) {
@@ -166,23 +166,23 @@ impl Ancestry {
     }
 }
 
-/// The nodes above a node: each of them once, and after all of those below it.
+/// An iterator over the ancestors of a node, which visits each of them once, and after all of its visited descendants.
 ///
-/// However many ways lead to a node: their number can double with each level. A walk always goes on from the highest
-/// [level](Node::level) that it has come to. So ways that meet are at the same node at the same time, and go on as one:
-/// a walk need not remember where it has been, but only where it is. As ancestry is immutable, the order is the same
-/// at each walk.
+/// Many paths may lead to the same ancestor: their number can double with each level. A walk always continues from the
+/// highest [level](Node::level) in its frontier. So branches that meet reach the common node at the same time, and
+/// continue as one: a walk stores only its frontier, not the nodes that it has visited. Since ancestry is immutable,
+/// the order is the same in each walk.
 ///
-/// As long as there are no more ways than [`FEW`] at once, which is so of all but very wide ancestries, a walk
-/// allocates nothing. Of a node's parents it takes one at a time, so that their number is not the number of ways.
+/// A walk allocates nothing as long as its frontier has no more than [`INLINE_CAPACITY`] branches, which holds for all
+/// but very wide ancestries. The parents of a node are one branch, which is walked one parent at a time.
 pub(super) struct Ancestors<'a> {
-    /// Whose parents come next.
+    /// The node whose parents come next.
     node: Option<&'a Node>,
-    /// Where else the walk has to go on.
+    /// The other branches. `None` as long as there have been none.
     frontier: Option<Frontier<'a>>,
 }
 
-/// So many ways need no allocation.
+/// How many branches need no allocation.
 const INLINE_CAPACITY: usize = 16;
 
 impl<'a> Ancestors<'a> {
@@ -194,12 +194,12 @@ impl<'a> Ancestors<'a> {
         }
     }
 
-    /// Leaves out what is above the node that came last, unless another way leads there.
+    /// Skips the ancestors of the last node, unless another branch leads to them.
     pub(super) fn skip_parents(&mut self) {
         self.node = None;
     }
 
-    /// Whether one more way may need an allocation.
+    /// Whether one more branch may need an allocation.
     pub(super) fn is_full(&self) -> bool {
         let frontier = self.frontier.as_ref();
         frontier.is_some_and(|frontier| frontier.count + 1 >= INLINE_CAPACITY)
@@ -232,16 +232,16 @@ impl<'a> Iterator for Ancestors<'a> {
     }
 }
 
-/// The parents of a node that a walk has still to go to, from the highest level to the lowest.
+/// A branch of a walk: the parents of a node that have not been visited, from the highest level to the lowest.
 type Parents<'a> = &'a [Link];
 
-/// Where a walk has to go on. No two ways go on at the same node.
+/// The branches from which a walk has to continue. No two of them continue at the same node.
 #[derive(Default)]
 struct Frontier<'a> {
-    /// The last one of them at the highest level.
+    /// Sorted by level. The last one has the highest.
     inline: [Parents<'a>; INLINE_CAPACITY],
     count: usize,
-    /// Those that came when there was no room.
+    /// Branches that were pushed while `inline` was full.
     overflow: BTreeMap<(u32, *const Node), Parents<'a>>,
 }
 
@@ -253,7 +253,7 @@ impl<'a> Frontier<'a> {
             let key = (level, Arc::as_ptr(&link.parent));
             let is_queued = |earlier: &Parents<'_>| Arc::ptr_eq(&earlier[0].parent, &link.parent);
             if inline.iter().any(is_queued) || self.overflow.contains_key(&key) {
-                // Another way goes on there.
+                // Another branch continues there.
                 parents = others;
                 continue;
             }

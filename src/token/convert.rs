@@ -100,8 +100,9 @@ impl CancellationToken {
     /// alive. So keep a handle of this token if it is cancelled other than by an ancestor: by a deadline of its own, if
     /// it was made by `from_signal` or by `From`, or if it is [linked](Self::linked) to several tokens.
     ///
-    /// The first call makes one token of tokio-util for this token, and one for each ancestor that has none yet; they live as
-    /// long as the tokens for which they were made. After that, a call leaves no memory behind once its result is dropped.
+    /// The first call makes one token of tokio-util for this token, and one for each ancestor that has none yet. Each
+    /// lives as long as the token that it was made for. After that, a call leaves no memory behind once its result is
+    /// dropped.
     ///
     /// # Examples
     ///

@@ -1,54 +1,56 @@
-//! Counts of cancels, by which a node knows without a walk that nothing above it has been cancelled since its last one.
+//! Counts of cancels. By comparing one, a node knows without a walk that no ancestor has been cancelled since its last
+//! walk.
 //!
-//! A tree has one of a few counts; it may share it with others, so that a cancel in one of them costs a check in another
-//! a walk, and nothing else. A count belongs to no tree, so that nothing keeps it and nothing is freed.
+//! There are few counts, and each tree uses one of them. Trees may share a count: then a cancel in one of them costs a
+//! check in another a walk, and nothing else. Counts are static, so nothing has to own or to free them.
 
 use crate::sync::{Ordering, cancel_counts};
 use std::{array, iter};
 
-/// How many counts there are. A model has few, so that it has few accesses.
+/// How many counts there are. A loom model has few, which keeps the number of accesses low.
 const COUNTS: usize = match cfg!(all(test, stopcock_loom)) {
     false => 64,
     true => 2,
 };
 
-/// How many of them a bit of a mask stands for.
+/// How many counts a bit of the mask stands for.
 const COUNTS_PER_BIT: usize = match cfg!(all(test, stopcock_loom)) {
     false => 4,
     true => 2,
 };
 
-/// How far apart they are: two of them share a cache line.
+/// The distance of two counts in the array: two counts share a cache line.
 const SPACING: u8 = 4;
 
-/// What no count is part of: the place of a node of several trees. It is never counted in.
+/// The `index` of a node of several trees. The array element there is not a count and never changes.
 const OF_SEVERAL: u8 = 1;
 
-/// These bits of a count are always set, and are of use to a node that notes the count, see `Node::state`.
+/// These bits are always set in a count. A node that caches a count uses them for its own flags, see `Node::state`.
 pub(super) const FLAGS: u64 = 0b101;
 
-/// One cancel that is under way. Of fewer bits than there can be threads, as it lasts some instructions.
+/// One cancel in progress. There can be more threads than this field can count, but a cancel is in progress for only a
+/// few instructions.
 const IN_PROGRESS: u64 = 1 << 4;
 
 /// One cancel that has begun.
 const BEGUN: u64 = 1 << 20;
 
-/// What a count starts with: more than any state of a node that notes none.
+/// The start value of a count: greater than any `state` without a cached count.
 pub(crate) const START: u64 = BEGUN | FLAGS;
 
-/// The counts of the trees that a node is in: several, if its parents are in several.
-// Packed, so that it takes a node three bytes.
+/// The counts of the trees that a node is in. There are several if its parents are in several trees.
+// Packed, so that it takes only three bytes of a node.
 #[derive(Clone, Copy)]
 #[repr(Rust, packed)]
 pub(super) struct Trees {
-    /// A bit for each of them, together with its neighbours.
+    /// One bit for each group of `COUNTS_PER_BIT` counts that has one of them.
     mask: u16,
-    /// Where the count is, if it is one, or `OF_SEVERAL`.
+    /// The index of the count in the array, if it is a single one; otherwise `OF_SEVERAL`.
     index: u8,
 }
 
 impl Trees {
-    /// Those of a new root.
+    /// The count of a new root.
     #[inline(always)]
     pub(super) fn for_root() -> Self {
         let number = crate::sync::next_tree() % COUNTS as u8;
@@ -68,7 +70,7 @@ impl Trees {
         }
     }
 
-    /// Those of the counts: one, or those that the bits of the mask stand for.
+    /// The numbers of the counts: a single one, or all that the bits of the mask stand for.
     fn numbers(self) -> impl Iterator<Item = usize> {
         let (one, mut mask) = match self.are_several() {
             true => (None, self.mask),
@@ -88,19 +90,21 @@ impl Trees {
         self.index == OF_SEVERAL
     }
 
-    /// Whether `noted`, with `NOTES` set, is the count of now. Of several trees it never is: see [`count`](Self::count).
-    // ORDERING: pairs with the `Release` of a cancel that has ended, like all loads of a count.
+    /// Whether `cached`, with `FLAGS` set, is the current count. Always `false` with several trees: see
+    /// [`count`](Self::count).
+    // ORDERING: pairs with the `Release` at the end of a cancel, like all loads of a count.
     #[inline(always)]
-    pub(super) fn is_count(self, noted: u64) -> bool {
-        // One access less for a model.
+    pub(super) fn is_count(self, cached: u64) -> bool {
+        // Saves a loom model an access.
         #[cfg(all(test, stopcock_loom))]
-        if noted < START {
+        if cached < START {
             return false;
         }
-        noted == cancel_counts()[self.index as usize].load(Ordering::Acquire)
+        cached == cancel_counts()[self.index as usize].load(Ordering::Acquire)
     }
 
-    /// The count of all trees together, unless a cancel is under way. It never comes twice: each one only grows.
+    /// The sum of the counts of all trees, or `None` while a cancel is in progress. A sum never recurs after a cancel,
+    /// since each count only grows.
     #[inline]
     pub(super) fn count(self) -> Option<u64> {
         if self.are_several() {
@@ -110,19 +114,19 @@ impl Trees {
         is_quiescent(count).then_some(count)
     }
 
-    /// Counts a cancel, from before a node is closed by it until after.
+    /// Counts a cancel, which is in progress while `close` runs.
     pub(super) fn count_cancel(self, close: impl FnOnce()) {
-        // Each node below is in these trees, so that any of the counts will do.
+        // Each node below is in these trees too, so any one of the counts will do.
         let count = &cancel_counts()[self.numbers().next().map_or(0, index)];
-        // ORDERING: `Relaxed`. What sees the node closed sees this as well, which came before.
+        // ORDERING: `Relaxed`. A thread that sees the node closed also sees this, which is sequenced before it.
         count.fetch_add(BEGUN + IN_PROGRESS, Ordering::Relaxed);
         close();
-        // ORDERING: `Release`. What sees that the cancel has ended sees the node closed.
+        // ORDERING: `Release`. A thread that sees that the cancel has ended sees the node closed.
         count.fetch_sub(IN_PROGRESS, Ordering::Release);
     }
 }
 
-/// All counts at one time, for a walk that notes them in nodes of several trees.
+/// All counts, loaded before a walk that caches their sums in nodes of several trees.
 pub(super) struct Counts([u64; COUNTS]);
 
 impl Counts {
@@ -143,7 +147,7 @@ fn load(number: usize) -> u64 {
     cancel_counts()[index(number)].load(Ordering::Acquire)
 }
 
-/// Whether no cancel is under way.
+/// Whether no cancel is in progress.
 #[inline]
 fn is_quiescent(count: u64) -> bool {
     count & (BEGUN - 1) == FLAGS

@@ -1,11 +1,11 @@
-//! The only file of the tree that knows whether there is a clock.
+//! Deadlines and their timers. The only file of the tree that depends on whether there is a clock.
 
 #[cfg(feature = "tokio")]
 pub(super) use timed::{OwnDeadline, TimerSlot, require_runtime, set_timer, stand_by};
 #[cfg(feature = "tokio")]
 pub(super) use tokio::time::{Instant, Instant as Timestamp};
 
-/// A point in time that is only ever shown.
+/// A point in time that is only displayed.
 #[cfg(not(feature = "tokio"))]
 pub(super) use std::time::Instant as Timestamp;
 #[cfg(not(feature = "tokio"))]
@@ -25,7 +25,7 @@ pub(super) fn has_passed(at: Instant) -> bool {
     now() >= Some(at)
 }
 
-/// Without a clock there is no point in time, and nothing to wait for.
+/// Without a clock there are no deadlines.
 #[cfg(not(feature = "tokio"))]
 mod timeless {
     use crate::StopReason;
@@ -79,15 +79,15 @@ mod timed {
     pub(in super::super) enum OwnDeadline {
         Plain(DeadlineAt),
         /// With a reason of its own, boxed, as most have none.
-        // It is never changed: a token is unwind safe whatever the error in it.
+        // The reason never changes, so a token is unwind safe with any error in it.
         WithCause(Box<(DeadlineAt, AssertUnwindSafe<StopReason>)>),
     }
 
-    /// When it is over, and where it was made.
+    /// The point in time, and the line that made the deadline.
     #[derive(Clone, Copy)]
     pub(in super::super) struct DeadlineAt(Instant, &'static Location<'static>);
 
-    /// A cause takes no room where there is none.
+    // A deadline without a cause takes no extra room.
     const _: () = assert!(size_of::<Option<OwnDeadline>>() == size_of::<DeadlineAt>());
 
     impl OwnDeadline {
@@ -132,21 +132,22 @@ mod timed {
 
     /// Dropping it releases the timer of the runtime.
     enum Timer {
-        #[expect(dead_code, reason = "kept until it goes off or is dropped")]
+        #[expect(dead_code, reason = "kept until it fires or is dropped")]
         Set(Pin<Box<clock::Timer>>),
-        /// None as yet: where to set one, once an ancestor's is lost.
+        /// No timer yet: the runtime in which to set one once the ancestor's is lost.
         StandsBy(Handle),
     }
 
     /// The timer of a node, until the node is cancelled.
     ///
-    /// Locked for a moment only, and with nothing else locked.
+    /// Its lock is held briefly, and never together with another one.
     #[derive(Default)]
     pub(in super::super) struct TimerSlot {
         timer: Mutex<Option<Timer>>,
-        /// Whether it has a timer for its deadline, of a runtime that lives.
-        // ORDERING: `Relaxed`. A thread that misses that a timer is lost has listed a node below before the walk that
-        // follows comes by, or finds it lost after the lock of a node where the walk has been.
+        /// Whether the node has a timer for its deadline, of a runtime that is alive.
+        // ORDERING: `Relaxed`. A thread that misses that the timer is lost has listed its node before the walk of
+        // `fail_over` gets there. Otherwise it has locked a node after that walk did, and so sees that the timer is
+        // lost.
         has_timer: AtomicBool,
     }
 
@@ -156,13 +157,13 @@ mod timed {
             std::mem::replace(&mut slot, timer)
         }
 
-        /// Drops the timer of a node that has been cancelled. `put` drops one that comes later, as it checks the node
-        /// afterwards.
+        /// Drops the timer of a cancelled node. `put_timer` drops one that is put in later, as it checks the node after
+        /// that.
         pub(in super::super) fn clear(&self) {
             drop(self.replace(None));
         }
 
-        /// The runtime of a node that stands by.
+        /// The runtime of a node on standby.
         fn runtime(&self) -> Option<Handle> {
             match &*self.timer.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(Timer::StandsBy(runtime)) => Some(runtime.clone()),
@@ -175,18 +176,18 @@ mod timed {
         }
     }
 
-    /// Stands by to set a timer of this runtime, once an ancestor's is lost.
+    /// Puts a node on standby: once the ancestor's timer is lost, the node sets a timer of the current runtime.
     pub(in super::super) fn stand_by(node: &Arc<Node>) {
         put_timer(node, Timer::StandsBy(Handle::current()));
     }
 
-    /// Puts a timer in the place of the one that the node has, unless it is cancelled.
+    /// Replaces the node's timer, unless the node is cancelled.
     fn put_timer(node: &Arc<Node>, timer: Timer) {
         if let Some(special) = node.ancestry.special() {
             drop(special.timer.replace(Some(timer)));
-            // The node is listed once it has its timer: a cancel of an ancestor comes by, and so does a search for nodes
-            // that stand by. A cancel empties the slot after it has closed the node: if that was before this, the node is
-            // found closed.
+            // The node is listed after it has its timer, so that a cancel of an ancestor reaches it, and so does a
+            // search for nodes on standby. A cancel clears the slot after it has closed the node: if that was before
+            // this, the node is found closed here.
             if !node.ensure_connected() || node.is_closed() {
                 special.timer.clear();
             }
@@ -201,7 +202,7 @@ mod timed {
         );
     }
 
-    /// Cancels a node when its time is over. The timer's wake-up is the cancel: it takes a task only if there are
+    /// Sets a timer that cancels the node at `at`. The timer's waker cancels; a task is spawned only if there are
     /// callbacks.
     #[track_caller]
     pub(in super::super) fn set_timer(at: Instant, node: &Arc<Node>) {
@@ -212,7 +213,7 @@ mod timed {
             node: Arc::downgrade(node),
             runtime: Handle::current(),
         };
-        // If it is over by now, a check sees it.
+        // If `at` has passed by now, checks see it.
         let _ = timer.as_mut().poll(&Waker::from(Arc::new(timer_waker)));
         put_timer(node, Timer::Set(timer));
     }
@@ -220,7 +221,7 @@ mod timed {
     struct TimerWaker {
         at: Instant,
         node: Weak<Node>,
-        /// The timer's.
+        /// The runtime of the timer.
         runtime: Handle,
     }
 
@@ -230,10 +231,10 @@ mod timed {
                 return;
             };
             let mut deferred = Deferred::default();
-            // The driver of all timers runs this: a panic of somebody's waker ends here.
+            // The timer driver runs this: a panic of a foreign waker must not reach it.
             let cancelled = catch_unwind(AssertUnwindSafe(|| match has_passed(self.at) {
                 true => deferred.cancel(&node, StopReason::DeadlineExceeded),
-                // A runtime that shuts down wakes its timers before their time.
+                // A runtime that shuts down wakes its timers early.
                 false => fail_over(&node, &mut deferred),
             }));
             deferred.drop_handle(node);
@@ -241,7 +242,8 @@ mod timed {
                 discard(payload);
             }
             if !deferred.is_empty() {
-                // A runtime that shuts down drops the task at once, which runs them, and keeps their panics.
+                // A runtime that shuts down drops the task at once. That runs the callbacks, and the task catches
+                // panics.
                 self.runtime.spawn(async move { drop(deferred) });
             }
         }
@@ -253,10 +255,10 @@ mod timed {
         }
     }
 
-    /// For a node whose timer is lost: those below that stand by set one of their own runtime.
+    /// For a node whose timer is lost: each descendant on standby sets a timer of its own runtime.
     fn fail_over(node: &Arc<Node>, deferred: &mut Deferred) {
         set_has_timer(node, false);
-        // Kept to the end, so that the address of none is used again meanwhile.
+        // All nodes are kept alive to the end, so that no address in `seen` is used again.
         let mut nodes = vec![Arc::clone(node)];
         let mut seen = BTreeSet::new();
         let mut next = 0;
@@ -266,7 +268,7 @@ mod timed {
             let special = node.ancestry.special();
             if let Some(runtime) = special.and_then(|special| special.timer.runtime()) {
                 let node = Arc::downgrade(node);
-                // On a task, as a runtime that is gone as well drops it where a timer would panic.
+                // On a task: if that runtime has shut down too, it drops the task, whereas setting a timer would panic.
                 runtime.spawn(async move { node.upgrade().iter().for_each(take_over) });
             }
             children.retain(|child| seen.insert(Arc::as_ptr(child)));
@@ -284,7 +286,7 @@ mod timed {
             }
             set_timer(at, node);
             if has_passed(at) {
-                // Nobody waits for a timer that went off before it was polled. This is a task: callbacks run here.
+                // A timer that fired before its first poll has no waker. This is a task, so callbacks may run here.
                 Deferred::default().cancel(node, StopReason::DeadlineExceeded);
             }
         }

@@ -1,14 +1,14 @@
 use crate::line::{IntoIter, Line};
 use std::mem;
 
-/// The listeners of a node, in the order in which they came.
+/// The listeners of a node, in the order of insertion.
 ///
-/// Most nodes never have more than one at once: that one needs no allocation. The others are in a line, which shares its
-/// allocation with `B`: what else most nodes do without.
+/// Most nodes never have more than one listener at a time, and that one needs no allocation. Further ones are in a
+/// `Line`, which shares its allocation with `B`, other state that few nodes need.
 pub(super) struct Listeners<L, B = ()> {
-    /// The one that came when there was none.
+    /// The listener that was inserted when there was none.
     first: Option<L>,
-    /// `None` until a second one came, or `B` was needed.
+    /// `None` until there is a second listener, or `B` is needed.
     rare: Option<Box<Rare<L, B>>>,
 }
 
@@ -17,10 +17,10 @@ struct Rare<L, B> {
     extra: B,
 }
 
-/// No listener has this key.
+/// A key that no listener has.
 pub(super) const NO_KEY: u64 = 0;
 
-/// The key of the first.
+/// The key of `first`.
 const FIRST: u64 = 1;
 
 impl<L, B> Default for Listeners<L, B> {
@@ -33,7 +33,7 @@ impl<L, B> Default for Listeners<L, B> {
 }
 
 impl<L, B: Default> Listeners<L, B> {
-    /// The key is this listener's until it is removed or taken.
+    /// Returns the key of the listener, valid until the listener is removed or taken.
     #[inline(always)]
     pub(super) fn insert(&mut self, listener: L) -> u64 {
         if self.is_empty() {
@@ -43,7 +43,7 @@ impl<L, B: Default> Listeners<L, B> {
         self.rare_mut().line.push(listener)
     }
 
-    /// What shares the allocation, which is made if there is none.
+    /// The other state. Allocates it if there is none.
     pub(super) fn extra_mut(&mut self) -> &mut B {
         &mut self.rare_mut().extra
     }
@@ -60,12 +60,12 @@ impl<L, B: Default> Listeners<L, B> {
 }
 
 impl<L, B> Listeners<L, B> {
-    /// The same, if there is such an allocation.
+    /// The other state, if it has been allocated.
     pub(super) fn extra(&self) -> Option<&B> {
         self.rare.as_ref().map(|rare| &rare.extra)
     }
 
-    /// Puts a listener in another's place and answers with that one, or gives it back if there is none.
+    /// Replaces the listener under `key` and returns it. If there is none, returns the new listener as an `Err`.
     pub(super) fn replace(&mut self, key: u64, listener: L) -> Result<L, L> {
         let place = match (key, &mut self.rare) {
             (FIRST, _) => self.first.as_mut(),
@@ -112,7 +112,7 @@ impl<L, B> Rare<L, B> {
     }
 }
 
-/// The listeners of a node that has been cancelled.
+/// The listeners that were taken from a node.
 pub(super) struct Taken<L> {
     first: Option<L>,
     rest: Option<IntoIter<L>>,

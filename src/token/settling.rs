@@ -1,4 +1,4 @@
-//! Who has still to drop what a token has stopped, and who waits for that.
+//! Counts what still has to be dropped under a token, and wakes the tasks that wait for it.
 
 use super::{
     CancellationToken, Listening,
@@ -20,18 +20,18 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-/// How many hold a source under this node, itself and its descendants, and whether somebody waits for the last.
+/// The number of holders under this node and its descendants, and whether a task waits for it to become zero.
 ///
-/// Everyone counts in itself and in all nodes above, once in each: there is no step of that which could fail, or would
-/// have to wait. The count cannot wrap, nor reach the bit of `AWAITED`: that takes 2^63 steps, some centuries.
+/// A holder is counted in its node and in all ancestors, once in each: no step of this can fail or has to wait. The
+/// count can neither wrap nor reach the bit of `AWAITED`: that takes 2^63 increments, which is some centuries.
 pub(super) struct Settling {
-    // ORDERING: `Release` where it is counted down, `Acquire` where it is read, by who waits or by who tells them:
-    // whoever learns that nobody is left sees what everybody did before, the last drop included. `Relaxed` where it is
-    // counted up: whoever may not miss that has been told of the new source in some other way.
+    // ORDERING: `Release` for decrements, `Acquire` for loads, by a waiting task or by the thread that wakes it: a
+    // thread that sees the count at zero sees all that the holders did before, including the last drop. `Relaxed` for
+    // increments: a thread that must not miss a new holder is synchronised with its construction in some other way.
     held: AtomicU64,
 }
 
-/// Set in `held` while there are settlers.
+/// Set in `held` while tasks wait.
 const AWAITED: u64 = 1 << 63;
 
 impl Default for Settling {
@@ -42,15 +42,15 @@ impl Default for Settling {
     }
 }
 
-/// The tasks that wait until nothing is held.
+/// The tasks that wait until there are no holders.
 #[derive(Default)]
 pub(super) struct SettleWaiters {
-    /// How often they have been told. A key is good for one generation.
+    /// How often the waiters have been taken to be woken. A key is valid in one generation only.
     generation: u64,
     wakers: Listeners<Waker>,
 }
 
-/// A place among the settlers.
+/// The key of a waiter, with its generation.
 struct Registered {
     generation: u64,
     key: u64,
@@ -76,12 +76,13 @@ impl Node {
         }
     }
 
-    /// Asks this node and each above it once, the same ones at each call; whether any of them answered `true`.
+    /// Calls `f` once for this node and once for each ancestor, the same ones in each call, without short-circuiting.
+    /// Whether any call returned `true`.
     #[inline(always)]
     fn any_in_lineage(self: &Arc<Self>, f: impl Fn(&Self) -> bool) -> bool {
         let found = f(self);
         match &self.ancestry {
-            // Without a loop, as most tokens are.
+            // Without a loop: most tokens are roots or children of roots.
             Ancestry::Other(None) => found,
             Ancestry::Child(link) if link.parent.ancestry.is_root() => found | f(&link.parent),
             _ => found | self.any_ancestor(f),
@@ -93,12 +94,12 @@ impl Node {
         Ancestors::of(self).fold(false, |found, node| found | f(node))
     }
 
-    /// Tells all those above who wait, and whom nobody keeps waiting any more.
+    /// Wakes the waiters of this node and of each ancestor that has no holders any more.
     #[cold]
     fn wake_settled(self: &Arc<Self>) {
         let mut panic = FirstPanic::default();
         for node in iter::once(self).chain(Ancestors::of(self)) {
-            // Whoever holds something since then is going to come here as well.
+            // If there is a new holder since then, its release comes here as well.
             if node.settling.held.load(Ordering::Acquire) == AWAITED {
                 for waker in node.take_settle_waiters() {
                     panic.catch(|| waker.wake());
@@ -116,17 +117,17 @@ impl Node {
         settle_waiters.wakers.take()
     }
 
-    /// Ready at a moment when nobody holds anything; until then `waker`, the latest one, is kept.
+    /// Ready once there has been a time without holders; until then `waker`, the latest one, is registered.
     fn poll_settled(&self, registered: &mut Option<Registered>, waker: &Waker) -> Poll<()> {
         if self.settling.held.load(Ordering::Acquire) & !AWAITED == 0 {
             return Poll::Ready(());
         }
-        // Without the lock, as is the drop of the earlier one: they may run anything.
+        // Cloned without the lock, like the drop of the earlier one: they run foreign code.
         let waker = waker.clone();
         let mut guarded = self.lock();
         let settle_waiters = &mut guarded.rare().settle_waiters;
         let replaced = match registered {
-            // Told: that moment has been, whoever holds something since.
+            // Woken: there was a time without holders, even if there is a new holder since.
             Some(registered) if registered.generation != settle_waiters.generation => {
                 drop(guarded);
                 return Poll::Ready(());
@@ -140,7 +141,7 @@ impl Node {
                 None
             }
         };
-        // ORDERING: after the waker is in its place, so that whoever counts to nothing from now on finds it.
+        // ORDERING: after the waker is registered, so that a thread which decrements to zero from now on finds it.
         let held = self.settling.held.fetch_or(AWAITED, Ordering::Acquire);
         drop(guarded);
         drop(replaced);
@@ -162,7 +163,8 @@ impl Node {
     }
 }
 
-/// A token of somebody who holds what the token is to stop. To be dropped after that.
+/// The token of a holder: an adapter, a producer, a future or a `Hold`. Counts from construction to drop. To be dropped
+/// after what the token stops.
 pub(crate) struct HeldToken(CancellationToken);
 
 impl HeldToken {
@@ -191,7 +193,7 @@ impl Drop for HeldToken {
 #[must_use = "futures do nothing unless polled"]
 pub struct Settled {
     cancelled: Listening<CancellationToken>,
-    /// `Some` once it has had to wait for somebody to let go.
+    /// `Some` once it has had to wait for a holder.
     registered: Option<Registered>,
 }
 

@@ -1,79 +1,85 @@
-//! The tree behind [`CancellationToken`](super::CancellationToken): one node for each token, listeners in it.
+//! The tree behind [`CancellationToken`](super::CancellationToken): one node per token, with a list of listeners.
 //!
 //! # A check pulls, a cancel does not push
 //!
-//! A token is cancelled when its own node is, **or an ancestor's**. The other way, a cancel that walks down and flags
-//! every node, makes a check one load at any depth, but then a cancel is as long as its walk. Two overlapping ones (a
-//! parent's and a child's) see each other's half-done work, and a `cancel()` that lost returns while the winner is still
-//! on its way: the caller then finds a grandchild that is not cancelled. Waiting for the winner would mend that and could
-//! deadlock, since a waker is free to cancel.
+//! A token is cancelled when its own node **or an ancestor's** is closed. The alternative is a cancel that walks down
+//! and sets a flag in every node. Then a check is one load at any depth, but a cancel takes as long as its walk. Two
+//! overlapping cancels, of a parent and of a child, see each other's unfinished work, and a `cancel()` that lost
+//! returns while the winner is still walking: its caller can find a grandchild that is not cancelled. Waiting for the
+//! winner would fix that, but could deadlock, since a waker may cancel.
 //!
-//! Pulled, one store cancels the whole subtree in one instant, so nothing is ever half cancelled. A child is just an
+//! With pulling, one store cancels the whole subtree at once, so it is never half cancelled. A child is just an
 //! allocation until something waits on it: making and dropping one takes no lock.
 //!
 //! # A check walks up once, and again after a cancel
 //!
-//! A check that walks up costs more at each level. So each tree has a count of its cancels, which a cancel raises before
-//! and after it closes its node, and a node notes the count at which its last walk found nothing. As long as the count is
-//! the same, a check is two loads and two comparisons, at whatever depth. A root needs no count, as it has no ancestors.
+//! A check that walks up costs more with each level. So each tree has a count of its cancels. A cancel changes the
+//! count before and after it closes its node, and a node caches the count at which its last walk found no closed node.
+//! As long as the count is the same, a check is two loads and two comparisons at any depth. A root needs no count, as
+//! it has no ancestors.
 //!
-//! Most tokens that are cancelled never had a child: no other node has to hear of it, and so the cancel is not counted.
-//! That leaves few. Trees may share a count, see `counts`: what happens in another tree can cost a walk, never an answer.
+//! Most cancelled tokens never had a child. Such a cancel affects no other node and is not counted, so counted cancels
+//! are rare. Trees may share a count, see `counts`: a cancel in another tree can cost a walk, but never changes a
+//! result.
 //!
-//! Counts are pulled as well: nothing is stored in the nodes below, whose number does not matter to a cancel. What a
-//! check reads of a node stands on a cache line that others do not write, and a count on one that only counted cancels
-//! write. So making and dropping tokens and adapters on one core does not disturb the checks on another.
+//! Counts are pulled as well: a cancel stores nothing in the nodes below, so its cost does not depend on their number.
+//! The fields that a check reads are on a cache line that other threads do not write, and each count is on one that
+//! only counted cancels write. So making and dropping tokens and adapters on one core does not slow down checks on
+//! another.
 //!
-//! In instructions, as measured: a check is 4 at a root and 12 at any depth below, of the 8 and 16 of a loop around it; a
-//! child made and dropped is 331, where tokio-util's, which is linked at once, is 714.
+//! In instructions, as measured: a check is 4 at a root and 12 at any depth below (8 and 16 with the loop around it);
+//! making and dropping a child is 331, and 714 in tokio-util, which links a child at once.
 //!
-//! A walk over several parents is ordered by levels, see `Ancestors`. It leaves notes as well, so that what lies above
-//! several tokens is walked once for all of them.
+//! A walk over several parents goes by levels, see `Ancestors`. It caches counts as well, so that ancestors which
+//! several tokens share are walked once for all of them.
 //!
-//! # What can be stopped from more than one side
+//! # Nodes with several causes
 //!
-//! A node of several parents has the outcome of the first of them, and one with a deadline that of whichever comes
-//! first, an ancestor's cancel or the time. A outcome says when it came into force. So it matters neither when a check
-//! comes, nor in which order cancels come by, nor whether a check had seen that the time was over: a child of several
-//! parents, too, is just an allocation until something waits on it.
+//! A node with several parents gets the outcome of the first one that was cancelled. A node with a deadline gets the
+//! outcome of an ancestor's cancel or of its deadline, whichever came first. An outcome has a time stamp. So the result
+//! depends neither on when a check is made, nor on the order in which cancels reach the node, nor on whether a check
+//! had seen that the deadline passed. A child of several parents, too, is just an allocation until something waits on
+//! it.
 //!
 //! # Invariants
 //!
-//! 1. A node's outcome is given once, under its lock, and `state` says `CANCELLED` from then on.
-//! 2. A outcome travels from a node to its child and nowhere else: a node gets that of its nearest cancelled ancestor
-//!    (of several parents, the earliest one), and every node between them gets it first. So no node can be given a
-//!    outcome that the nodes between disagree with, whichever look or cancel comes to it first. A deadline that has
-//!    passed is such a outcome, for the node whose it is.
+//! 1. A node's outcome is set once, under its lock, and `state` has `CLOSED` from then on.
+//! 2. An outcome passes from a node to its children only: a node gets that of its nearest cancelled ancestor (of
+//!    several parents, the earliest one), and every node between them gets it first. So no node gets an outcome that
+//!    contradicts the nodes between, whichever check or cancel reaches it first. A passed deadline is such an outcome,
+//!    for the node that has the deadline.
 //! 3. At most one node is locked at a time, and no foreign code runs under a lock: no waker is cloned, woken or
 //!    dropped there, no callback is run or dropped there, no error is dropped there.
-//! 4. A child owns its parents; a parent knows its children weakly. A child is listed in its parents once there is
-//!    somebody to be told in it or below it, and stays listed until it goes.
-//! 5. The list of a node is taken only under the lock under which the node is found or made cancelled, and nothing
-//!    enters it afterwards; or when the node goes. So a listener that got in while the node was open is always taken by
-//!    someone, once.
+//! 4. A child owns its parents; a parent has weak references to its children. A child is listed in its parents once
+//!    there is a listener to notify in it or below it, and stays listed until it is dropped.
+//! 5. The list of a node is taken only under the lock under which the node is found or made closed, and nothing enters
+//!    it afterwards; or when the node is dropped. So a listener that was inserted while the node was open is taken
+//!    exactly once, unless it was removed before.
 //! 6. Once a node has a key in a parent, the parent either lists it or has had its list taken by a cancel, which will
-//!    come to the node. `is_connected` says so of all the edges above. With 5: a listener that got into its node's
-//!    list, and then found the node connected or connected it, is told by a cancel of any ancestor.
+//!    reach the node. `is_connected` means that this holds for all edges above. With 5: a listener that was inserted
+//!    into its node's list, and after that found the node connected or connected it, is notified by a cancel of any
+//!    ancestor.
 //! 7. Every walk is a loop: up the parents, down the listeners, and along the parents that a drop releases. A check of
-//!    very many ways at once nests a few of them.
-//! 8. Where a node has noted a count, no cancel of it or of a node above has ended at that count or before. So it is if
-//!    the count was read before the walk: a cancel that had ended by then is found closed, by its `Release` of the count
-//!    and the `Acquire` of the reader, or stops the walk at a note, which is of a count that is no older. A count at which
-//!    a cancel is under way is not noted. A node that is closed gets no note: it is closed by a
-//!    read-modify-write, and a note is a compare-exchange from the open state of before the walk.
+//!    very many branches at once nests a few of them.
+//! 8. If a node has a cached count, no cancel of it or of an ancestor has ended at that count or before. This holds
+//!    because the count is read before the walk: a cancel that had ended by then is found closed, by its `Release` of
+//!    the count and the `Acquire` of the reader, unless the walk stops at a node whose cached count is not older. A
+//!    count at which a cancel is in progress is not cached. A closed node gets no cached count: it is closed by a
+//!    read-modify-write, and a count is cached by a compare-exchange from the open state of before the walk.
 //! 9. A cancel is counted unless its node has no child: `HAS_CHILDREN` and `CLOSED` are bits of one word, whose changes
-//!    have one order. Either the cancel finds the first child made and counts, or whatever is made below finds the node
-//!    closed, on its first walk, and notes nothing ever. A outcome that comes from a parent is not counted again.
+//!    have one order. Either the cancel sees that a first child was made, and counts, or any node made below finds this
+//!    node closed on its first walk, and never caches a count. An outcome that comes from a parent is not counted
+//!    again.
 //!
-//! # Why a check may rely on a note (T1 to T5)
+//! # Why a check may rely on a cached count (T1 to T5)
 //!
-//! Say that a cancel of an ancestor happened before a check, or that the thread has seen the ancestor closed. Either way
-//! the cancel had begun, and that it begins is counted before its node is closed. So the check reads a count that has it.
-//! If the count is the one noted, then the note was made when that cancel had begun, and had ended, as no other count is
-//! noted: against 8. So the check walks, and finds the node closed: a cancel that has returned, won or lost, has cancelled
-//! all below (T3), callbacks find all below cancelled (T4), and what was once seen cancelled stays so (T1). The reason is
-//! given under the lock, before the state says `CLOSED` (T2). A child starts without a note, and so is born cancelled if
-//! its parent is (T5).
+//! Assume that a cancel of an ancestor happened before a check, or that the thread has seen the ancestor closed. In
+//! both cases the cancel had begun, and its begin is counted before its node is closed. So the check reads a count that
+//! includes it. If that is the cached count, then the count was cached after that cancel had begun, and after it had
+//! ended, since no other count is cached: this contradicts 8. So the check walks, and finds the node closed: a cancel
+//! that has returned, won or lost, has cancelled the whole subtree (T3), callbacks find the whole subtree cancelled
+//! (T4), and what was once seen cancelled stays cancelled (T1). The outcome is set under the lock, before the state has
+//! `CLOSED` (T2). A child starts without a cached count, and so is cancelled from the start if its parent is (T5).
 
 use super::{
     Callback,
@@ -98,28 +104,28 @@ use std::{
     task::Waker,
 };
 
-/// In a node's `state`, from when its first child is made.
+/// In a node's `state`: set when its first child is made.
 const HAS_CHILDREN: u64 = 0b1;
 
-/// In a node's `state`, see invariant 6.
+/// In a node's `state`: see invariant 6.
 const IS_CONNECTED: u64 = 0b100;
 
-/// In a node's `state`, from when it is cancelled.
+/// In a node's `state`: set when it is cancelled.
 const CLOSED: u64 = 0b1000;
 
-/// In the `state` of a node that has noted no count yet, of all but roots.
+/// In a node's `state`: no count is cached yet. Not used in roots.
 const NO_COUNT: u64 = 0b1_0000;
 
 const _: () = assert!(FLAGS == HAS_CHILDREN | IS_CONNECTED && START > FLAGS | CLOSED | NO_COUNT);
 
-/// How many levels apart are the nodes that a walk leaves notes in.
+/// A walk caches the count in the nodes of every level that is a multiple of this.
 const CACHE_INTERVAL: u32 = 8;
 
-/// How deep the walks of a check are nested at most, where very many ways are gone up.
+/// The greatest depth to which the walks of one check are nested, where there are very many branches.
 const MAX_NESTING: u32 = 4;
 
-/// Much is written at its front, and what a check reads stands at its end: on another cache line, so that a check of
-/// this node does not mind what is made and dropped below it.
+/// The fields that are often written come first, those that a check reads last: on another cache line, so that making
+/// and dropping tokens below this node does not slow down a check of it.
 #[repr(C)]
 pub(super) struct Node {
     pub(super) settling: Settling,
@@ -127,19 +133,22 @@ pub(super) struct Node {
     pub(super) ancestry: Ancestry,
     /// The earliest of its own and its ancestors'.
     deadline: Option<Instant>,
-    /// One more than the highest of its parents' levels, 0 at a root: so a node is above none of its own level.
-    // So deep that it wrapped no chain fits into memory.
+    /// One more than the highest of its parents' levels, 0 at a root: so no node is an ancestor of one of its own
+    /// level.
+    // It never wraps: a chain that deep does not fit into memory.
     pub(super) level: u32,
     trees: Trees,
     /// Whether it lists its holders.
-    // ORDERING: `Relaxed`, stored under the lock. Whoever finds it set locks the node after that.
+    // ORDERING: `Relaxed`, stored under the lock. A thread that finds it set locks the node after that.
     pub(super) is_tracking: AtomicBool,
-    /// `CLOSED` or not; and of an open node that is no root, the count at which it and all above it were found open, see
-    /// invariant 8. The bits of `NOTES` are the node's own, `HAS_CHILDREN` and `IS_CONNECTED`.
-    // ORDERING: `CLOSED` is set with `Release` under the lock, and loaded with `Acquire` without it. The pair makes what
-    // came before a cancel visible to whoever sees the cancel, by whichever node below. A count is noted with `Release`
-    // and loaded with `Acquire` as well: what uses it reads counts that are no older. The others publish nothing and
-    // are `Relaxed`: invariant 6 rests on the order of critical sections alone, and invariant 9 on that of this word.
+    /// `CLOSED` or not. In an open node that is not a root also the cached count, at which the node and all its
+    /// ancestors were found open, see invariant 8. The bits of `FLAGS` are the node's own: `HAS_CHILDREN` and
+    /// `IS_CONNECTED`.
+    // ORDERING: `CLOSED` is set with `Release` under the lock, and loaded with `Acquire` without it. The pair makes the
+    // writes before a cancel visible to each thread that sees the cancel, through any node below. A count is cached
+    // with `Release` and loaded with `Acquire` as well: a thread that uses it then reads counts that are not older. All
+    // other accesses publish nothing and are `Relaxed`: invariant 6 relies on the order of critical sections only, and
+    // invariant 9 on the modification order of this word.
     state: AtomicU64,
 }
 
@@ -147,22 +156,22 @@ pub(super) struct Node {
 #[repr(C)]
 pub(super) struct Guarded {
     listeners: Listeners<Listener, Rare>,
-    /// `Some` from when `state` is `CLOSED`.
+    /// `Some` once `state` has `CLOSED`.
     outcome: Option<Arc<Outcome>>,
 }
 
-/// What most nodes do without.
+/// The state that few nodes need.
 #[derive(Default)]
 pub(super) struct Rare {
     pub(super) settle_waiters: SettleWaiters,
     pub(super) tracking: Option<Box<Tracking>>,
-    /// The token of tokio-util's that is cancelled with this node, once somebody has asked for one.
+    /// The token of tokio-util that is cancelled with this node, from the first conversion on.
     #[cfg(feature = "tokio-util")]
     pub(super) theirs: Option<Arc<tokio_util::sync::CancellationToken>>,
 }
 
 impl Guarded {
-    /// Lists a listener, or gives it back if the node is cancelled.
+    /// Inserts a listener, or returns it as an `Err` if the node is cancelled.
     #[inline(always)]
     pub(super) fn insert(&mut self, listener: Listener) -> Result<u64, Listener> {
         match self.outcome {
@@ -194,21 +203,21 @@ pub(super) enum Listener {
     Callback(Callback),
 }
 
-/// What stopped a node. All that were stopped by the same share it.
+/// Why, when and where a node was stopped. All nodes that the same event stopped share it.
 pub(super) struct Outcome {
-    /// A deadline's is its own point in time, whenever somebody sees that it is over. `None` without a clock.
+    /// The time of the cancel; for a deadline its own point in time, even if it is seen later. `None` without a clock.
     at: Option<Instant>,
-    /// Of two of the same moment, of which neither overlapped the other, the earlier one has the lower number. A
-    /// deadline has the lowest: at that moment it is over.
+    /// Orders outcomes of the same time: of two cancels that did not overlap, the earlier one has the lower number. A
+    /// deadline has the lowest: at that time it has passed.
     order: u64,
     pub(super) reason: StopReason,
-    /// Of the cancel, or of what made the deadline.
+    /// The line that cancelled, or that made the deadline.
     pub(super) location: &'static Location<'static>,
 }
 
 impl Outcome {
     fn new(reason: StopReason, location: &'static Location<'static>) -> Arc<Self> {
-        // ORDERING: `Relaxed`. That of two cancels where one happened before the other is the order of the two.
+        // ORDERING: `Relaxed`. If one cancel happened before another, their numbers have that order.
         static ORDER: atomic::AtomicU64 = atomic::AtomicU64::new(1);
         Arc::new(Self {
             at: deadline::now(),
@@ -228,12 +237,12 @@ impl Outcome {
     }
 }
 
-/// Where a outcome comes from.
+/// Where an outcome comes from, which decides whether it is counted.
 #[derive(Clone, Copy)]
 enum Origin {
-    /// A cancel of the node, or its own deadline; or it may be.
+    /// Perhaps the node itself: a cancel of it, or its own deadline.
     Own,
-    /// A parent, which has it already.
+    /// A parent, which already has the outcome.
     Parent,
 }
 
@@ -242,7 +251,7 @@ impl Node {
         Self::new(IS_CONNECTED, 0, Trees::for_root(), None, Ancestry::ROOT)
     }
 
-    /// Nothing is asked of the parent: what it is, or becomes, the child sees when it is looked at.
+    /// Does not check the parent: each check of the child does, so it sees an earlier or a later cancel.
     pub(super) fn child(self: &Arc<Self>) -> Arc<Self> {
         self.set_has_children();
         let level = self.level.wrapping_add(1);
@@ -250,7 +259,7 @@ impl Node {
         Self::new(NO_COUNT, level, self.trees, self.deadline, ancestry)
     }
 
-    /// A child of all of them.
+    /// A child of all these parents.
     pub(super) fn linked(mut parents: Vec<&Arc<Self>>) -> Arc<Self> {
         let mut seen = BTreeSet::new();
         parents.retain(|parent| seen.insert(Arc::as_ptr(parent)));
@@ -263,8 +272,8 @@ impl Node {
         Self::special(&parents, None, None)
     }
 
-    /// A child of `parent`, or a root, that is cancelled at a point in time, or never. An earlier deadline of the parent
-    /// comes first, with its own cause.
+    /// A child of `parent`, or a root, that is cancelled at the point in time `at`, or never if there is none. An
+    /// earlier deadline of the parent comes first, with its own cause.
     #[cfg(feature = "tokio")]
     #[track_caller]
     pub(super) fn with_deadline(
@@ -284,7 +293,7 @@ impl Node {
         let (reason, made_at) = (own_deadline.reason(), own_deadline.made_at());
         let node = Self::special(parent.as_slice(), Some(own_deadline), None);
         if deadline::has_passed(at) {
-            // It cannot have been before the node was: a parent that is cancelled already was first.
+            // The deadline of a new node cannot precede the node: a parent that is cancelled already came first.
             let inherited = parent.and_then(|parent| parent.outcome());
             let outcome = inherited.unwrap_or_else(|| Outcome::new(reason, made_at));
             drop(node.set_outcome(&mut node.lock(), &outcome, Origin::Own));
@@ -294,13 +303,13 @@ impl Node {
         node
     }
 
-    /// A child whose own deadline is not before an ancestor's. It relies on the timer of that one for as long as its
-    /// runtime lives, and stands by to set one of this runtime then.
+    /// A child whose own deadline is not earlier than an ancestor's. It relies on the ancestor's timer for as long as
+    /// the runtime of that timer lives, and is on standby to set a timer of the current runtime after that.
     #[cfg(feature = "tokio")]
     fn with_later_deadline(parent: Option<&Arc<Self>>, at: Instant) -> Arc<Self> {
         let reporter = parent.and_then(|parent| parent.reporter(at));
         let node = Self::special(parent.as_slice(), None, reporter.cloned());
-        // First: a timer that is lost from now on is heard of.
+        // Before the check below: from now on the node is notified if the timer is lost.
         deadline::stand_by(&node);
         if node.is_connected() && !deadline::has_passed(at) && !node.has_live_reporter() {
             deadline::set_timer(at, &node);
@@ -308,9 +317,9 @@ impl Node {
         node
     }
 
-    /// Whose deadline `at` is, which is the earliest above: this node's, or an ancestor's.
+    /// The node whose own deadline is `at`, the earliest deadline of this node and its ancestors.
     ///
-    /// A node that relies on one knows it. So in a chain of these, each finds it one step above.
+    /// A node that relies on a reporter stores it. So in a chain of such nodes, each one finds it one step up.
     #[cfg(feature = "tokio")]
     fn reporter(self: &Arc<Self>, at: Instant) -> Option<&Arc<Self>> {
         let mut node = self;
@@ -329,7 +338,7 @@ impl Node {
         }
     }
 
-    /// Whether a runtime that lives reports the deadline of an ancestor to this node, which has a later one.
+    /// Whether this node relies on an ancestor's deadline, and the runtime of that deadline's timer is still alive.
     #[cfg(feature = "tokio")]
     pub(super) fn has_live_reporter(&self) -> bool {
         let special = self.ancestry.special();
@@ -337,7 +346,7 @@ impl Node {
         reporter.is_some_and(|special| special.timer.has_timer())
     }
 
-    /// The nodes that are listed here.
+    /// The children in the list.
     #[cfg(feature = "tokio")]
     pub(super) fn listed(&self) -> Vec<Arc<Self>> {
         let guarded = self.lock();
@@ -351,7 +360,7 @@ impl Node {
         children.collect()
     }
 
-    /// Nothing is asked of the parents here either, so that the depth costs nothing.
+    /// Does not check the parents either, so that the cost does not depend on the depth.
     fn special(
         parents: &[&Arc<Self>],
         own_deadline: Option<OwnDeadline>,
@@ -403,7 +412,8 @@ impl Node {
         })
     }
 
-    /// Whether this node or an ancestor has been cancelled, or is over its deadline. That costs a read of the clock.
+    /// Whether this node or an ancestor has been cancelled, or its deadline has passed. A deadline costs a read of the
+    /// clock.
     #[inline]
     pub(super) fn is_cancelled(&self) -> bool {
         let state = self.state.load(Ordering::Acquire);
@@ -413,7 +423,7 @@ impl Node {
         if !self.trees.is_count(state | FLAGS) && self.walk_up(state) {
             return true;
         }
-        // What is seen is fixed, so that whatever comes later sees nothing else.
+        // The outcome that was seen is made final, so that no later check sees another one.
         self.deadline.is_some() && self.is_past_deadline() && self.resolve_outcome().is_some()
     }
 
@@ -424,8 +434,8 @@ impl Node {
         state > FLAGS && !self.trees.is_count(state | FLAGS) && self.walk_up(state)
     }
 
-    /// Whether this node, of which this is the state, is cancelled or one above it. Walks up to the first that is known to
-    /// be open, and leaves notes for later walks if it has found nothing.
+    /// Whether this node, whose state is `state`, or an ancestor is closed. Walks up to the first node that is known to
+    /// be open, and caches the count for later walks if it has found no closed node.
     #[inline(never)]
     fn walk_up(&self, state: u64) -> bool {
         self.walk_up_nested(state, 0)
@@ -467,7 +477,8 @@ impl Node {
         false
     }
 
-    /// Leaves notes in so many nodes above, of which each has one parent. They are of the same trees.
+    /// Caches the count in some of the next `open` ancestors. Each of these has one parent, so they are in the same
+    /// trees.
     fn cache_count_above(&self, open: u32, count: u64) {
         let mut node = self;
         for _ in 0..open {
@@ -481,7 +492,7 @@ impl Node {
         }
     }
 
-    /// Whether an open node needs no walk, by its `state`.
+    /// Whether the `state` of an open node shows that its ancestors are open too, so that no walk is needed.
     #[inline(always)]
     fn is_known_open(&self, state: u64) -> bool {
         state <= FLAGS
@@ -489,18 +500,19 @@ impl Node {
             || (self.trees.are_several() && self.trees.count() == Some(state | FLAGS))
     }
 
-    /// Notes in an open node of this state the count of before a walk that has found it open, and all above.
+    /// Caches a count in an open node. `count` and `state` were read before a walk that found it and all its ancestors
+    /// open.
     fn cache_count(&self, state: u64, count: u64) {
         if state > FLAGS && state & CLOSED == 0 {
-            let noted = (count & !FLAGS) | (state & FLAGS);
-            // Not if it has been closed since: invariant 8. Whatever else it is, it need not be noted.
+            let cached = (count & !FLAGS) | (state & FLAGS);
+            // Must fail if the node has been closed since: invariant 8. After any other change it need not succeed.
             _ = self
                 .state
-                .compare_exchange(state, noted, Ordering::Release, Ordering::Relaxed);
+                .compare_exchange(state, cached, Ordering::Release, Ordering::Relaxed);
         }
     }
 
-    /// For a node of several parents: whether one above it is cancelled.
+    /// For a node of several parents: whether an ancestor is closed.
     #[cold]
     fn is_any_ancestor_closed(&self, nesting: u32) -> bool {
         let counts = Counts::now();
@@ -513,7 +525,8 @@ impl Node {
             if node.is_known_open(state) {
                 above.skip_parents();
             } else if above.is_full() && nesting < MAX_NESTING && counts.of(node.trees).is_some() {
-                // Goes up this way at once, so that it takes no room. What it walks it notes, so that it is walked once.
+                // Walks up this branch at once, so that it takes no room in the frontier. The nested walk caches
+                // counts, so the branch is walked only once.
                 if node.walk_up_nested(state, nesting + 1) {
                     return true;
                 }
@@ -533,7 +546,8 @@ impl Node {
                     .into_iter()
                     .for_each(|count| node.cache_count(state, count));
             }
-            // A cancel elsewhere may have come meanwhile, so that the ways are more than before. Notes need not be made.
+            // A cancel elsewhere in the meantime may have made cached counts stale, so that there are more branches
+            // than before. Not all counts have to be cached.
             if above.is_full() {
                 above.skip_parents();
             }
@@ -541,7 +555,7 @@ impl Node {
         false
     }
 
-    /// Whether this very node is cancelled.
+    /// Whether this node itself has an outcome.
     pub(super) fn is_closed(&self) -> bool {
         self.state.load(Ordering::Acquire) & CLOSED != 0
     }
@@ -572,13 +586,13 @@ impl Node {
 
     /// The outcome, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
     pub(super) fn outcome(self: &Arc<Self>) -> Option<Arc<Outcome>> {
-        // The way up is only noted, on the heap, once there is something to bring down.
+        // The ancestors are collected, on the heap, only if there is an outcome to pass down.
         self.is_cancelled()
             .then(|| self.resolve_outcome())
             .flatten()
     }
 
-    /// Brings the outcomes down, from the top, to each node what those above it really have: invariant 2.
+    /// Passes outcomes down from the top, so that each node gets what its ancestors have: invariant 2.
     fn resolve_outcome(&self) -> Option<Arc<Outcome>> {
         self.resolve_outcome_except(&mut Resolved::default())
     }
@@ -603,7 +617,7 @@ impl Node {
         self.own_outcome()
     }
 
-    /// Gives the earliest of the parents' outcomes, and of the node's own deadline.
+    /// Sets the earliest of the parents' outcomes and that of the node's own deadline.
     fn inherit(&self) {
         let parents = self.ancestry.links().iter();
         let outcomes = parents.filter_map(|link| link.parent.own_outcome());
@@ -620,7 +634,7 @@ impl Node {
         }
     }
 
-    /// The outcome of the node's own deadline, once it is over.
+    /// The outcome of the node's own deadline, once it has passed.
     fn expiry(&self) -> Option<Arc<Outcome>> {
         let deadline = self.ancestry.special()?.own_deadline.as_ref()?;
         deadline
@@ -628,7 +642,7 @@ impl Node {
             .then(|| Outcome::of_deadline(deadline))
     }
 
-    /// Cancels the subtree, tells every listener in it, and says whether this call is what cancelled this node.
+    /// Cancels the subtree and notifies every listener in it. Returns whether this call won.
     pub(super) fn cancel(
         self: &Arc<Self>,
         reason: StopReason,
@@ -637,28 +651,28 @@ impl Node {
         self.cancel_and(reason, location, &mut Foreign::run)
     }
 
-    /// The same, with `run` for what runs code of others.
+    /// The same, with `run` to run foreign code.
     pub(super) fn cancel_and(
         self: &Arc<Self>,
         reason: StopReason,
         location: &'static Location<'static>,
         run: &mut Run<'_>,
     ) -> bool {
-        // The outcome of an ancestor that is cancelled already comes first. A reason that loses to it, or to another
-        // cancel of this node, is kept until all listeners are notified, as its error may panic when it is dropped.
+        // If an ancestor is cancelled already, its outcome comes first. A reason that loses to it, or to another cancel
+        // of this node, is kept until all listeners are notified, as its error may panic when it is dropped.
         let (outcome, _lost) = match self.outcome() {
             Some(inherited) => (inherited, Some(reason)),
             None => (Outcome::new(reason, location), None),
         };
         let (earlier, listeners) = self.close(&outcome, Origin::Own);
         let won = earlier.is_none();
-        // A loser tells too: a look may have fixed the outcome, and a look tells nobody.
+        // A cancel that lost notifies as well: the outcome may come from a check, which notifies no listener.
         let in_force = earlier.unwrap_or_else(|| Arc::clone(&outcome));
         notify(in_force, listeners, run);
         won
     }
 
-    /// Gives `outcome` unless there is an earlier one, which is the answer, and takes the listeners.
+    /// Sets `outcome`, unless the node has an earlier one, which is returned. Takes the listeners.
     #[inline]
     fn close(
         &self,
@@ -676,7 +690,7 @@ impl Node {
         (earlier, listeners)
     }
 
-    /// Gives `outcome` unless there is an earlier one, which is the answer.
+    /// Sets `outcome`, unless the node has an earlier one, which is returned.
     #[inline]
     fn set_outcome(
         &self,
@@ -698,7 +712,7 @@ impl Node {
     fn set_closed(&self) {
         let mut state = self.state.load(Ordering::Relaxed);
         while state & HAS_CHILDREN == 0 {
-            // Invariant 9: if it gets its first child meanwhile, this fails.
+            // Invariant 9: this fails if the first child is made in the meantime.
             let closed = self.state.compare_exchange(
                 state,
                 state | CLOSED,
@@ -718,7 +732,7 @@ impl Node {
         self.state.fetch_or(CLOSED, Ordering::Release);
     }
 
-    /// The outcome given in this very node.
+    /// The outcome of this node itself.
     fn own_outcome(&self) -> Option<Arc<Outcome>> {
         if !self.is_closed() {
             return None;
@@ -726,38 +740,39 @@ impl Node {
         self.lock().outcome.clone()
     }
 
-    /// Lists a listener here, or gives it back if this node is cancelled.
+    /// Inserts a listener into this node's list, or returns it as an `Err` if this node is cancelled.
     #[inline(always)]
     pub(super) fn insert(&self, listener: Listener) -> Result<u64, Listener> {
         self.lock().insert(listener)
     }
 
-    /// Lists a listener that a cancel of this node or of any ancestor tells, or gives it back if there was one.
+    /// Inserts a listener that a cancel of this node or of any ancestor notifies, or returns it as an `Err` if one of
+    /// them is cancelled.
     #[inline(always)]
     pub(super) fn add(self: &Arc<Self>, listener: Listener) -> Result<u64, Listener> {
         let key = self.insert(listener)?;
         if self.ensure_connected() {
             return Ok(key);
         }
-        // Unless a cancel has taken it.
+        // If a cancel has taken the listener already, that cancel notifies it.
         self.remove(key).map_or(Ok(key), Err)
     }
 
-    /// Makes sure that a cancel of any ancestor comes by here; `false` if one has been cancelled.
+    /// Makes sure that a cancel of any ancestor reaches this node; `false` if one has been cancelled.
     #[inline(always)]
     pub(super) fn ensure_connected(self: &Arc<Self>) -> bool {
         self.is_connected() || self.connect()
     }
 
-    /// Takes a listener out, for the caller to drop it without the lock.
+    /// Removes a listener and returns it, so that the caller drops it without the lock.
     #[must_use = "a listener is dropped where no lock is held"]
     #[inline]
     pub(super) fn remove(&self, key: u64) -> Option<Listener> {
         self.lock().listeners.remove(key)
     }
 
-    /// Puts a listener in another's place, and answers with that one for the caller to drop; or gives it back if a
-    /// cancel has taken the other.
+    /// Replaces the listener under `key` and returns it, so that the caller drops it without the lock. If a cancel has
+    /// taken that one, returns the new listener as an `Err`.
     pub(super) fn replace(&self, key: u64, listener: Listener) -> Result<Listener, Listener> {
         self.lock().listeners.replace(key, listener)
     }
@@ -768,12 +783,12 @@ impl Node {
         if !self.unconnected().all(is_listed) {
             return false;
         }
-        // So that the next listener is not walked up for.
+        // So that the next listener needs no walk.
         self.unconnected().for_each(|node| node.set_connected());
         true
     }
 
-    /// This node and those above it, without what is connected and all that is above that.
+    /// This node and its ancestors, except connected nodes and all the ancestors of those.
     fn unconnected(self: &Arc<Self>) -> impl Iterator<Item = &Arc<Self>> {
         let mut next = Some(self);
         let mut above = Ancestors::of(self);
@@ -805,7 +820,8 @@ impl Drop for Node {
     }
 }
 
-/// Drops a node whose last handle was below it, and so on, up the tree, in a loop.
+/// Drops a node whose last handle was in a child, then its parents if that was the last handle of these, and so on up
+/// the tree, in a loop.
 #[cold]
 fn drop_chain(first: Option<Node>, mut rest: Vec<Arc<Node>>) {
     let mut parent = first.and_then(|node| node.into_parent(&mut rest));
@@ -817,14 +833,15 @@ fn drop_chain(first: Option<Node>, mut rest: Vec<Arc<Node>>) {
 impl Node {
     fn into_parent(mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
         let parent = self.unlink(rest);
-        // Nothing else in it has to be dropped, and it need not leave twice.
+        // Nothing else in it has to be dropped, and it must not be unlinked twice.
         let guarded = mem::take(&mut self.guarded);
         mem::forget(self);
         drop(guarded);
         parent
     }
 
-    /// For a node that is dropped: takes it out of its parents' lists, and hands those over.
+    /// For a node that is being dropped: removes it from its parents' lists, and returns the parents: one as the
+    /// result, the others in `rest`.
     #[inline(always)]
     fn unlink(&mut self, rest: &mut Vec<Arc<Self>>) -> Option<Arc<Self>> {
         let guarded = self.guarded.get_mut();
@@ -849,8 +866,9 @@ impl Node {
         parent
     }
 
-    /// Callbacks whom no cancel came to are told, if there was one: a look or a deadline tells nobody, and a walk
-    /// finds nobody here any more.
+    /// Drops the listeners of a node that is being dropped. If the node was cancelled, but no cancel has reached its
+    /// callbacks yet, they run here: a check or a deadline notifies no listener, and the walk of a cancel no longer
+    /// finds this node.
     fn drop_listeners(&self, listeners: Taken<Listener>) {
         let mut parents = self.ancestry.links().iter();
         let is_known = self.is_closed() || parents.any(|link| link.parent.is_known_cancelled());
@@ -869,11 +887,11 @@ impl Node {
     }
 }
 
-/// Where a cancel has brought the outcomes down already, so that it does so once however many nodes of several parents
-/// it comes to. Whatever is cancelled above one of these since then has come later than the cancel.
+/// The nodes to which a cancel has passed outcomes down already, so that it does so once, however many nodes of several
+/// parents it reaches. Any cancel above one of these nodes since then is later than this cancel.
 #[derive(Default)]
 struct Resolved {
-    /// A dropped node's address is not used for another one meanwhile.
+    /// The `Weak` keeps the address of a dropped node from being used for another one.
     nodes: BTreeMap<*const Node, Weak<Node>>,
 }
 
@@ -882,7 +900,7 @@ impl Resolved {
         !self.nodes.is_empty() && self.nodes.contains_key(&Arc::as_ptr(node))
     }
 
-    /// Notes a node of several parents, and of a chain one of so many.
+    /// Inserts a node of several parents, and in a chain one node in every `CACHE_INTERVAL`.
     fn insert(&mut self, node: &Arc<Node>) {
         let links = node.ancestry.links().len();
         if links > 1 || (links == 1 && node.level % CACHE_INTERVAL == 0) {
@@ -892,21 +910,22 @@ impl Resolved {
     }
 }
 
-/// What a cancel comes to that runs code of others, wakers aside: the timer driver must not run it.
+/// Foreign code that a cancel runs, except wakers. The timer driver must not run it.
 pub(super) enum Foreign {
-    /// With the outcome that it is called with.
+    /// A callback, and the outcome with whose reason it is called.
     Callback(Callback, Arc<Outcome>),
-    /// A node without a handle. As it is dropped, so are the callbacks of ancestors that nobody else keeps.
+    /// A node whose last handle the cancel had. Its drop also drops the callbacks of ancestors that it alone keeps
+    /// alive.
     LastHandle(Node),
 }
 
 impl Foreign {
-    /// Drops a handle of a node, unless it is the last one.
+    /// Drops a handle of a node, or returns the node if it is the last one.
     pub(super) fn of_handle(node: Arc<Node>) -> Option<Self> {
         Arc::into_inner(node).map(Self::LastHandle)
     }
 
-    /// Runs it on the thread that cancels.
+    /// Runs it on the current thread, which cancels.
     fn run(self) {
         match self {
             Self::Callback(callback, outcome) => callback.run(&outcome.reason),
@@ -915,13 +934,13 @@ impl Foreign {
     }
 }
 
-/// What a cancel does with these.
+/// Called by a cancel for each of these.
 pub(super) type Run<'a> = dyn FnMut(Foreign) + 'a;
 
-/// Tells everybody below: their subtree first, then the next in line.
+/// Notifies all listeners of a subtree, depth first: of a child all its descendants, then the next listener.
 fn notify(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) {
     let mut panic = FirstPanic::default();
-    // Who is still to be told above, with the outcome there if it is not the one at hand.
+    // The rest of the listeners of the nodes above, each with the outcome there if it is not the current one.
     let mut above: Vec<(Option<Arc<Outcome>>, Taken<Listener>)> = Vec::new();
     let mut resolved = Resolved::default();
     let mut outcome = outcome;
@@ -941,7 +960,7 @@ fn notify(outcome: Arc<Outcome>, listeners: Taken<Listener>, run: &mut Run<'_>) 
                     // Its deadline or another parent may have come first.
                     child.resolve_outcome_except(&mut resolved);
                 }
-                // A chain has no rest, so that its depth costs no memory.
+                // A chain has no further listeners, so its depth costs no memory.
                 if !listeners.is_empty() {
                     above.push((None, mem::take(&mut listeners)));
                 }
