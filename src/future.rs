@@ -15,13 +15,13 @@ use {
 
 /// Ways to stop a future, for every [`Future`]. The output is a `Result`, and its `Err` is the reason.
 ///
-/// - The signal is checked first, at every poll: once it has fired, a future that is ready is stopped as well. If it has
-///   fired before the first poll, the future is never polled.
-/// - The future, and all that it owns, is dropped before the output is returned.
+/// - The signal is checked first, at every poll: once it has fired, a ready future is stopped too. If it has fired
+///   before the first poll, the future is never polled.
+/// - The future, with everything that it owns, is dropped before the output is returned.
 /// - The signal wakes a pending future.
 ///
-/// Use it also for a loop whose body awaits: an adapter stops the stream, but not what the body does with an item. Wrap
-/// the whole loop.
+/// Use it also for a loop whose body awaits: an adapter stops the stream, but not the loop body that handles an item.
+/// Wrap the whole loop.
 ///
 /// ```
 /// use futures::{StreamExt, executor::block_on, stream};
@@ -42,6 +42,9 @@ use {
 pub trait CancelFutureExt: Future {
     /// Runs the future until `signal` fires: then the output is the reason as an `Err`.
     ///
+    /// futures calls this `abortable`, whose `Err` has no reason. tokio-util calls it `with_cancellation_token`, whose
+    /// output is an `Option`.
+    ///
     /// ```text
     /// future   ------------a
     /// signal   -------X
@@ -50,11 +53,11 @@ pub trait CancelFutureExt: Future {
     ///
     /// # Cancel safety
     ///
-    /// That of the future, which is dropped at the `await` where it stands.
+    /// The same as that of the future, which is dropped at its current `await`.
     ///
     /// # Panics
     ///
-    /// If it is polled after it was ready.
+    /// If it is polled again after it was ready.
     ///
     /// # Examples
     ///
@@ -87,13 +90,14 @@ pub trait CancelFutureExt: Future {
     /// output   -------X
     /// ```
     ///
-    /// If the deadline is in the past, the future is never polled.
+    /// tokio calls this `timeout_at`. `at` is a point in time; for a length of time use
+    /// [`with_timeout`](Self::with_timeout). If the deadline is in the past, the future is never polled.
     ///
     /// # Panics
     ///
     /// The first poll panics outside of a tokio runtime, or in one that was built without `enable_time`, unless the
     /// deadline has passed by then or never comes. Like [`with_cancellation`](Self::with_cancellation), it also panics
-    /// if it is polled after it was ready.
+    /// if it is polled again after it was ready.
     ///
     /// # Examples
     ///
@@ -120,6 +124,8 @@ pub trait CancelFutureExt: Future {
     }
 
     /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call.
+    ///
+    /// tokio calls this `timeout`, Kotlin `withTimeout`.
     ///
     /// ```text
     /// future   ------------a
@@ -175,7 +181,8 @@ impl<Fut> RunUntilCancelled<Fut> {
     }
 }
 
-/// The future of [`CancelFutureExt::with_cancellation`], and with another signal of `with_deadline` and `with_timeout`.
+/// The future of [`CancelFutureExt::with_cancellation`]. With another signal also that of `with_deadline` and
+/// `with_timeout`.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct WithCancellationFuture<Fut, G = TokenSignal> {
@@ -224,18 +231,18 @@ impl<Fut> Debug for RunUntilCancelled<Fut> {
     }
 }
 
-/// The one mechanism under all futures: runs a future until a signal fires.
+/// The mechanism behind all futures of this crate: runs a future until a signal fires.
 ///
 /// Once it is over, the future has been dropped.
 #[pin_project(project = FutureValveProjection)]
 pub(crate) enum FutureValve<Fut, G> {
-    /// In this order they are dropped.
+    /// Dropped in this order.
     Open(#[pin] Fut, #[pin] G),
     Over,
 }
 
 impl<Fut, G> FutureValve<Fut, G> {
-    /// Neither future nor signal has to have a `Debug`.
+    /// Formats without a `Debug` of the future or the signal.
     pub(crate) fn debug(&self, name: &str, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("is_over", &matches!(self, Self::Over))
@@ -251,18 +258,18 @@ impl<Fut: Future, G: Signal> FutureValve<Fut, G> {
         self.poll_then(cx, |output| output)
     }
 
-    /// Like `poll`. `then` is called with the output before the future and the signal are dropped: what it makes counts for
-    /// `settled` without a gap.
+    /// Like `poll`, but maps the output by `then` before the future and the signal are dropped: a holder that `then`
+    /// makes counts for `settled` without a gap.
     pub(crate) fn poll_then<R>(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         then: impl FnOnce(Fut::Output) -> R,
     ) -> Poll<Result<R, StopReason>> {
-        let answer = self.as_mut().poll_open(cx).map_ok(then);
-        if answer.is_ready() {
+        let polled = self.as_mut().poll_open(cx).map_ok(then);
+        if polled.is_ready() {
             self.set(Self::Over);
         }
-        answer
+        polled
     }
 
     fn poll_open(
@@ -274,7 +281,7 @@ impl<Fut: Future, G: Signal> FutureValve<Fut, G> {
                 "a future was polled after it was ready: poll it in an `async` block, or `fuse` it"
             );
         };
-        // The signal is asked first, so that a future which is always ready cannot outrun it.
+        // The signal is checked first, so that a ready future cannot outrun it.
         signal.as_mut().check_every(0);
         if signal.as_mut().is_fired() {
             if let Poll::Ready(reason) = signal.as_mut().poll_fired(cx) {
