@@ -120,20 +120,20 @@
 //! }
 //! ```
 
-mod asked;
 mod body_signal;
+mod body_stream;
 mod call;
-mod cut_body;
 mod grpc_timeout;
+mod in_flight;
 mod on_stop;
 mod propagate_body;
 mod propagate_future;
 mod propagate_token;
 mod request_body;
 mod request_future;
+mod request_info;
 mod request_token;
-mod steps;
-mod under_way;
+mod stoppable_body;
 
 pub use on_stop::{DefaultOnStop, OnStop};
 pub use propagate_body::PropagateTokenBody;

@@ -1,4 +1,4 @@
-use super::{BoxError, cut_body::CutBody, propagate_token::WHAT};
+use super::{BoxError, propagate_token::WHAT, stoppable_body::StoppableBody};
 use crate::{CancellationToken, signal::TokenSignal};
 use http_body::{Body, Frame, SizeHint};
 use std::{
@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The body of a response under [`PropagateTokenLayer`](super::PropagateTokenLayer).
-pub struct PropagateTokenBody<B>(CutBody<B>);
+pub struct PropagateTokenBody<B>(StoppableBody<B>);
 
 impl<B: Body> PropagateTokenBody<B> {
     pub(super) fn begin(
@@ -22,9 +22,9 @@ impl<B: Body> PropagateTokenBody<B> {
     {
         Self(match token {
             Some(token) => {
-                CutBody::guarded(body, || TokenSignal::made_at(token.clone(), WHAT, made_at))
+                StoppableBody::guarded(body, || TokenSignal::made_at(token.clone(), WHAT, made_at))
             }
-            None => CutBody::unguarded(body),
+            None => StoppableBody::unguarded(body),
         })
     }
 }
@@ -56,7 +56,7 @@ where
 /// The default body, which nothing stops: for a layer further out that makes responses of its own.
 impl<B: Body + Default> Default for PropagateTokenBody<B> {
     fn default() -> Self {
-        Self(CutBody::unguarded(B::default()))
+        Self(StoppableBody::unguarded(B::default()))
     }
 }
 

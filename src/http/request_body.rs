@@ -1,4 +1,7 @@
-use super::{BoxError, asked::Asked, cut_body::CutBody, request_token::WHAT, under_way::UnderWay};
+use super::{
+    BoxError, in_flight::InFlight, request_info::RequestInfo, request_token::WHAT,
+    stoppable_body::StoppableBody,
+};
 use crate::signal::TokenSignal;
 use bytes::Buf;
 use http::{HeaderMap, Response, header::CONTENT_LENGTH};
@@ -13,9 +16,9 @@ use std::{
 /// The body of a response under [`RequestTokenLayer`](super::RequestTokenLayer).
 pub struct RequestTokenBody<B> {
     /// Dropped before `under_way`, which cancels the token.
-    body: CutBody<B>,
+    body: StoppableBody<B>,
     /// `None` once the response is complete.
-    under_way: Option<UnderWay>,
+    in_flight: Option<InFlight>,
     /// How many bytes are missing of the length that the client was promised.
     missing: Option<u64>,
 }
@@ -24,42 +27,42 @@ impl<B: Body> RequestTokenBody<B> {
     /// The body of a response that the handler has just made.
     pub(super) fn begin(
         response: Response<B>,
-        under_way: UnderWay,
-        asked: Asked,
+        in_flight: InFlight,
+        request_info: RequestInfo,
         made_at: &'static Location<'static>,
     ) -> Response<Self>
     where
         B: Send + 'static,
     {
         let (head, body) = response.into_parts();
-        if asked.is_upgrade(head.status) {
-            under_way.leave_to_server();
+        if request_info.is_upgrade(head.status) {
+            in_flight.release_to_server();
             return Response::from_parts(head, Self::unguarded(body));
         }
-        if asked.has_no_body(head.status) {
-            let body = Self::new(CutBody::dropped(body), Some(under_way), None);
+        if request_info.has_no_body(head.status) {
+            let body = Self::new(StoppableBody::dropped(body), Some(in_flight), None);
             return Response::from_parts(head, body);
         }
         let missing = length(&head.headers, &body);
         let body = match missing {
             // It may have trailers.
-            Some(0) => CutBody::unguarded(body),
-            _ => CutBody::guarded(body, || {
-                TokenSignal::made_at(under_way.token().clone(), WHAT, made_at)
+            Some(0) => StoppableBody::unguarded(body),
+            _ => StoppableBody::guarded(body, || {
+                TokenSignal::made_at(in_flight.token().clone(), WHAT, made_at)
             }),
         };
-        Response::from_parts(head, Self::new(body, Some(under_way), missing))
+        Response::from_parts(head, Self::new(body, Some(in_flight), missing))
     }
 
     /// The body of a response that nothing stops.
     pub(super) fn unguarded(body: B) -> Self {
-        Self::new(CutBody::unguarded(body), None, None)
+        Self::new(StoppableBody::unguarded(body), None, None)
     }
 
-    fn new(body: CutBody<B>, under_way: Option<UnderWay>, missing: Option<u64>) -> Self {
+    fn new(body: StoppableBody<B>, in_flight: Option<InFlight>, missing: Option<u64>) -> Self {
         Self {
             body,
-            under_way,
+            in_flight,
             missing,
         }
     }
@@ -67,10 +70,10 @@ impl<B: Body> RequestTokenBody<B> {
     /// Cancels the token once the response is complete.
     pub(super) fn note_progress(&mut self) {
         let is_complete = self.missing == Some(0) || self.body.is_over();
-        if let Some(under_way) = self.under_way.take_if(|_| is_complete) {
+        if let Some(in_flight) = self.in_flight.take_if(|_| is_complete) {
             // It may be polled for its trailers and its end, which are not to be cut any more.
             self.body.release();
-            under_way.finish();
+            in_flight.finish();
         }
     }
 }
@@ -130,7 +133,7 @@ impl<B: Body + Default> Default for RequestTokenBody<B> {
 impl<B> Debug for RequestTokenBody<B> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestTokenBody")
-            .field("is_complete", &self.under_way.is_none())
+            .field("is_complete", &self.in_flight.is_none())
             .finish_non_exhaustive()
     }
 }

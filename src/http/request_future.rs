@@ -1,5 +1,6 @@
 use super::{
-    asked::Asked, call::Call, on_stop::OnStop, request_body::RequestTokenBody, under_way::UnderWay,
+    call::Call, in_flight::InFlight, on_stop::OnStop, request_body::RequestTokenBody,
+    request_info::RequestInfo,
 };
 use http::Response;
 use http_body::Body;
@@ -20,8 +21,8 @@ pub struct RequestTokenFuture<Fut, F> {
     #[pin]
     call: Call<Fut>,
     /// `None` once it is ready.
-    under_way: Option<UnderWay>,
-    asked: Asked,
+    in_flight: Option<InFlight>,
+    request_info: RequestInfo,
     on_stop: F,
     made_at: &'static Location<'static>,
 }
@@ -29,15 +30,15 @@ pub struct RequestTokenFuture<Fut, F> {
 impl<Fut, F> RequestTokenFuture<Fut, F> {
     pub(super) fn new(
         call: Call<Fut>,
-        under_way: UnderWay,
-        asked: Asked,
+        in_flight: InFlight,
+        request_info: RequestInfo,
         on_stop: F,
         made_at: &'static Location<'static>,
     ) -> Self {
         Self {
             call,
-            under_way: Some(under_way),
-            asked,
+            in_flight: Some(in_flight),
+            request_info,
             on_stop,
             made_at,
         }
@@ -54,9 +55,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let begin_body = |response| match this.under_way.take() {
-            Some(under_way) => {
-                RequestTokenBody::begin(response, under_way, *this.asked, this.made_at)
+        let begin_body = |response| match this.in_flight.take() {
+            Some(in_flight) => {
+                RequestTokenBody::begin(response, in_flight, *this.request_info, this.made_at)
             }
             None => unreachable!("a call has one output"),
         };
@@ -68,12 +69,12 @@ where
                 Ok(response)
             }
             Ok(Err(error)) => {
-                this.under_way.take().into_iter().for_each(UnderWay::finish);
+                this.in_flight.take().into_iter().for_each(InFlight::finish);
                 Err(error)
             }
             Err(reason) => {
-                *this.under_way = None;
-                let response = this.on_stop.respond(&reason, this.asked.is_grpc);
+                *this.in_flight = None;
+                let response = this.on_stop.respond(&reason, this.request_info.is_grpc);
                 Ok(response.map(RequestTokenBody::unguarded))
             }
         })
@@ -83,7 +84,7 @@ where
 impl<Fut, F> Debug for RequestTokenFuture<Fut, F> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestTokenFuture")
-            .field("is_over", &self.under_way.is_none())
+            .field("is_over", &self.in_flight.is_none())
             .finish_non_exhaustive()
     }
 }

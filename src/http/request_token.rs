@@ -1,11 +1,11 @@
 use super::{
-    asked::Asked,
     call::Call,
     grpc_timeout,
+    in_flight::InFlight,
     on_stop::{DefaultOnStop, OnStop},
     request_body::RequestTokenBody,
     request_future::RequestTokenFuture,
-    under_way::UnderWay,
+    request_info::RequestInfo,
 };
 use crate::{CancellationToken, StopReason, signal::TokenSignal};
 use http::{Request, Response};
@@ -234,29 +234,35 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let RequestTokenLayer { settings, on_stop } = &self.layer;
-        let asked = Asked::by(&request);
-        let under_way = settings.begin(&request, asked);
-        let token = under_way.token();
+        let request_info = RequestInfo::of(&request);
+        let in_flight = settings.begin(&request, request_info);
+        let token = in_flight.token();
         let signal = TokenSignal::made_at(token.clone(), WHAT, settings.made_at);
         request.extensions_mut().insert(token.clone());
         let call = Call::guarded(signal, || self.inner.call(request));
-        RequestTokenFuture::new(call, under_way, asked, on_stop.clone(), settings.made_at)
+        RequestTokenFuture::new(
+            call,
+            in_flight,
+            request_info,
+            on_stop.clone(),
+            settings.made_at,
+        )
     }
 }
 
 impl Settings {
-    fn begin<B>(&self, request: &Request<B>, asked: Asked) -> UnderWay {
+    fn begin<B>(&self, request: &Request<B>, request_info: RequestInfo) -> InFlight {
         let parent = match request.extensions().get() {
             // That of a layer further out, or of the connection.
             Some(outer) => &CancellationToken::linked([outer, &self.server]),
             None => &self.server,
         };
         match self.timeout_of(request) {
-            None => UnderWay::new(parent.child_token()),
-            Some(timeout) if asked.may_upgrade() => {
-                UnderWay::with_timeout(parent.child_token(), timeout)
+            None => InFlight::new(parent.child_token()),
+            Some(timeout) if request_info.may_upgrade() => {
+                InFlight::with_timeout(parent.child_token(), timeout)
             }
-            Some(timeout) => UnderWay::new(parent.child_with_timeout(timeout)),
+            Some(timeout) => InFlight::new(parent.child_with_timeout(timeout)),
         }
     }
 

@@ -2,14 +2,14 @@ use crate::{CancellationToken, Registration, StopReason};
 use std::time::Duration;
 
 /// A request whose response has not been handed out as a whole. If it is dropped like that, the client has hung up.
-pub(super) struct UnderWay {
+pub(super) struct InFlight {
     token: CancellationToken,
     /// For a request that may become a connection of another protocol, which outlives the timeout.
     timer: Option<Registration>,
     is_over: bool,
 }
 
-impl UnderWay {
+impl InFlight {
     pub(super) fn new(token: CancellationToken) -> Self {
         Self {
             token,
@@ -24,9 +24,9 @@ impl UnderWay {
         let timer = CancellationToken::with_timeout(timeout).on_cancel(move |reason| {
             timed_out.cancel_with(reason.clone());
         });
-        let mut under_way = Self::new(token);
-        under_way.timer = Some(timer);
-        under_way
+        let mut in_flight = Self::new(token);
+        in_flight.timer = Some(timer);
+        in_flight
     }
 
     pub(super) fn token(&self) -> &CancellationToken {
@@ -40,12 +40,12 @@ impl UnderWay {
     }
 
     /// The connection is another protocol's now.
-    pub(super) fn leave_to_server(mut self) {
+    pub(super) fn release_to_server(mut self) {
         self.is_over = true;
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if !self.is_over {
             self.token.cancel_with(StopReason::ConsumerDropped);

@@ -1,7 +1,7 @@
 use super::{
     BoxError,
     body_signal::BodySignal,
-    steps::{Rest, Step, Steps},
+    body_stream::{BodyFrame, BodyStream, Remaining},
 };
 use crate::{DropOnCancel, StopReason, WithCancellation, signal::TokenSignal, stream::HasValve};
 use futures_core::Stream;
@@ -15,33 +15,33 @@ use std::{
 //
 // What the body says of its rest is asked once for each frame. So it can be asked while a canceller has the body, and a
 // body that was dropped by one does not look complete before the error was reported.
-pub(super) struct CutBody<B> {
+pub(super) struct StoppableBody<B> {
     source: Source<B>,
-    rest: Rest,
+    remaining: Remaining,
 }
 
 enum Source<B> {
     /// Dropped when the token is cancelled.
-    Guarded(DropOnCancel<WithCancellation<Steps<B>, BodySignal>>),
-    Unguarded(Pin<Box<Steps<B>>>),
+    Guarded(DropOnCancel<WithCancellation<BodyStream<B>, BodySignal>>),
+    Unguarded(Pin<Box<BodyStream<B>>>),
     Over,
 }
 
-impl<B: Body> CutBody<B> {
+impl<B: Body> StoppableBody<B> {
     /// A body that `signal` stops.
     pub(super) fn guarded(body: B, signal: impl FnOnce() -> TokenSignal) -> Self
     where
         B: Send + 'static,
     {
-        Self::new(body, |steps| {
+        Self::new(body, |body_stream| {
             let signal = BodySignal::Armed(signal());
-            Source::Guarded(WithCancellation::new(steps, signal).drop_on_cancel())
+            Source::Guarded(WithCancellation::new(body_stream, signal).drop_on_cancel())
         })
     }
 
     /// A body that nothing stops.
     pub(super) fn unguarded(body: B) -> Self {
-        Self::new(body, |steps| Source::Unguarded(Box::pin(steps)))
+        Self::new(body, |body_stream| Source::Unguarded(Box::pin(body_stream)))
     }
 
     /// Drops a body that is not to be sent. Its length stays: that is what a `HEAD` asks for.
@@ -49,13 +49,13 @@ impl<B: Body> CutBody<B> {
         Self::new(body, |_| Source::Over)
     }
 
-    fn new(body: B, source: impl FnOnce(Steps<B>) -> Source<B>) -> Self {
-        let rest = Rest::of(&body);
-        let source = match rest.is_end {
+    fn new(body: B, source: impl FnOnce(BodyStream<B>) -> Source<B>) -> Self {
+        let remaining = Remaining::of(&body);
+        let source = match remaining.is_end {
             true => Source::Over,
-            false => source(Steps(body)),
+            false => source(BodyStream(body)),
         };
-        Self { source, rest }
+        Self { source, remaining }
     }
 
     /// From now on nothing stops it.
@@ -77,22 +77,22 @@ impl<B: Body> CutBody<B> {
     where
         B::Error: Into<BoxError>,
     {
-        let Some(step) = ready!(self.source.poll_step(cx)) else {
+        let Some(body_frame) = ready!(self.source.poll_body_frame(cx)) else {
             self.end();
             return Poll::Ready(None);
         };
-        let frame = match step {
-            Ok(Step {
+        let frame = match body_frame {
+            Ok(BodyFrame {
                 frame: Ok(frame),
-                rest,
+                remaining,
             }) => {
-                self.rest = rest;
-                if self.rest.is_end {
+                self.remaining = remaining;
+                if self.remaining.is_end {
                     self.end();
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }
-            Ok(Step {
+            Ok(BodyFrame {
                 frame: Err(error), ..
             }) => error.into(),
             Err(reason) => reason.into(),
@@ -104,23 +104,23 @@ impl<B: Body> CutBody<B> {
 
     fn end(&mut self) {
         self.source = Source::Over;
-        self.rest = Rest::nothing();
+        self.remaining = Remaining::none();
     }
 }
 
-impl<B> CutBody<B> {
+impl<B> StoppableBody<B> {
     /// Whether the source has been dropped, and everything it gave has been handed on.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.source, Source::Over)
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.rest.is_end
+        self.remaining.is_end
     }
 
     #[allow(clippy::clone_on_copy, reason = "older versions are not `Copy`")]
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.rest.size.clone()
+        self.remaining.size.clone()
     }
 }
 
@@ -129,13 +129,16 @@ impl<B: Body> Source<B> {
         clippy::type_complexity,
         reason = "what a poll of a stream of results is"
     )]
-    fn poll_step(
+    fn poll_body_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Step<B::Data, B::Error>, StopReason>>> {
+    ) -> Poll<Option<Result<BodyFrame<B::Data, B::Error>, StopReason>>> {
         match self {
             Self::Guarded(stream) => Pin::new(stream).poll_next(cx),
-            Self::Unguarded(steps) => steps.as_mut().poll_next(cx).map(|step| step.map(Ok)),
+            Self::Unguarded(body_stream) => body_stream
+                .as_mut()
+                .poll_next(cx)
+                .map(|body_frame| body_frame.map(Ok)),
             Self::Over => Poll::Ready(None),
         }
     }

@@ -5,15 +5,15 @@ use http::{
 
 /// What a request says of the response that it wants.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct RequestInfo {
     pub(super) is_grpc: bool,
     has_upgrade: bool,
     is_connect: bool,
     is_head: bool,
 }
 
-impl Asked {
-    pub(super) fn by<B>(request: &Request<B>) -> Self {
+impl RequestInfo {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
         let (method, headers) = (request.method(), request.headers());
         Self {
             is_grpc: is_grpc(headers),

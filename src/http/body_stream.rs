@@ -7,21 +7,21 @@ use std::{
 
 /// A body as a stream of its frames.
 #[pin_project]
-pub(super) struct Steps<B>(#[pin] pub(super) B);
+pub(super) struct BodyStream<B>(#[pin] pub(super) B);
 
 /// A frame, and what the body says of the rest.
-pub(super) struct Step<D, E> {
+pub(super) struct BodyFrame<D, E> {
     pub(super) frame: Result<Frame<D>, E>,
-    pub(super) rest: Rest,
+    pub(super) remaining: Remaining,
 }
 
 /// What a body has left, as far as it knows. What it says stays true until its next frame.
-pub(super) struct Rest {
+pub(super) struct Remaining {
     pub(super) size: SizeHint,
     pub(super) is_end: bool,
 }
 
-impl Rest {
+impl Remaining {
     pub(super) fn of<B: Body>(body: &B) -> Self {
         Self {
             size: body.size_hint(),
@@ -29,7 +29,7 @@ impl Rest {
         }
     }
 
-    pub(super) fn nothing() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             size: SizeHint::with_exact(0),
             is_end: true,
@@ -37,15 +37,15 @@ impl Rest {
     }
 }
 
-impl<B: Body> futures_core::Stream for Steps<B> {
-    type Item = Step<B::Data, B::Error>;
+impl<B: Body> futures_core::Stream for BodyStream<B> {
+    type Item = BodyFrame<B::Data, B::Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut body = self.project().0;
         let Some(frame) = ready!(body.as_mut().poll_frame(cx)) else {
             return Poll::Ready(None);
         };
-        let rest = Rest::of(&*body);
-        Poll::Ready(Some(Step { frame, rest }))
+        let remaining = Remaining::of(&*body);
+        Poll::Ready(Some(BodyFrame { frame, remaining }))
     }
 }
