@@ -1,17 +1,17 @@
 //! The request's token: tower layers for HTTP servers and clients, such as axum, tonic, hyper and reqwest.
 //!
 //! - [`RequestTokenLayer`] gives every request of a server a [`CancellationToken`](crate::CancellationToken). It is
-//!   cancelled when the client hangs up, when the request's time is over, with the server, and after the complete response:
-//!   Go's `r.Context()`.
-//! - [`PropagateTokenLayer`] passes that token on to the calls that a handler makes: a call gets what remains of the time as
-//!   its `grpc-timeout`, and is stopped with the token.
+//!   cancelled when the client disconnects, when the request's timeout passes, with the server, and after the complete
+//!   response. It is Go's `r.Context()`.
+//! - [`PropagateTokenLayer`] passes that token on to the calls that a handler makes: a call gets the remaining time as
+//!   its `grpc-timeout`, and is stopped with the token. It is Go's `http.NewRequestWithContext`.
 //!
-//! With both, a deadline and a hang-up travel through any number of services.
+//! With both, a deadline and a disconnect propagate through any number of services.
 //!
 //! # axum
 //!
-//! The token is an `Extension`. Whatever is made with it, or with a child of it, ends with the request: streams, tasks,
-//! blocking calls.
+//! The token is an `Extension`. Streams, tasks and blocking calls that are made with it, or with a child of it, end
+//! with the request.
 //!
 //! ```no_run
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/http/stand_ins.rs"));
@@ -21,7 +21,7 @@
 //! use tokio::{net::TcpListener, signal::ctrl_c, time::sleep};
 //!
 //! async fn numbers(Extension(request): Extension<CancellationToken>) -> Body {
-//!     // Its own task, which ends when the client hangs up.
+//!     // It runs in a task of its own, which ends when the client disconnects.
 //!     let lines = spawn_generator(&request, 16, async |tx| {
 //!         for n in 1.. {
 //!             tx.send(format!("{n}\n")).await?;
@@ -38,7 +38,7 @@
 //!         .route("/numbers", get(numbers))
 //!         .layer(RequestTokenLayer::new(&server).timeout(Duration::from_secs(30)));
 //!
-//!     // Ctrl-C: no new requests from now on. Those under way have ten seconds.
+//!     // On Ctrl-C: accept no new requests. Requests in flight have ten seconds.
 //!     let graceful = CancellationToken::new();
 //!     tokio::spawn({
 //!         let (graceful, server) = (graceful.clone(), server.clone());
@@ -59,8 +59,8 @@
 //!
 //! # tonic
 //!
-//! The token is in `request.extensions()`. With [`grpc_timeout`](RequestTokenLayer::grpc_timeout) the deadline that a client
-//! set is its deadline. A client over a channel under [`PropagateTokenLayer`] takes it along.
+//! The token is in `request.extensions()`. With [`grpc_timeout`](RequestTokenLayer::grpc_timeout), the deadline that
+//! the client has set is the token's deadline. A client whose channel is under [`PropagateTokenLayer`] passes it on.
 //!
 //! ```no_run
 //! # #![allow(dead_code)]
@@ -74,7 +74,7 @@
 //! use tonic::{Request, Response, Status, transport::{Channel, Server}};
 //! use tower::Layer;
 //!
-//! // The methods of a trait that tonic makes look the same.
+//! // The methods of a trait that tonic generates look the same.
 //! struct Prices {
 //!     quotes: QuotesClient<PropagateToken<Channel>>,
 //! }
@@ -87,7 +87,7 @@
 //!         let token = request.extensions().get::<CancellationToken>();
 //!         let token = token.cloned().unwrap_or_default();
 //!
-//!         // The call onwards has the time that remains, and is stopped with this request.
+//!         // The outgoing call has the remaining time, and is stopped with this request.
 //!         let mut onwards = Request::new(request.into_inner());
 //!         onwards.extensions_mut().insert(token.clone());
 //!         let quotes = self.quotes.clone().watch(onwards).await?.into_inner();
@@ -145,5 +145,5 @@ pub use request_token::{RequestToken, RequestTokenLayer};
 
 use std::error::Error;
 
-/// What the errors of bodies and of calls are turned into.
+/// The error type of bodies and of calls.
 type BoxError = Box<dyn Error + Send + Sync>;

@@ -4,7 +4,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// The signal of a body: that of its token, until the body counts as complete.
+/// The signal of a body: the signal of its token, until the body is complete.
 pub(super) enum BodySignal {
     Armed(TokenSignal),
     /// Never fires, and does not count for `settled`.

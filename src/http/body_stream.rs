@@ -9,13 +9,13 @@ use std::{
 #[pin_project]
 pub(super) struct BodyStream<B>(#[pin] pub(super) B);
 
-/// A frame, and what the body says of the rest.
+/// A frame, and what the body reports about its remaining frames.
 pub(super) struct BodyFrame<D, E> {
     pub(super) frame: Result<Frame<D>, E>,
     pub(super) remaining: Remaining,
 }
 
-/// What a body has left, as far as it knows. What it says stays true until its next frame.
+/// What a body reports about its remaining frames. It stays true until the next frame.
 pub(super) struct Remaining {
     pub(super) size: SizeHint,
     pub(super) is_end: bool,

@@ -11,7 +11,7 @@ use std::{
 pub(super) enum Call<Fut> {
     Guarded(#[pin] FutureValve<Fut, TokenSignal>),
     Unguarded(#[pin] Fut),
-    /// It was not made, as the token was cancelled before.
+    /// The call was not made, because the token was already cancelled.
     Stopped(StopReason),
 }
 
@@ -26,8 +26,8 @@ impl<Fut> Call<Fut> {
 }
 
 impl<Fut: Future> Call<Fut> {
-    /// Polls the call. `then` is called with its output before the call is dropped, so that what it makes counts for
-    /// `settled` without a gap.
+    /// Polls the call, and maps its output by `then` before the call is dropped, so that a holder which `then` makes
+    /// counts for `settled` without a gap.
     pub(super) fn poll_then<R>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,16 +1,16 @@
-//! The header `grpc-timeout`: up to eight digits, and a unit.
+//! The `grpc-timeout` header: up to eight digits, and a unit.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-const MOST_DIGITS: usize = 8;
+const MAX_DIGITS: usize = 8;
 
-/// The largest number of so many digits.
-const MOST: u128 = 99_999_999;
+/// The largest number of `MAX_DIGITS` digits.
+const MAX: u128 = 99_999_999;
 
-/// From the finest to the coarsest.
+/// From the finest unit to the coarsest.
 const UNITS: [(char, Duration); 6] = [
     ('n', Duration::from_nanos(1)),
     ('u', Duration::from_micros(1)),
@@ -25,7 +25,7 @@ pub(super) fn find(headers: &HeaderMap) -> Option<Duration> {
     parse(headers.get(GRPC_TIMEOUT)?.as_bytes())
 }
 
-/// Sets the timeout to what remains, unless there is an earlier one.
+/// Sets the timeout to `remaining`, unless there is a shorter one.
 pub(super) fn shorten(headers: &mut HeaderMap, remaining: Duration) {
     if find(headers).is_none_or(|own| own > remaining) {
         headers.insert(GRPC_TIMEOUT, format(remaining));
@@ -34,7 +34,7 @@ pub(super) fn shorten(headers: &mut HeaderMap, remaining: Duration) {
 
 fn parse(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
-    if digits.is_empty() || digits.len() > MOST_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() || digits.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let count = digits
@@ -51,14 +51,14 @@ fn parse(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// In the finest unit that it has room in, and never more than it is.
+/// Formats a timeout in the finest unit in which it fits, rounded down.
 fn format(timeout: Duration) -> HeaderValue {
     let nanos = timeout.as_nanos();
     let fitting = UNITS.into_iter().find_map(|(unit, length)| {
         let count = nanos / length.as_nanos();
-        (count <= MOST).then_some((count, unit))
+        (count <= MAX).then_some((count, unit))
     });
-    let (count, unit) = fitting.unwrap_or((MOST, 'H'));
+    let (count, unit) = fitting.unwrap_or((MAX, 'H'));
     match HeaderValue::try_from(format!("{count}{unit}")) {
         Ok(value) => value,
         Err(_) => unreachable!("digits and a letter"),

@@ -1,10 +1,10 @@
 use crate::{CancellationToken, Registration, StopReason};
 use std::time::Duration;
 
-/// A request whose response has not been handed out as a whole. If it is dropped like that, the client has hung up.
+/// A request whose response is not complete. If it is dropped in this state, the client has disconnected.
 pub(super) struct InFlight {
     token: CancellationToken,
-    /// For a request that may become a connection of another protocol, which outlives the timeout.
+    /// The timeout of a request that may switch to another protocol, which outlives the timeout.
     timer: Option<Registration>,
     is_over: bool,
 }
@@ -18,7 +18,7 @@ impl InFlight {
         }
     }
 
-    /// Like `new`, with a timeout that is no deadline of the token: it counts for as long as this lives.
+    /// Like `new`, with a timeout that is not a deadline of the token: it applies for as long as this lives.
     pub(super) fn with_timeout(token: CancellationToken, timeout: Duration) -> Self {
         let timed_out = token.clone();
         let timer = CancellationToken::with_timeout(timeout).on_cancel(move |reason| {
@@ -33,13 +33,13 @@ impl InFlight {
         &self.token
     }
 
-    /// The whole response has been handed out, or there is none.
+    /// Called when the response is complete, or has failed.
     pub(super) fn finish(mut self) {
         self.is_over = true;
         self.token.cancel();
     }
 
-    /// The connection is another protocol's now.
+    /// Called when the connection has switched to another protocol: only the server's token cancels it from now on.
     pub(super) fn release_to_server(mut self) {
         self.is_over = true;
     }

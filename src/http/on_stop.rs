@@ -1,8 +1,8 @@
 use crate::StopReason;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 
-/// Makes the response to a request that was stopped before its handler had responded: a closure
-/// `|reason: &StopReason| -> Response<B>`, or [`DefaultOnStop`].
+/// Makes the response to a request that was stopped before its handler responded: a closure `|reason: &StopReason| ->
+/// Response<B>`, or [`DefaultOnStop`].
 pub trait OnStop<B> {
     #[doc(hidden)]
     fn respond(&self, reason: &StopReason, is_grpc: bool) -> Response<B>;
@@ -14,10 +14,10 @@ impl<B, F: Fn(&StopReason) -> Response<B>> OnStop<B> for F {
     }
 }
 
-/// The default response to a request that was stopped: `504 Gateway Timeout` if it was by a
-/// [timeout](StopReason::is_timeout), else `503 Service Unavailable`. For gRPC the `grpc-status` 4, or else 14.
+/// The default response to a stopped request: `504 Gateway Timeout` after a [timeout](StopReason::is_timeout),
+/// otherwise `503 Service Unavailable`. For gRPC, the `grpc-status` is 4 (`DEADLINE_EXCEEDED`) or 14 (`UNAVAILABLE`).
 ///
-/// The body is the default one, which has to be empty.
+/// The body is `B::default()`, which has to be empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultOnStop;
 
@@ -32,7 +32,7 @@ impl<B: Default> OnStop<B> for DefaultOnStop {
             *response.status_mut() = http_status;
             return response;
         }
-        // "Trailers-Only": they are in the head, and it is all there is.
+        // "Trailers-Only": the trailers are in the head, and there is nothing else.
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status));

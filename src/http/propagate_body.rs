@@ -53,7 +53,7 @@ where
     }
 }
 
-/// The default body, which nothing stops: for a layer further out that makes responses of its own.
+/// The default body, which nothing stops: for an outer layer that makes responses of its own.
 impl<B: Body + Default> Default for PropagateTokenBody<B> {
     fn default() -> Self {
         Self(StoppableBody::unguarded(B::default()))

@@ -17,7 +17,7 @@ use std::{
 pub struct PropagateTokenFuture<Fut> {
     #[pin]
     call: Call<Fut>,
-    /// `None` if the request had none.
+    /// `None` if the request had no token.
     token: Option<CancellationToken>,
     made_at: &'static Location<'static>,
 }

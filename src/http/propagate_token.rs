@@ -15,32 +15,34 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// How a call shows among the [`holders`](CancellationToken::holders) of its token.
+/// The name of a call in the [`holders`](CancellationToken::holders) of its token.
 pub(super) const WHAT: &str = "PropagateTokenLayer";
 
-/// Passes the token in a request's extensions on to the call: for clients, such as tonic's channels, and hyper's and
-/// reqwest's clients as tower services.
+/// Passes the token in a request's extensions on to the call.
 ///
-/// The token is a [`CancellationToken`], as a rule that of the request for which the call is made, which
-/// [`RequestTokenLayer`](super::RequestTokenLayer) made. So a handler inserts it into the extensions of each request that it
-/// sends. A request without a token passes as it is.
+/// It is for clients, such as tonic's channels, and hyper's and reqwest's clients as tower services. In Go this is
+/// `http.NewRequestWithContext`; the deadline propagates as in gRPC for Go.
+///
+/// The token is a [`CancellationToken`], usually that of the incoming request for which the call is made, which
+/// [`RequestTokenLayer`](super::RequestTokenLayer) has made. So a handler inserts its token into the extensions of each
+/// request that it sends. A request without a token passes unchanged.
 ///
 /// # Guarantees
 ///
-/// - **Deadline.** If the token has a [`deadline`](CancellationToken::deadline), the header `grpc-timeout` is what remains
-///   of it, rounded down. An earlier `grpc-timeout` of the request stays.
-/// - **Stopped.** When the token is cancelled, the call is dropped, which resets it, and the error is the [`StopReason`].
-///   If it is cancelled beforehand, the call is not made.
-/// - **Cut as an error.** The body of a response ends with an error then, which is the [`StopReason`], and is dropped by the
-///   thread that cancels, even if nothing polls it.
-/// - **Left as it is.** Length, trailers and `is_end_stream` of the body pass through. Neither the end of a call nor its
+/// - **Deadline.** If the token has a [`deadline`](CancellationToken::deadline), the `grpc-timeout` header is set to
+///   the remaining time, rounded down. A shorter `grpc-timeout` of the request is kept.
+/// - **Stopped.** When the token is cancelled, the call is dropped, which resets it, and the error is the
+///   [`StopReason`]. If the token is already cancelled, the call is not made.
+/// - **Ends with an error.** When the token is cancelled, the body of a response ends with an error, which is the
+///   [`StopReason`]. The thread that cancels drops the body, even if nothing polls it.
+/// - **Unchanged.** Length, trailers and `is_end_stream` of the body pass through. Neither the end of a call nor its
 ///   drop cancels the token.
 /// - **Settled.** [`settled`](CancellationToken::settled) of the token waits until calls and bodies have been dropped.
 ///
 /// # Errors
 ///
-/// Those of the client, boxed, or a [`StopReason`]. [`StopReason::find_in`] tells them apart, also in an error that was made
-/// from one, such as a `tonic::Status`.
+/// The client's errors, boxed, or a [`StopReason`]. [`StopReason::find_in`] distinguishes them, also in an error that
+/// was made from a `StopReason`, such as a `tonic::Status`.
 ///
 /// # Examples
 ///

@@ -15,11 +15,11 @@ use std::{
 
 /// The body of a response under [`RequestTokenLayer`](super::RequestTokenLayer).
 pub struct RequestTokenBody<B> {
-    /// Dropped before `under_way`, which cancels the token.
+    /// Dropped before `in_flight`, which cancels the token.
     body: StoppableBody<B>,
     /// `None` once the response is complete.
     in_flight: Option<InFlight>,
-    /// How many bytes are missing of the length that the client was promised.
+    /// The number of bytes that are still missing of the announced length.
     missing: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl<B: Body> RequestTokenBody<B> {
         }
         let missing = length(&head.headers, &body);
         let body = match missing {
-            // It may have trailers.
+            // An empty body may have trailers.
             Some(0) => StoppableBody::unguarded(body),
             _ => StoppableBody::guarded(body, || {
                 TokenSignal::made_at(in_flight.token().clone(), WHAT, made_at)
@@ -71,14 +71,14 @@ impl<B: Body> RequestTokenBody<B> {
     pub(super) fn note_progress(&mut self) {
         let is_complete = self.missing == Some(0) || self.body.is_over();
         if let Some(in_flight) = self.in_flight.take_if(|_| is_complete) {
-            // It may be polled for its trailers and its end, which are not to be cut any more.
+            // The server may still poll it for its trailers and its end, which must not be stopped any more.
             self.body.release();
             in_flight.finish();
         }
     }
 }
 
-/// The length that the client is promised: by the header, or else by what hyper makes one of.
+/// The length that is announced to the client: by the header, or else by the exact size, of which hyper makes a header.
 fn length(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
     match headers.get(CONTENT_LENGTH) {
         Some(length) => length.to_str().ok()?.parse().ok(),
@@ -123,7 +123,7 @@ impl<B: Body> RequestTokenBody<B> {
     }
 }
 
-/// The default body, which nothing stops: for a layer further out that makes responses of its own.
+/// The default body, which nothing stops: for an outer layer that makes responses of its own.
 impl<B: Body + Default> Default for RequestTokenBody<B> {
     fn default() -> Self {
         Self::unguarded(B::default())

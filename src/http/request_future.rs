@@ -17,7 +17,7 @@ use std::{
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct RequestTokenFuture<Fut, F> {
-    /// Dropped before `under_way`, which cancels the token.
+    /// Dropped before `in_flight`, which cancels the token.
     #[pin]
     call: Call<Fut>,
     /// `None` once it is ready.
@@ -62,7 +62,7 @@ where
             None => unreachable!("a call has one output"),
         };
         let polled = this.call.poll_then(cx, |output| output.map(begin_body));
-        // From here on the call has been dropped.
+        // By now the call has been dropped.
         Poll::Ready(match ready!(polled) {
             Ok(Ok(mut response)) => {
                 response.body_mut().note_progress();

@@ -3,7 +3,7 @@ use http::{
     header::{CONTENT_TYPE, UPGRADE},
 };
 
-/// What a request says of the response that it wants.
+/// The properties of a request that its response depends on.
 #[derive(Clone, Copy)]
 pub(super) struct RequestInfo {
     pub(super) is_grpc: bool,
@@ -23,12 +23,12 @@ impl RequestInfo {
         }
     }
 
-    /// Whether the connection may become one of another protocol.
+    /// Whether the connection may switch to another protocol.
     pub(super) fn may_upgrade(&self) -> bool {
         self.has_upgrade || self.is_connect
     }
 
-    /// Whether it becomes one with a response of this status.
+    /// Whether the connection switches to another protocol with a response of this status.
     pub(super) fn is_upgrade(&self, status: StatusCode) -> bool {
         status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success())
     }
@@ -42,7 +42,7 @@ impl RequestInfo {
     }
 }
 
-/// Not for gRPC-Web, whose clients read the status of HTTP.
+/// Not `true` for gRPC-Web, whose clients read the HTTP status.
 fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let value = headers

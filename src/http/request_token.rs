@@ -19,57 +19,62 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// How a request shows among the [`holders`](CancellationToken::holders) of the server's token.
+/// The name of a request in the [`holders`](CancellationToken::holders) of the server's token.
 pub(super) const WHAT: &str = "RequestTokenLayer";
 
-/// Gives every request of a server a [`CancellationToken`], for as long as the request is under way.
+/// Gives every request of a server a [`CancellationToken`], for as long as the request is in flight.
 ///
-/// The token is in the request's extensions: `Extension<CancellationToken>` in axum, `request.extensions()` in tonic. It is
-/// a child of the server's token, and is cancelled
+/// The token is Go's `r.Context()`. It is in the request's extensions: `Extension<CancellationToken>` in axum,
+/// `request.extensions()` in tonic. It is a child of the server's token, and is cancelled
 ///
 /// | when | reason |
 /// |---|---|
-/// | the client hangs up: the server drops the response's future or its body | [`ConsumerDropped`](StopReason::ConsumerDropped) |
-/// | the [`timeout`](Self::timeout) has passed, or that of [`grpc_timeout`](Self::grpc_timeout) | [`DeadlineExceeded`](StopReason::DeadlineExceeded) |
+/// | the client disconnects: the server drops the response's future or its body | [`ConsumerDropped`](StopReason::ConsumerDropped) |
+/// | the [`timeout`](Self::timeout), or that of [`grpc_timeout`](Self::grpc_timeout), has passed | [`DeadlineExceeded`](StopReason::DeadlineExceeded) |
 /// | the server's token is cancelled | its reason |
-/// | the response is complete, or there is none as the service or the body has failed | [`Cancelled`](StopReason::Cancelled) |
+/// | the response is complete, or the service or the body has failed | [`Cancelled`](StopReason::Cancelled) |
 ///
 /// A handler that cancels the token stops its own request, with its own reason.
 ///
 /// # Guarantees
 ///
 /// - **Stopped.** If the token is cancelled before the handler has responded, the handler's future is dropped, and the
-///   client gets the response of [`on_stop`](Self::on_stop). A request that is stopped beforehand does not reach the handler.
-/// - **Cut as an error.** If it is cancelled after that, the body ends with an error, which is the [`StopReason`]. The
-///   client sees that the response is not complete: HTTP/1 closes the connection, HTTP/2 resets the stream.
-/// - **Dropped unpolled.** The body is dropped by the thread that cancels, even if the client does not read and the server
-///   does not poll. [`drop_on_cancel`](crate::TryWithCancellation::drop_on_cancel) has where it is dropped at a deadline.
-/// - **Dropped first.** The handler's future is dropped before its response is handed on, and before the token is cancelled
-///   if the client hangs up. So is the body, unless it is complete by its length: then nothing stops it any more.
-/// - **Left as it is.** The length, the trailers and `is_end_stream` of the body pass through. A complete response is never
-///   cut.
-/// - **Complete** is a response whose body has returned its end, or says so by `is_end_stream`, or has given as many bytes
-///   as its `content-length` or its exact length: a server need not poll it again then. One without a body is complete
-///   with its head: `HEAD`, 1xx, 204, 304.
-/// - **Other protocols.** After a 101, or a 2xx to a `CONNECT`, only the server's token cancels the request's. The timeout
-///   does not count any more.
-/// - **Settled.** [`settled`](CancellationToken::settled) of the server's token waits until the handlers and bodies of all
-///   requests have been dropped, and [`holders`](CancellationToken::holders) lists them, with the line that made the layer.
-/// - **Nested.** If the request has a token already, of a layer further out or of its connection, that one stops it as well.
-///   So a route may have a layer with a shorter timeout.
+///   client gets the response of [`on_stop`](Self::on_stop). If it is cancelled before the service is called, the
+///   request does not reach the handler.
+/// - **Ends with an error.** If the token is cancelled after that, the body ends with an error, which is the
+///   [`StopReason`]. The client sees that the response is not complete: HTTP/1 closes the connection, HTTP/2 resets the
+///   stream.
+/// - **Dropped without a poll.** The thread that cancels drops the body, even if the client does not read and the
+///   server does not poll. Where it is dropped at a deadline is documented at
+///   [`drop_on_cancel`](crate::TryWithCancellation::drop_on_cancel).
+/// - **Dropped first.** The handler's future is dropped before its response is passed on, and, if the client
+///   disconnects, before the token is cancelled. So is the body, unless it is complete by its length: then nothing
+///   stops it any more.
+/// - **Unchanged.** The length, the trailers and `is_end_stream` of the body pass through. A complete response is never
+///   truncated.
+/// - **Complete.** A response is complete when its body has returned its end, or `is_end_stream` returns `true`, or the
+///   body has yielded as many bytes as its `content-length` or its exact length: then a server need not poll it again.
+///   A response without a body is complete with its head: `HEAD`, 1xx, 204, 304.
+/// - **Other protocols.** After a 101, or a 2xx to a `CONNECT`, only the server's token cancels the request's. The
+///   timeout no longer applies.
+/// - **Settled.** [`settled`](CancellationToken::settled) of the server's token waits until the handlers and bodies of
+///   all requests have been dropped. [`holders`](CancellationToken::holders) lists them, with the line that made the
+///   layer.
+/// - **Nested.** If the request already has a token, from an outer layer or from its connection, that one stops it as
+///   well. So a route may have a layer with a shorter timeout.
 ///
-/// # When a server sees a hang-up
+/// # When a server sees a disconnect
 ///
-/// On HTTP/2, always: as a reset or the end of the connection. On HTTP/1, hyper sees it only where it reads: not while the
-/// handler has not read the whole body of the request, nor while a further request waits in the connection (pipelining). A
-/// client that closes its sending half alone has hung up as well, unless the server is built with `half_close(true)`: then
-/// a hang-up shows only when a write fails. And a client that is there but does not read has not hung up. So set a
-/// [`timeout`](Self::timeout).
+/// On HTTP/2, always: as a reset or the end of the connection. On HTTP/1, hyper sees it only while it reads: not before
+/// the handler has read the whole body of the request, and not while another request waits in the connection
+/// (pipelining). A client that closes only its sending half counts as disconnected, unless the server is built with
+/// `half_close(true)`: then a disconnect shows only when a write fails. A client that stays connected but does not read
+/// has not disconnected. So set a [`timeout`](Self::timeout).
 ///
 /// # Costs
 ///
-/// A child token for each request, and for its body, if it is not complete with its head, what `drop_on_cancel` costs. A
-/// timeout adds that of [`child_with_timeout`](CancellationToken::child_with_timeout).
+/// Each request costs a child token. A body that is not complete with its head costs what `drop_on_cancel` costs. A
+/// timeout adds the cost of [`child_with_timeout`](CancellationToken::child_with_timeout).
 ///
 /// # Panics
 ///
@@ -110,18 +115,20 @@ pub struct RequestTokenLayer<F = DefaultOnStop> {
     on_stop: F,
 }
 
-/// What its requests have in common.
+/// The settings that all requests share.
 #[derive(Clone, Debug)]
 struct Settings {
     server: CancellationToken,
     timeout: Option<Duration>,
     has_grpc_timeout: bool,
-    /// Where the layer was made.
+    /// The line that made the layer.
     made_at: &'static Location<'static>,
 }
 
 impl RequestTokenLayer {
-    /// Makes a layer whose requests have children of `server` for tokens.
+    /// Makes a layer whose requests have children of `server` as their tokens.
+    ///
+    /// Go's counterpart is `BaseContext` of `http.Server`.
     #[track_caller]
     pub fn new(server: &CancellationToken) -> Self {
         let settings = Settings {
@@ -138,29 +145,30 @@ impl RequestTokenLayer {
 }
 
 impl<F> RequestTokenLayer<F> {
-    /// Stops a request whose response is not complete after this time, counted from when the layer gets the request.
+    /// Stops a request whose response is not complete after `timeout`, counted from when the layer receives the
+    /// request.
     ///
-    /// It is the [`deadline`](CancellationToken::deadline) of the request's token, except for a request that may become
-    /// another protocol, by `upgrade` or `CONNECT`. Endless responses, such as server-sent events, are stopped by it as well:
-    /// give their routes a layer of their own without.
+    /// Unlike tower-http's `TimeoutLayer` it covers the body as well. It is the
+    /// [`deadline`](CancellationToken::deadline) of the request's token, except for a request that may switch to
+    /// another protocol, by `upgrade` or `CONNECT`. It stops endless responses too, such as server-sent events: give
+    /// their routes a layer of their own, without a timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
         self
     }
 
-    /// Stops a request after the time in its header `grpc-timeout` as well. The earlier one of this and
-    /// [`timeout`](Self::timeout) counts.
+    /// Also stops a request after the timeout in its `grpc-timeout` header. The shorter one of this and
+    /// [`timeout`](Self::timeout) applies.
     ///
-    /// A header that is malformed counts as none.
+    /// A malformed header is ignored. In Go, gRPC servers do this by default.
     pub fn grpc_timeout(mut self) -> Self {
         self.settings.has_grpc_timeout = true;
         self
     }
 
-    /// Makes the response to a request that was stopped before its handler had responded, in place of
-    /// [`DefaultOnStop`]'s.
+    /// Sets the function that makes the response to a request which was stopped before its handler responded.
     ///
-    /// It replaces the one for gRPC as well.
+    /// It replaces [`DefaultOnStop`], for gRPC requests as well.
     ///
     /// # Examples
     ///
@@ -253,7 +261,7 @@ where
 impl Settings {
     fn begin<B>(&self, request: &Request<B>, request_info: RequestInfo) -> InFlight {
         let parent = match request.extensions().get() {
-            // That of a layer further out, or of the connection.
+            // The token of an outer layer, or of the connection.
             Some(outer) => &CancellationToken::linked([outer, &self.server]),
             None => &self.server,
         };
@@ -266,7 +274,7 @@ impl Settings {
         }
     }
 
-    /// The earlier one of the layer's timeout and the request's own.
+    /// The shorter one of the layer's timeout and the request's own.
     fn timeout_of<B>(&self, request: &Request<B>) -> Option<Duration> {
         let own = match self.has_grpc_timeout {
             true => grpc_timeout::find(request.headers()),

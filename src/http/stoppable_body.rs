@@ -11,10 +11,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// The one mechanism under both bodies: hands frames on until the end or a stop, which it reports as an error.
+/// The mechanism behind both bodies: passes frames on until the end or until a stop, which it reports as an error.
 //
-// What the body says of its rest is asked once for each frame. So it can be asked while a canceller has the body, and a
-// body that was dropped by one does not look complete before the error was reported.
+// `remaining` is read from the body once per frame and stored here. So it is available while a cancelling thread has
+// the body, and a body that such a thread has dropped does not look complete before the error is reported.
 pub(super) struct StoppableBody<B> {
     source: Source<B>,
     remaining: Remaining,
@@ -44,7 +44,7 @@ impl<B: Body> StoppableBody<B> {
         Self::new(body, |body_stream| Source::Unguarded(Box::pin(body_stream)))
     }
 
-    /// Drops a body that is not to be sent. Its length stays: that is what a `HEAD` asks for.
+    /// Drops a body that is not to be sent. Its length is kept: a `HEAD` request asks for it.
     pub(super) fn dropped(body: B) -> Self {
         Self::new(body, |_| Source::Over)
     }
@@ -97,7 +97,7 @@ impl<B: Body> StoppableBody<B> {
             }) => error.into(),
             Err(reason) => reason.into(),
         };
-        // After an error there is nothing more.
+        // An error is the last frame.
         self.end();
         Poll::Ready(Some(Err(frame)))
     }
@@ -109,7 +109,7 @@ impl<B: Body> StoppableBody<B> {
 }
 
 impl<B> StoppableBody<B> {
-    /// Whether the source has been dropped, and everything it gave has been handed on.
+    /// Whether the source has been dropped, and all its frames have been passed on.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.source, Source::Over)
     }
