@@ -1,6 +1,6 @@
-//! How long a run of ready items may be, and what it takes of the budget that all streams of a tokio task share.
+//! The longest run of ready items, and its share of the budget that all streams of a tokio task share.
 
-/// How many items in a row an adapter, or a sender, lets by before it yields to its siblings.
+/// How many ready items in a row an adapter or a sender passes on before it yields to other tasks.
 pub(crate) const ITEMS_IN_A_ROW: u16 = 1024;
 
 #[cfg(feature = "tokio")]
@@ -12,29 +12,29 @@ mod in_a_task {
     };
     use tokio::task::coop::{consume_budget, has_budget_remaining};
 
-    /// What so many items take: a whole run a sixteenth of a task's budget, which is 128.
+    /// How many items take one unit of the budget. A whole run takes a sixteenth of a task's budget, which is 128.
     const ITEMS_PER_UNIT: u32 = 128;
 
-    /// More than a task has.
-    const MOST: u32 = 128;
+    /// No task has more budget than this.
+    const MAX_UNITS: u32 = 128;
 
-    /// Takes the share of a run of `items` from the task's budget: a merge takes the `Pending` of one stream for a
-    /// reason to poll the others, and only what they share makes all of them pending at last.
+    /// Takes the share of a run of `items` from the task's budget: when one stream is pending, a merge polls the
+    /// others, and only the budget that they share makes all of them pending in the end.
     pub(crate) fn spend(items: u32, cx: &mut Context<'_>) {
-        // Counted, and not until nothing is left: outside of a task there is always some.
-        for _ in 0..items.div_ceil(ITEMS_PER_UNIT).min(MOST) {
+        // A fixed number, not until none is left: outside of a task there is always some.
+        for _ in 0..items.div_ceil(ITEMS_PER_UNIT).min(MAX_UNITS) {
             if !has_budget_remaining() || pin!(consume_budget()).poll(cx).is_pending() {
                 return;
             }
         }
     }
 
-    /// Whether the task has budget left; always outside of one.
+    /// Whether the task has budget left. Always `true` outside of a task.
     pub(crate) fn has_budget() -> bool {
         has_budget_remaining()
     }
 
-    /// Pending while the task has no budget left; then it is woken after the others have had their turn.
+    /// Pending while the task has no budget left. Then the task is woken after the other tasks have run.
     pub(crate) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
         match has_budget() {
             true => Poll::Ready(()),

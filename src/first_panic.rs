@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-/// Keeps a panic back until everybody has been told.
+/// Holds the first of several panics back, until all foreign code has run.
 #[derive(Default)]
 pub(crate) struct FirstPanic(Option<Box<dyn Any + Send>>);
 
@@ -26,7 +26,7 @@ impl FirstPanic {
 
     pub(crate) fn resume(self) {
         match self.0 {
-            // A second panic while one unwinds would abort the process.
+            // A second panic during unwinding would abort the process.
             Some(payload) if thread::panicking() => discard(payload),
             Some(payload) => panic::resume_unwind(payload),
             None => {}
@@ -34,7 +34,7 @@ impl FirstPanic {
     }
 }
 
-/// Drops a payload, which may panic once more. What that panics with is left alone.
+/// Drops a panic payload. If its drop panics, that second payload is leaked.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(payload);

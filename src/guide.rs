@@ -1,4 +1,4 @@
-//! Pages about the whole crate. They exist in its documentation only.
+//! Pages about the crate as a whole. They exist in the documentation only.
 
 /// Ten `select!` loops, what is wrong with each, and the line that replaces it.
 ///
@@ -6,7 +6,7 @@
 #[doc = include_str!("guide/from_select.md")]
 pub mod from_select {}
 
-/// The names of Go's `context` and of this crate side by side, and five programs.
+/// The names in Go's `context` and in this crate side by side, and five programs.
 ///
 #[cfg(feature = "tokio")]
 #[doc = include_str!("guide/from_go.md")]
@@ -24,19 +24,20 @@ pub mod from_tokio_util {}
 #[doc = include_str!("guide/response_bodies.md")]
 pub mod response_bodies {}
 
-/// Ctrl-C and SIGTERM, waiting for what must be finished, a grace, and who holds it up.
+/// Ctrl-C and SIGTERM, waiting for work that must be finished, a grace period, and what holds the shutdown up.
 ///
 #[cfg(feature = "tokio")]
 #[doc = include_str!("guide/shutdown.md")]
 pub mod shutdown {}
 
-/// Calls and bodies that block: giving up on them, asking in between, interrupting them.
+/// Blocking calls and bodies: giving up on them, checking in between, interrupting them.
 ///
 #[cfg(feature = "tokio")]
 #[doc = include_str!("guide/blocking.md")]
 pub mod blocking {}
 
-/// The crate under another runtime, or none: what stays, what the feature `tokio` adds, and what to write in its place.
+/// The crate with another runtime, or with none: what is available, what the feature `tokio` adds, and what to write
+/// instead.
 ///
 #[doc = include_str!("guide/without_tokio.md")]
 pub mod without_tokio {}

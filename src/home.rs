@@ -10,7 +10,7 @@ pub(crate) use nowhere::Home;
 mod runtime {
     use tokio::runtime::Handle;
 
-    /// A runtime, or none where the thread was in none.
+    /// A runtime, or none if the thread was in none.
     pub(crate) struct Home(Option<Handle>);
 
     impl Home {
@@ -20,7 +20,7 @@ mod runtime {
 
         /// Calls `f` in the context of the runtime.
         pub(crate) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
-            // No context can be entered while the thread-locals of a thread are being destroyed.
+            // A context cannot be entered while the thread's thread-locals are being destroyed.
             let can_enter = || match Handle::try_current() {
                 Ok(_) => true,
                 Err(error) => error.is_missing_context(),
@@ -30,7 +30,7 @@ mod runtime {
             f()
         }
 
-        /// Drops `owned` on a task of the runtime; at once if there is none, or if it is gone.
+        /// Drops `owned` on a task of the runtime, or at once if there is none or if it has shut down.
         pub(crate) fn drop_on_task(&self, owned: impl Send + 'static) {
             if let Self(Some(handle)) = self {
                 handle.spawn(async move { drop(owned) });
@@ -39,7 +39,7 @@ mod runtime {
     }
 }
 
-/// Without tokio there is no runtime to know of.
+/// Without tokio there is no runtime.
 #[cfg(not(feature = "tokio"))]
 mod nowhere {
     pub(crate) struct Home;

@@ -10,7 +10,7 @@
 //! assert_eq!(lines.next().await.unwrap().unwrap(), "line");
 //!
 //! token.cancel_with("shutting down");
-//! // The source is always ready, but it has been dropped, and the stream says why it ends.
+//! // The source is always ready, but it has been dropped, and the stream reports why it ends.
 //! assert_eq!(lines.next().await.unwrap().unwrap_err().to_string(), "shutting down");
 //! assert!(lines.next().await.is_none());
 //! # });
@@ -19,8 +19,8 @@
 //! - **Adapters** end a stream or a future early: [`CancelStreamExt`] is for every stream, [`CancelTryStreamExt`] for
 //!   streams of results, [`CancelFutureExt`] for futures. `take_*` end without an error, `with_*` and `try_*` end with the
 //!   reason as an `Err`, so that a truncated response does not look complete.
-//! - **Tokens** decide when: a [`CancellationToken`] is a tree with reasons, deadlines and callbacks. Any other
-//!   [`signal`] will do as well, such as a future in [`signal::when`]. [`StopReason`] is the reason.
+//! - **Tokens** decide when: [`CancellationToken`]s form a tree, with reasons, deadlines and callbacks. Any other
+//!   [`signal`] works as well, such as a future in [`signal::when`]. [`StopReason`] is the reason.
 //! - **Producers** are streams made from code: [`generator()`] and [`try_generator`] run an async closure inside the
 //!   consumer's poll;
 #![cfg_attr(
@@ -33,21 +33,21 @@
 )]
 #![cfg_attr(
     feature = "http",
-    doc = "- **HTTP**: the layers of [`http`](crate::http) give every request of a server a token, and stop the calls that are made for it."
+    doc = "- **HTTP**: the layers of [`http`](crate::http) give every request of a server a token, which also stops the calls that the handler makes."
 )]
 //!
-//! What all of them guarantee is in [the laws](guide::laws). [The guide](guide) has a page for those who come from
-//! `select!`, from Go's `context` and from tokio-util, and pages on response bodies, shutdown, blocking work, tests, and
-//! doing without tokio.
+//! [The laws](guide::laws) list what all of them guarantee. [The guide](guide) has pages on coming from `select!`, from
+//! Go's `context` and from tokio-util, and pages on response bodies, shutdown, blocking work, tests, and use without
+//! tokio.
 //!
 //! # Features
 //!
 //! - `tokio` (default): deadlines, timeouts and producers on tasks, with tokio's clock. Without it the crate needs no
-//!   runtime; [a page](guide::without_tokio) lists what is left out then, and what to write in its place.
-//! - `http`: a token for each request of an axum, tonic or hyper server, which stops the calls made for it as well;
-//!   implies `tokio`.
+//!   runtime; [a page of the guide](guide::without_tokio) lists what is not available then, and what to write instead.
+//! - `http`: a token for each request of an axum, tonic or hyper server, which also stops the calls that the handler
+//!   makes; implies `tokio`.
 //! - `tokio-util`: tokio-util's `CancellationToken` is a signal, and converts into a token of this crate and back.
-//! - `testing`: the laws as functions that test any stream, for `[dev-dependencies]`.
+//! - `testing`: the laws, as functions that test any stream; for `[dev-dependencies]`.
 //! - `proptest`: strategies for property tests; implies `testing`.
 #![doc(test(attr(deny(warnings))))]
 #![cfg_attr(docsrs, feature(doc_cfg))]

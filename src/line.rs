@@ -1,14 +1,14 @@
 use std::collections::{VecDeque, vec_deque};
 
-/// Values in the order in which they came, each under a key of its own that is never given out again.
+/// A queue whose values have keys, by which any of them can be removed. A key is never used twice.
 ///
-/// Where one is removed it leaves a gap. Gaps are closed once they are the greater part, so a value is moved at most
-/// once for each that is removed, and to remove `n` in any order costs `O(n log n)`, with the search for their keys. A
-/// line takes no more than four times the room of what is in it, or of a few entries.
+/// A removed value leaves a gap. Gaps are closed once more than half of the entries are gaps. So a value is moved at
+/// most once for each value that is removed, and removing `n` values in any order costs `O(n log n)`, including the
+/// search for their keys. The capacity is at most four times the number of values, or a small constant.
 pub(crate) struct Line<L> {
-    /// In the order of their keys. Neither the first nor the last is a gap.
+    /// Sorted by key. Neither the first nor the last is a gap.
     entries: VecDeque<Entry<L>>,
-    /// How many of them are no gaps.
+    /// The number of entries that are not gaps.
     live: usize,
     next_key: u64,
 }
@@ -18,11 +18,11 @@ struct Entry<L> {
     value: Option<L>,
 }
 
-/// So few entries are not worth the moving.
+/// The gaps of so few entries are not closed.
 const FEW: usize = 16;
 
 impl<L> Line<L> {
-    /// A line whose first key this is.
+    /// Makes an empty queue. `key` is the key of its first value.
     pub(crate) const fn with_first_key(key: u64) -> Self {
         Self {
             entries: VecDeque::new(),
@@ -36,7 +36,7 @@ impl<L> Line<L> {
         self.live == 0
     }
 
-    /// The key is this value's until it is removed or taken.
+    /// Returns the key of the value, valid until the value is removed or taken.
     pub(crate) fn push(&mut self, value: L) -> u64 {
         let key = self.next_key;
         self.next_key += 1;
@@ -54,7 +54,7 @@ impl<L> Line<L> {
 
     #[inline]
     pub(crate) fn remove(&mut self, key: u64) -> Option<L> {
-        // Its values may all have been taken.
+        // Fast path: all values may have been taken.
         if self.is_empty() {
             return None;
         }
@@ -71,7 +71,7 @@ impl<L> Line<L> {
 
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<L> {
-        // As a rule nobody waits.
+        // Fast path: usually the queue is empty.
         if self.is_empty() {
             return None;
         }
@@ -98,7 +98,7 @@ impl<L> Line<L> {
 
     fn place(&mut self, key: u64) -> Option<&mut Option<L>> {
         let at = match self.entries.back() {
-            // The last to come is often the first to leave.
+            // The last value is often the first one to be removed.
             Some(last) if last.key == key => self.entries.len() - 1,
             _ => self.search(key)?,
         };
@@ -106,7 +106,7 @@ impl<L> Line<L> {
     }
 
     fn search(&self, key: u64) -> Option<usize> {
-        // Where it is as long as no gap before it has been closed.
+        // The index of the entry, as long as no gap before it has been closed.
         let first = self.entries.front()?.key;
         let place = usize::try_from(key.checked_sub(first)?).ok()?;
         match self.entries.get(place) {
@@ -143,13 +143,13 @@ impl<L> IntoIterator for Line<L> {
     }
 }
 
-/// The values of a line, which are nobody's any more.
+/// The values of a queue, without their keys.
 pub(crate) struct IntoIter<L>(vec_deque::IntoIter<Entry<L>>);
 
 impl<L> IntoIter<L> {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        // The last one is no gap.
+        // The last entry is not a gap.
         self.0.len() == 0
     }
 }

@@ -1,4 +1,4 @@
-//! The only file that knows loom: atomics and locks, real ones or the model checker's.
+//! Atomics and locks: those of `std`, or loom's in its models. The only file that knows loom.
 
 #[cfg(not(all(test, stopcock_loom)))]
 pub(crate) use std::sync::{
@@ -17,7 +17,7 @@ mod counts {
     use crate::token::COUNT_START;
     use std::cell::Cell;
 
-    /// Of which few are used, as far apart as to share no cache line.
+    /// Only a few elements are used, so far apart that a cache line holds no more than two of them.
     static CANCEL_COUNTS: [AtomicU64; 256] = [const { AtomicU64::new(COUNT_START) }; 256];
 
     #[inline(always)]
@@ -25,7 +25,7 @@ mod counts {
         &CANCEL_COUNTS
     }
 
-    /// A number for a new tree, in turn, and seldom that which another thread has at the time.
+    /// A number for a new tree. Each thread counts up; two threads rarely have the same number at the same time.
     #[inline(always)]
     pub(crate) fn next_tree() -> u8 {
         thread_local! {
@@ -34,7 +34,7 @@ mod counts {
         TREES.with(|trees| {
             let number = trees.get();
             trees.set(number.wrapping_add(1));
-            // Where the thread has it is another place than where any other thread has it.
+            // The address of the thread-local is different in each thread.
             number.wrapping_add((std::ptr::from_ref(trees).addr() >> 12) as u8)
         })
     }
@@ -52,11 +52,11 @@ loom::lazy_static! {
     static ref CANCEL_COUNTS: ModelCounts = ModelCounts::new();
 }
 
-/// Two counts for all trees, so that a model has few of them.
+/// Two counts for all trees: a model should have few accesses.
 #[cfg(all(test, stopcock_loom))]
 pub(crate) struct ModelCounts {
     counts: [AtomicU64; 2],
-    /// Never counted in.
+    /// Stands for all other elements. It never changes.
     none: AtomicU64,
     trees: std::sync::atomic::AtomicU8,
 }
@@ -90,7 +90,7 @@ pub(crate) fn cancel_counts() -> &'static ModelCounts {
     &CANCEL_COUNTS
 }
 
-/// Such as models make in one thread: the order is the same at each run.
+/// Models make all trees in one thread, so the order is the same in each run.
 #[cfg(all(test, stopcock_loom))]
 pub(crate) fn next_tree() -> u8 {
     CANCEL_COUNTS.trees.fetch_add(1, Ordering::Relaxed)
@@ -98,10 +98,10 @@ pub(crate) fn next_tree() -> u8 {
 
 /// Loom's atomics with a turnstile before each access.
 ///
-/// Loom 0.7 looks for a conflict of a store only with the last access before it. If that is a load by the storing
-/// thread, it never tries the store before an earlier load of another thread: a cancel, which looks before it stores,
-/// would never be seen by a look that another thread makes first. A read-modify-write conflicts with every other one,
-/// so all orders are tried, and a relaxed one synchronises nothing.
+/// Loom 0.7 checks a store for a conflict only with the last access before it. If that is a load by the storing thread,
+/// loom never tries the store before an earlier load of another thread: a cancel, which loads before it stores, would
+/// never be seen by a check that another thread makes first. A read-modify-write conflicts with every other one, so
+/// loom tries all orders, and a relaxed one synchronises nothing.
 #[cfg(all(test, stopcock_loom))]
 mod turnstile {
     use loom::sync::atomic::{self, AtomicUsize, Ordering};

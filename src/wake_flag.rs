@@ -7,13 +7,13 @@ use std::{
     task::{Context, Wake, Waker},
 };
 
-/// The waker of a future that stops a stream: notes that the future wants to be polled, and wakes the stream.
+/// The waker of a future that stops a stream: sets a flag that the future has to be polled, and wakes the stream.
 ///
-/// So the future is polled when it has something to say, and an item costs no more than the question whether it has.
+/// So the future is polled only after it has called its waker, and an item costs only the check of a flag.
 #[derive(Debug)]
 pub(crate) struct WakeFlag {
-    // ORDERING: `Release` when it is set, `Acquire` when it is read: the poll that follows sees what was done before
-    // the wake-up.
+    // ORDERING: `Release` when it is set, `Acquire` when it is read: the poll that follows sees the writes before the
+    // wake-up.
     is_set: AtomicBool,
     stream: AtomicWaker,
 }
@@ -36,18 +36,18 @@ impl WakeFlag {
         self.is_set.store(true, Ordering::Release);
     }
 
-    /// To be done before the future is polled, as it may be set again meanwhile.
+    /// Must be called before the future is polled, as the poll may set the flag again.
     pub(crate) fn clear(&self) {
-        // ORDERING: a swap, to see also what was done before a wake-up that comes between the check and this.
+        // ORDERING: a swap, to see also the writes before a wake-up between the check and this call.
         self.is_set.swap(false, Ordering::Acquire);
     }
 
-    /// Wakes this task when it is set. The caller checks once more afterwards whether it is.
+    /// Registers this task to be woken when the flag is set. The caller has to check the flag again after this.
     pub(crate) fn wake_when_set(&self, cx: &Context<'_>) {
         self.stream.register(cx.waker());
     }
 
-    /// Wakes nothing any more, and keeps no task.
+    /// Drops the registered waker, so that the flag does not keep its task alive.
     pub(crate) fn forget_stream(&self) {
         drop(self.stream.take());
     }

@@ -5,9 +5,9 @@ use std::{
 
 const _: () = assert!(align_of::<RawWakerVTable>() > 1);
 
-/// Which waker it is, without keeping one.
+/// Identifies a waker without owning it.
 ///
-/// An id means one waker as long as that one lives, or a clone of it with the same data.
+/// An id is unambiguous as long as its waker lives, or a clone of it with the same data.
 #[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct WakerId {
     data: usize,
@@ -23,7 +23,7 @@ impl WakerId {
         }
     }
 
-    /// Another id for the same waker, which no waker is found by.
+    /// Another id for the same waker, which is not equal to the id [`of`](Self::of) any waker.
     #[inline]
     pub(crate) fn marked(self) -> Self {
         // No vtable lies at an odd address.
@@ -33,17 +33,17 @@ impl WakerId {
         }
     }
 
-    /// Whether it is an id of this waker, marked or not.
+    /// Whether it is the id of this waker, marked or not.
     #[inline]
     pub(crate) fn is_of(self, waker: &Waker) -> bool {
         self.marked() == Self::of(waker).marked()
     }
 
-    /// The id of a waker of which `clone` is kept.
+    /// The id of a waker whose clone `clone` is kept.
     ///
-    /// Not the clone's own: a vtable can have one address here and another there, as tokio's has under optimisation,
-    /// so that a waker is not always recognised by its clone. The clone's only if its data is different: then nothing
-    /// keeps the original's address from being used again.
+    /// This is the original's id, not the clone's: a vtable can have several addresses, as tokio's has under
+    /// optimisation, so a clone may have another id. Only if the clone's data is different, it is the clone's id: then
+    /// nothing prevents the address of the original's data from being used again.
     pub(crate) fn kept_by(clone: &Waker, original: &Waker) -> Self {
         if clone.data() == original.data() {
             Self::of(original)
