@@ -512,7 +512,7 @@ pub fn when<Fut: Future>(future: Fut) -> When<Fut> {
         reason: Some(StopReason::Cancelled),
         waker: flag.waker(),
         flag: StreamFlag(flag),
-        row: 0,
+        run_length: 0,
     }
 }
 
@@ -528,7 +528,7 @@ pub struct When<Fut: Future, R = StopReason> {
     waker: Waker,
     /// The length of the current run of ready items. Another signal of the same stream may shorten the intervals
     /// between checks, so a check alone does not mean that the adapter has yielded.
-    row: u32,
+    run_length: u32,
 }
 
 #[pin_project(project = WhenProjection)]
@@ -598,14 +598,14 @@ impl<Fut: Future> When<Fut> {
             reason: _,
             flag,
             waker,
-            row,
+            run_length,
         } = self;
         When {
             state,
             reason: Some(MapReason(reason)),
             flag,
             waker,
-            row,
+            run_length,
         }
     }
 }
@@ -689,13 +689,13 @@ impl<Fut: Future, R: Reason<Fut::Output>> Signal for When<Fut, R> {
 
     fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
         let this = self.project();
-        *this.row = match items {
+        *this.run_length = match items {
             0 => 0,
-            _ => this.row.saturating_add(items),
+            _ => this.run_length.saturating_add(items),
         };
         // The run is complete, so the adapter has yielded.
-        if *this.row >= ITEMS_IN_A_ROW.into() {
-            *this.row = 0;
+        if *this.run_length >= ITEMS_IN_A_ROW.into() {
+            *this.run_length = 0;
             this.flag.0.set();
         }
         u32::MAX
