@@ -4,7 +4,7 @@ use crate::{
     CancellationToken, StopReason,
     fairness::ITEMS_IN_A_ROW,
     first_panic::FirstPanic,
-    line::Line,
+    keyed_queue::KeyedQueue,
     sync::{Mutex, MutexGuard},
 };
 use futures_core::Stream;
@@ -37,7 +37,7 @@ pub(crate) struct Channel<T> {
 struct Queue<T> {
     items: VecDeque<T>,
     /// Who waits for room, in the order in which they came. Nobody while there is room.
-    line: Line<Waiting<T>>,
+    line: KeyedQueue<Waiting<T>>,
     sent_in_a_row: u16,
     consumer: Option<Waker>,
     /// Who waits until the body is gone.
@@ -81,7 +81,7 @@ impl<T: Send + 'static> Channel<T> {
         Arc::new(Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::with_capacity(capacity.min(ROOM)),
-                line: Line::with_first_key(0),
+                line: KeyedQueue::with_first_key(0),
                 sent_in_a_row: 0,
                 consumer: None,
                 joiner: None,

@@ -77,7 +77,7 @@ mod clock;
 mod fairness;
 mod first_panic;
 mod home;
-mod line;
+mod keyed_queue;
 mod sync;
 mod wake_flag;
 mod waker_id;

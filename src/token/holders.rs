@@ -5,7 +5,7 @@
 
 use super::{CancellationToken, ancestry::Ancestors, deadline::Timestamp, tree::Node};
 use crate::{
-    line::Line,
+    keyed_queue::KeyedQueue,
     sync::{Ordering, TRACKING_NODES},
 };
 use std::{
@@ -53,14 +53,14 @@ impl Display for Holder {
 
 /// The list of a node.
 pub(super) struct Tracking {
-    holders: Line<Holder>,
+    holders: KeyedQueue<Holder>,
     _counted: Counted,
 }
 
 impl Tracking {
     fn begin() -> Box<Self> {
         Box::new(Self {
-            holders: Line::with_first_key(0),
+            holders: KeyedQueue::with_first_key(0),
             _counted: Counted::new(),
         })
     }

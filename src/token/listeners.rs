@@ -1,10 +1,10 @@
-use crate::line::{IntoIter, Line};
+use crate::keyed_queue::{IntoIter, KeyedQueue};
 use std::mem;
 
 /// The listeners of a node, in the order of insertion.
 ///
 /// Most nodes never have more than one listener at a time, and that one needs no allocation. Further ones are in a
-/// `Line`, which shares its allocation with `B`, other state that few nodes need.
+/// `KeyedQueue`, which shares its allocation with `B`, other state that few nodes need.
 pub(super) struct Listeners<L, B = ()> {
     /// The listener that was inserted when there was none.
     first: Option<L>,
@@ -13,7 +13,7 @@ pub(super) struct Listeners<L, B = ()> {
 }
 
 struct Rare<L, B> {
-    line: Line<L>,
+    queue: KeyedQueue<L>,
     extra: B,
 }
 
@@ -40,7 +40,7 @@ impl<L, B: Default> Listeners<L, B> {
             self.first = Some(listener);
             return FIRST;
         }
-        self.rare_mut().line.push(listener)
+        self.rare_mut().queue.push(listener)
     }
 
     /// The other state. Allocates it if there is none.
@@ -52,7 +52,7 @@ impl<L, B: Default> Listeners<L, B> {
     fn rare_mut(&mut self) -> &mut Rare<L, B> {
         self.rare.get_or_insert_with(|| {
             Box::new(Rare {
-                line: Line::with_first_key(FIRST + 1),
+                queue: KeyedQueue::with_first_key(FIRST + 1),
                 extra: B::default(),
             })
         })
@@ -67,12 +67,12 @@ impl<L, B> Listeners<L, B> {
 
     /// Replaces the listener under `key` and returns it. If there is none, returns the new listener as an `Err`.
     pub(super) fn replace(&mut self, key: u64, listener: L) -> Result<L, L> {
-        let place = match (key, &mut self.rare) {
+        let slot = match (key, &mut self.rare) {
             (FIRST, _) => self.first.as_mut(),
-            (_, rare) => rare.as_mut().and_then(|rare| rare.line.get_mut(key)),
+            (_, rare) => rare.as_mut().and_then(|rare| rare.queue.get_mut(key)),
         };
-        match place {
-            Some(place) => Ok(mem::replace(place, listener)),
+        match slot {
+            Some(slot) => Ok(mem::replace(slot, listener)),
             None => Err(listener),
         }
     }
@@ -82,17 +82,17 @@ impl<L, B> Listeners<L, B> {
         if key == FIRST {
             return self.first.take();
         }
-        self.rare.as_mut()?.line.remove(key)
+        self.rare.as_mut()?.queue.remove(key)
     }
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.rare.as_ref().is_none_or(|rare| rare.line.is_empty())
+        self.first.is_none() && self.rare.as_ref().is_none_or(|rare| rare.queue.is_empty())
     }
 
     #[cfg(feature = "tokio")]
     pub(super) fn iter(&self) -> impl Iterator<Item = &L> {
-        let rest = self.rare.iter().flat_map(|rare| rare.line.iter());
+        let rest = self.rare.iter().flat_map(|rare| rare.queue.iter());
         self.first.iter().chain(rest)
     }
 
@@ -100,15 +100,15 @@ impl<L, B> Listeners<L, B> {
     pub(super) fn take(&mut self) -> Taken<L> {
         Taken {
             first: self.first.take(),
-            rest: self.rare.as_mut().map(|rare| rare.take_line()),
+            rest: self.rare.as_mut().map(|rare| rare.take_queue()),
         }
     }
 }
 
 impl<L, B> Rare<L, B> {
     #[inline(never)]
-    fn take_line(&mut self) -> IntoIter<L> {
-        mem::replace(&mut self.line, Line::with_first_key(FIRST + 1)).into_iter()
+    fn take_queue(&mut self) -> IntoIter<L> {
+        mem::replace(&mut self.queue, KeyedQueue::with_first_key(FIRST + 1)).into_iter()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{VecDeque, vec_deque};
 /// A removed value leaves a gap. Gaps are closed once more than half of the entries are gaps. So a value is moved at
 /// most once for each value that is removed, and removing `n` values in any order costs `O(n log n)`, including the
 /// search for their keys. The capacity is at most four times the number of values, or a small constant.
-pub(crate) struct Line<L> {
+pub(crate) struct KeyedQueue<L> {
     /// Sorted by key. Neither the first nor the last is a gap.
     entries: VecDeque<Entry<L>>,
     /// The number of entries that are not gaps.
@@ -21,7 +21,7 @@ struct Entry<L> {
 /// The gaps of so few entries are not closed.
 const FEW: usize = 16;
 
-impl<L> Line<L> {
+impl<L> KeyedQueue<L> {
     /// Makes an empty queue. `key` is the key of its first value.
     pub(crate) const fn with_first_key(key: u64) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl<L> Line<L> {
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut L> {
-        self.place(key)?.as_mut()
+        self.slot(key)?.as_mut()
     }
 
     #[inline]
@@ -58,14 +58,14 @@ impl<L> Line<L> {
         if self.is_empty() {
             return None;
         }
-        self.remove_from_some(key)
+        self.remove_nonempty(key)
     }
 
     #[inline(never)]
-    fn remove_from_some(&mut self, key: u64) -> Option<L> {
-        let value = self.place(key)?.take()?;
+    fn remove_nonempty(&mut self, key: u64) -> Option<L> {
+        let value = self.slot(key)?.take()?;
         self.live -= 1;
-        self.close_gaps();
+        self.compact();
         Some(value)
     }
 
@@ -75,14 +75,14 @@ impl<L> Line<L> {
         if self.is_empty() {
             return None;
         }
-        self.pop_first_of_some()
+        self.pop_front_nonempty()
     }
 
     #[inline(never)]
-    fn pop_first_of_some(&mut self) -> Option<L> {
+    fn pop_front_nonempty(&mut self) -> Option<L> {
         let value = self.entries.pop_front()?.value;
         self.live -= 1;
-        self.close_gaps();
+        self.compact();
         value
     }
 
@@ -96,7 +96,7 @@ impl<L> Line<L> {
             .filter_map(|entry| entry.value.as_mut())
     }
 
-    fn place(&mut self, key: u64) -> Option<&mut Option<L>> {
+    fn slot(&mut self, key: u64) -> Option<&mut Option<L>> {
         let at = match self.entries.back() {
             // The last value is often the first one to be removed.
             Some(last) if last.key == key => self.entries.len() - 1,
@@ -108,9 +108,9 @@ impl<L> Line<L> {
     fn search(&self, key: u64) -> Option<usize> {
         // The index of the entry, as long as no gap before it has been closed.
         let first = self.entries.front()?.key;
-        let place = usize::try_from(key.checked_sub(first)?).ok()?;
-        match self.entries.get(place) {
-            Some(entry) if entry.key == key => Some(place),
+        let index = usize::try_from(key.checked_sub(first)?).ok()?;
+        match self.entries.get(index) {
+            Some(entry) if entry.key == key => Some(index),
             _ => self
                 .entries
                 .binary_search_by_key(&key, |entry| entry.key)
@@ -118,7 +118,7 @@ impl<L> Line<L> {
         }
     }
 
-    fn close_gaps(&mut self) {
+    fn compact(&mut self) {
         while matches!(self.entries.front(), Some(Entry { value: None, .. })) {
             self.entries.pop_front();
         }
@@ -134,7 +134,7 @@ impl<L> Line<L> {
     }
 }
 
-impl<L> IntoIterator for Line<L> {
+impl<L> IntoIterator for KeyedQueue<L> {
     type Item = L;
     type IntoIter = IntoIter<L>;
 
