@@ -2,7 +2,7 @@ use super::valve::Valve;
 use crate::{
     CancellationToken, Registration, Signal, StopReason,
     first_panic::FirstPanic,
-    home::Home,
+    runtime_context::RuntimeContext,
     signal::{OnEnd, TokenSignal},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     token::{Callback, SharedCallback},
@@ -50,7 +50,7 @@ impl<A> Drop for Open<A> {
 /// for the one that has it.
 struct Shared<A> {
     /// Where `drop_on_cancel()` was called: what a source needs as it is dropped is found there.
-    home: Home,
+    home: RuntimeContext,
     /// A borrow flag, in a safe dress: it is tried and never waited for, so that it may be held while the source is polled
     /// or dropped. `None` once the stream is dropped.
     adapter: Mutex<Option<Pin<Box<A>>>>,
@@ -261,7 +261,7 @@ where
 {
     fn new(adapter: A, token: &CancellationToken) -> Self {
         let shared = Arc::new(Shared {
-            home: Home::here(),
+            home: RuntimeContext::current(),
             adapter: Mutex::new(Some(Box::pin(adapter))),
             has_notes: AtomicU64::new(0),
             notes: Mutex::new(Notes::default()),

@@ -1,20 +1,20 @@
 //! The runtime in which something was made.
 
 #[cfg(feature = "tokio")]
-pub(crate) use runtime::Home;
+pub(crate) use runtime::RuntimeContext;
 
 #[cfg(not(feature = "tokio"))]
-pub(crate) use nowhere::Home;
+pub(crate) use no_runtime::RuntimeContext;
 
 #[cfg(feature = "tokio")]
 mod runtime {
     use tokio::runtime::Handle;
 
     /// A runtime, or none if the thread was in none.
-    pub(crate) struct Home(Option<Handle>);
+    pub(crate) struct RuntimeContext(Option<Handle>);
 
-    impl Home {
-        pub(crate) fn here() -> Self {
+    impl RuntimeContext {
+        pub(crate) fn current() -> Self {
             Self(Handle::try_current().ok())
         }
 
@@ -25,8 +25,8 @@ mod runtime {
                 Ok(_) => true,
                 Err(error) => error.is_missing_context(),
             };
-            let home = self.0.as_ref().filter(|_| can_enter());
-            let _context = home.map(Handle::enter);
+            let runtime = self.0.as_ref().filter(|_| can_enter());
+            let _context = runtime.map(Handle::enter);
             f()
         }
 
@@ -41,11 +41,11 @@ mod runtime {
 
 /// Without tokio there is no runtime.
 #[cfg(not(feature = "tokio"))]
-mod nowhere {
-    pub(crate) struct Home;
+mod no_runtime {
+    pub(crate) struct RuntimeContext;
 
-    impl Home {
-        pub(crate) fn here() -> Self {
+    impl RuntimeContext {
+        pub(crate) fn current() -> Self {
             Self
         }
 
