@@ -2,7 +2,7 @@
 
 use crate::{
     CancellationToken, StopReason,
-    fairness::ITEMS_IN_A_ROW,
+    fairness::MAX_READY_RUN,
     first_panic::FirstPanic,
     keyed_queue::KeyedQueue,
     sync::{Mutex, MutexGuard},
@@ -238,7 +238,7 @@ impl<T> Channel<T> {
                     return Poll::Ready(Err(self.why_closed()));
                 }
                 if queue.line.is_empty() && queue.items.len() < self.capacity {
-                    if queue.sent_in_a_row == ITEMS_IN_A_ROW {
+                    if queue.sent_in_a_row == MAX_READY_RUN {
                         queue.sent_in_a_row = 0;
                         drop(queue);
                         cx.waker().wake_by_ref();

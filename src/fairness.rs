@@ -1,7 +1,7 @@
 //! The longest run of ready items, and its share of the budget that all streams of a tokio task share.
 
 /// How many ready items in a row an adapter or a sender passes on before it yields to other tasks.
-pub(crate) const ITEMS_IN_A_ROW: u16 = 1024;
+pub(crate) const MAX_READY_RUN: u16 = 1024;
 
 #[cfg(feature = "tokio")]
 mod in_a_task {

@@ -8,7 +8,7 @@ mod token;
 mod tokio_util;
 mod watch;
 
-use crate::{CancellationToken, StopReason, fairness::ITEMS_IN_A_ROW, wake_flag::WakeFlag};
+use crate::{CancellationToken, StopReason, fairness::MAX_READY_RUN, wake_flag::WakeFlag};
 use pin_project::pin_project;
 use std::{
     fmt::{self, Debug, Formatter},
@@ -694,7 +694,7 @@ impl<Fut: Future, R: Reason<Fut::Output>> Signal for When<Fut, R> {
             _ => this.run_length.saturating_add(items),
         };
         // The run is complete, so the adapter has yielded.
-        if *this.run_length >= ITEMS_IN_A_ROW.into() {
+        if *this.run_length >= MAX_READY_RUN.into() {
             *this.run_length = 0;
             this.flag.0.set();
         }

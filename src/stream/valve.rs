@@ -2,7 +2,7 @@
 
 use crate::{
     Signal, StopReason,
-    fairness::{ITEMS_IN_A_ROW, has_budget, spend},
+    fairness::{MAX_READY_RUN, has_budget, spend},
     signal::StreamEnd,
 };
 use futures_core::Stream;
@@ -444,14 +444,14 @@ impl Run {
     fn new(needs_checks: bool) -> Self {
         let first = match needs_checks {
             true => 0,
-            false => ITEMS_IN_A_ROW,
+            false => MAX_READY_RUN,
         };
         Self {
             now: Segment::first(first),
             first,
             pauses: 0,
             left: 0,
-            longest: ITEMS_IN_A_ROW.into(),
+            longest: MAX_READY_RUN.into(),
         }
     }
 
@@ -524,7 +524,7 @@ impl Run {
 
     #[inline(always)]
     fn begin_segment(&mut self, next_check: u32) {
-        let whole = u32::from(ITEMS_IN_A_ROW);
+        let whole = u32::from(MAX_READY_RUN);
         self.first = match next_check < whole {
             true => 0,
             false => self.longest.min(whole) as u16,
