@@ -1,8 +1,8 @@
-//! The token under the interleavings of two or three threads: one question each.
+//! Loom models: the token under all interleavings of two or three threads, with one question per model.
 //!
-//! Run with `RUSTFLAGS="--cfg stopcock_loom" cargo test --lib --release --no-default-features`. The `Arc`s are std's,
-//! which loom takes for granted. What the threads find out they say in return values, so that nothing but the token
-//! and the wakers synchronises them.
+//! Run with `RUSTFLAGS="--cfg stopcock_loom" cargo test --lib --release --no-default-features`. The `Arc`s are those of
+//! `std`, which loom does not model. Threads report what they have found in return values, so that only the token and
+//! the wakers synchronise them.
 
 mod adapter;
 mod callbacks;
@@ -49,7 +49,7 @@ impl CountingWaker {
         Arc::default()
     }
 
-    /// Whether it has been woken, as a task finds that out before it polls: what was done before the wake-up is seen.
+    /// Whether it has been woken, as a task checks before a poll: the writes before the wake-up are visible after that.
     fn is_woken(&self) -> bool {
         self.0.load(Ordering::Acquire) > 0
     }
@@ -68,7 +68,7 @@ fn poll(cancelled: &mut CancelledOwned, flag: &Arc<CountingWaker>) -> Poll<()> {
     poll
 }
 
-/// A waiter after everything: woken once if it was left pending, not at all or once if not, and kept by nobody.
+/// Checks a waiter at the end of a model: woken once if it was pending, at most once if not, and its waker is dropped.
 fn check_waiter(first_poll: Poll<()>, mut cancelled: CancelledOwned, flag: &Arc<CountingWaker>) {
     match first_poll {
         Poll::Pending => assert_eq!(flag.wakes(), 1, "a pending waiter is woken once"),
@@ -76,7 +76,7 @@ fn check_waiter(first_poll: Poll<()>, mut cancelled: CancelledOwned, flag: &Arc<
     }
     assert!(poll(&mut cancelled, &CountingWaker::new()).is_ready());
     drop(cancelled);
-    assert_eq!(Arc::strong_count(flag), 1, "the waker is gone");
+    assert_eq!(Arc::strong_count(flag), 1, "the waker is dropped");
 }
 
 fn reason(token: &CancellationToken) -> String {
@@ -94,12 +94,13 @@ fn chain() -> [CancellationToken; 3] {
     [root, middle, leaf]
 }
 
-/// All interleavings of up to three preemptions: one more takes minutes, and finds no more of what was broken on trial.
+/// Checks all interleavings of up to three preemptions. A fourth takes minutes, and found no more of the bugs that were
+/// put in on trial.
 fn model(model: impl Fn() + Send + Sync + 'static) {
     up_to(3, model);
 }
 
-/// The same of up to two, where three threads do so much that three preemptions take minutes.
+/// The same with up to two preemptions, for models in which three preemptions take minutes.
 fn long_model(model: impl Fn() + Send + Sync + 'static) {
     up_to(2, model);
 }
@@ -191,7 +192,7 @@ fn both_of_two_waiters_that_list_the_same_child_are_woken_by_a_later_cancel() {
             (poll(&mut one, &flag), one, flag)
         });
         let first_poll = poll(&mut other, &flag);
-        // It may come before the other thread has listed anything: then the other has to find it cancelled.
+        // If the cancel comes before the other thread has registered, that thread has to find the token cancelled.
         root.cancel();
         check_waiter(first_poll, other, &flag);
         let (first_poll, cancelled, flag) = waiter.join().unwrap();
@@ -236,7 +237,7 @@ fn a_waiter_is_woken_once_though_parent_and_child_are_cancelled_at_once() {
 }
 
 #[test]
-fn a_look_does_not_keep_the_wake_from_a_waiter() {
+fn a_check_does_not_prevent_the_wake_up_of_a_waiter() {
     model(|| {
         let [root, _, leaf] = chain();
         let flag = CountingWaker::new();
@@ -252,7 +253,7 @@ fn a_look_does_not_keep_the_wake_from_a_waiter() {
 }
 
 #[test]
-fn whoever_cancels_a_token_finds_its_waiter_told_or_being_told() {
+fn when_a_cancel_returns_the_waiter_has_been_woken_or_is_being_woken() {
     model(|| {
         let token = CancellationToken::new();
         let flag = CountingWaker::new();
@@ -334,10 +335,10 @@ fn a_neighbour_of_a_waiter_that_is_dropped_during_a_cancel_is_woken() {
 fn the_last_handle_of_a_listed_child_can_be_dropped_during_a_cancel() {
     model(|| {
         let [root, middle, leaf] = chain();
-        let mut gone = leaf.clone().cancelled_owned();
-        assert!(poll(&mut gone, &CountingWaker::new()).is_pending());
-        drop((gone, middle));
-        // Its neighbour in the root's list, after it.
+        let mut waiter = leaf.clone().cancelled_owned();
+        assert!(poll(&mut waiter, &CountingWaker::new()).is_pending());
+        drop((waiter, middle));
+        // The neighbour in the root's list, after it.
         let flag = CountingWaker::new();
         let mut neighbour = root.child_token().cancelled_owned();
         let first_poll = poll(&mut neighbour, &flag);
@@ -346,7 +347,7 @@ fn the_last_handle_of_a_listed_child_can_be_dropped_during_a_cancel() {
             let root = root.clone();
             move || root.cancel()
         });
-        // The leaf and the middle go with it, here or at the end of the canceller's visit.
+        // Drops the leaf and the middle, here or when the canceller is done with them.
         drop(leaf);
         canceller.join().unwrap();
         check_waiter(first_poll, neighbour, &flag);
@@ -359,9 +360,9 @@ fn the_last_handle_of_a_listed_child_can_be_dropped_while_another_registers() {
     model(|| {
         let root = CancellationToken::new();
         let leaver = root.child_token();
-        let mut gone = leaver.clone().cancelled_owned();
-        assert!(poll(&mut gone, &CountingWaker::new()).is_pending());
-        drop(gone);
+        let mut waiter = leaver.clone().cancelled_owned();
+        assert!(poll(&mut waiter, &CountingWaker::new()).is_pending());
+        drop(waiter);
         let stayer = root.child_token();
         let dropper = thread::spawn(move || drop(leaver));
         let flag = CountingWaker::new();
@@ -412,8 +413,8 @@ fn a_losing_cancel_leaves_the_whole_subtree_cancelled() {
     });
 }
 
-/// What a thread sees after its cancel is what everybody sees for ever; a child that won has its own reason, and so
-/// has all that is below it.
+/// What a thread sees after its cancel is what all threads see from then on. A child that won has its own reason, and
+/// so have all its descendants.
 #[test]
 fn all_agree_on_the_reasons_of_a_parent_and_a_child_cancelled_at_once() {
     model(|| {
@@ -436,9 +437,9 @@ fn all_agree_on_the_reasons_of_a_parent_and_a_child_cancelled_at_once() {
     });
 }
 
-/// The same with a waiter at the leaf, so that the cancels come by there as well.
+/// The same with a waiter at the leaf, so that the cancels walk there as well.
 #[test]
-fn all_agree_on_the_reasons_below_two_cancels_that_tell_a_waiter() {
+fn all_agree_on_the_reasons_below_two_cancels_that_wake_a_waiter() {
     model(|| {
         let [root, middle, leaf] = chain();
         let flag = CountingWaker::new();
@@ -460,7 +461,7 @@ fn all_agree_on_the_reasons_below_two_cancels_that_tell_a_waiter() {
 }
 
 #[test]
-fn all_agree_on_the_reason_that_two_looks_fix_while_the_middle_is_cancelled() {
+fn all_agree_on_the_reason_that_two_checks_set_while_the_middle_is_cancelled() {
     long_model(|| {
         let [root, middle, leaf] = chain();
         let look =
@@ -472,9 +473,9 @@ fn all_agree_on_the_reason_that_two_looks_fix_while_the_middle_is_cancelled() {
                 look()
             }
         });
-        let looker = thread::spawn(look(leaf.clone()));
+        let checker = thread::spawn(look(leaf.clone()));
         let middle_won = middle.cancel_with("middle");
-        let looks = [canceller.join().unwrap(), looker.join().unwrap()];
+        let looks = [canceller.join().unwrap(), checker.join().unwrap()];
 
         let expected = if middle_won { "middle" } else { "root" };
         assert_eq!(reason(&middle), expected);
@@ -498,14 +499,14 @@ impl Error for PanicsOnDrop {}
 
 impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
-        // Without a message for each of the interleavings.
+        // Prints no message for each of the interleavings.
         panic::resume_unwind(Box::new("dropped"));
     }
 }
 
-/// The loser has taken the waiters by the time it drops its reason: it has to tell them first.
+/// The cancel that loses has taken the waiters when it drops its reason: it has to wake them first.
 #[test]
-fn a_losing_reason_that_panics_when_dropped_keeps_no_wake_from_a_waiter() {
+fn a_losing_reason_that_panics_when_dropped_does_not_prevent_the_wake_up_of_a_waiter() {
     model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
@@ -516,31 +517,32 @@ fn a_losing_reason_that_panics_when_dropped_keeps_no_wake_from_a_waiter() {
             let root = root.clone();
             move || root.cancel()
         });
-        let looker = thread::spawn({
+        let checker = thread::spawn({
             let child = child.clone();
             move || drop(child.stop_reason())
         });
         let reason = StopReason::custom(PanicsOnDrop);
         let won = panic::catch_unwind(AssertUnwindSafe(|| child.cancel_with(reason)));
         canceller.join().unwrap();
-        looker.join().unwrap();
+        checker.join().unwrap();
         if won.is_ok() {
-            // It is the child's reason now, and must not go here.
+            // It is the child's reason now, and must not be dropped here.
             mem::forget(child.clone());
         }
         check_waiter(first_poll, cancelled, &flag);
     });
 }
 
-/// The cancel comes by a child that has a reason of its own, and is left with the last of the child.
+/// The cancel visits a child that has a reason of its own, and drops the child's last handle.
 #[test]
-fn a_reason_that_goes_with_a_child_during_a_cancel_keeps_no_wake_from_its_neighbour() {
+fn a_reason_that_is_dropped_with_a_child_during_a_cancel_does_not_prevent_the_wake_up_of_its_neighbour()
+ {
     model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
-        let mut gone = child.clone().cancelled_owned();
-        assert!(poll(&mut gone, &CountingWaker::new()).is_pending());
-        drop(gone);
+        let mut waiter = child.clone().cancelled_owned();
+        assert!(poll(&mut waiter, &CountingWaker::new()).is_pending());
+        drop(waiter);
         assert!(child.cancel_with(StopReason::custom(PanicsOnDrop)));
         let flag = CountingWaker::new();
         let mut neighbour = root.child_token().cancelled_owned();
@@ -558,7 +560,7 @@ fn a_reason_that_goes_with_a_child_during_a_cancel_keeps_no_wake_from_its_neighb
 }
 
 #[test]
-fn a_look_that_sees_a_cancel_sees_a_reason_and_keeps_it() {
+fn a_check_that_sees_a_cancel_sees_a_reason_that_never_changes() {
     model(|| {
         let [root, _, leaf] = chain();
         let canceller = thread::spawn(move || root.cancel_with(StopReason::ConsumerDropped));
@@ -584,7 +586,7 @@ fn write_and_cancel(root: CancellationToken) -> (Arc<AtomicUsize>, thread::JoinH
 }
 
 #[test]
-fn what_was_written_before_a_cancel_is_seen_with_it() {
+fn writes_before_a_cancel_are_visible_with_it() {
     model(|| {
         let [root, _, leaf] = chain();
         let (written, canceller) = write_and_cancel(root);
@@ -595,13 +597,13 @@ fn what_was_written_before_a_cancel_is_seen_with_it() {
     });
 }
 
-/// What a look has fixed is a store of its own: it has to hand on what it was made of.
+/// An outcome that a check sets is a separate store: it has to publish the writes before the cancel as well.
 #[test]
-fn what_was_written_before_a_cancel_is_seen_with_what_a_look_has_fixed() {
+fn writes_before_a_cancel_are_visible_with_an_outcome_that_a_check_has_set() {
     model(|| {
         let [root, _, leaf] = chain();
         let (written, canceller) = write_and_cancel(root);
-        let looker = thread::spawn({
+        let checker = thread::spawn({
             let leaf = leaf.clone();
             move || drop(leaf.stop_reason())
         });
@@ -609,12 +611,12 @@ fn what_was_written_before_a_cancel_is_seen_with_what_a_look_has_fixed() {
             assert_eq!(written.load(Ordering::Relaxed), 1);
         }
         canceller.join().unwrap();
-        looker.join().unwrap();
+        checker.join().unwrap();
     });
 }
 
 #[test]
-fn what_was_written_before_a_cancel_is_seen_by_a_waiter_that_is_refused() {
+fn writes_before_a_cancel_are_visible_to_a_waiter_that_is_refused() {
     model(|| {
         let [root, _, leaf] = chain();
         let (written, canceller) = write_and_cancel(root);

@@ -1,7 +1,7 @@
 //! An adapter whose source stays pending, between polls with one waker and a cancel.
 //!
-//! After the first of them it does not check again whether the token was cancelled during the poll: the waker that is
-//! listed is enough.
+//! After the first poll it does not check again whether the token was cancelled during the poll: the registered waker
+//! is enough.
 
 use super::{CountingWaker, model};
 use crate::{CancelStreamExt, CancellationToken, TakeUntilCancelled};
@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// Never has an item, and takes its time to say so.
+/// Never has an item, and yields before it returns that.
 struct Silent;
 
 impl Stream for Silent {
@@ -49,7 +49,7 @@ fn check(of: impl Fn(&CancellationToken) -> CancellationToken + Send + Sync + 's
         }
         assert_eq!(poll(&mut adapter, &flag), Poll::Ready(None));
         assert!(adapter.stop_reason().is_some());
-        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is dropped");
     });
 }
 
@@ -68,9 +68,9 @@ fn a_stream_under_a_grandchild_that_is_polled_again_with_the_same_waker_is_woken
     check(|root| root.child_token().child_token());
 }
 
-/// A wake-up that comes before the poll begins is seen by the poll: one that it ends with would be lost.
+/// If the wake-up came before a poll, that poll must see the cancel: there is no further wake-up.
 #[test]
-fn a_stream_whose_wake_up_has_come_before_it_is_polled_is_stopped() {
+fn a_stream_that_was_woken_before_its_poll_is_stopped() {
     model(|| {
         let root = CancellationToken::new();
         let mut adapter = Silent.take_until_cancelled(root.child_token());
@@ -86,9 +86,9 @@ fn a_stream_whose_wake_up_has_come_before_it_is_polled_is_stopped() {
     });
 }
 
-/// Between two polls the task hands the stream another waker: the earlier one is as good as none.
+/// The second poll has another waker: a wake-up of the first one does not count.
 #[test]
-fn a_stream_that_is_polled_again_with_another_waker_is_woken_there_or_stopped() {
+fn a_stream_that_is_polled_again_with_another_waker_is_woken_by_it_or_stopped() {
     model(|| {
         let token = CancellationToken::new();
         let mut adapter = Silent.take_until_cancelled(&token);

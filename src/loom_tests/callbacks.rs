@@ -1,4 +1,4 @@
-//! Callbacks: registering, unregistering and letting go, while somebody cancels or a deadline passes.
+//! Callbacks: registered, unregistered and dropped, during a cancel or a deadline.
 
 use super::{chain, model};
 use crate::{CancellationToken, Registration, StopReason};
@@ -28,9 +28,9 @@ impl Runs {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Nobody keeps a callback any more.
-    fn check_gone(&self) {
-        assert_eq!(Arc::strong_count(&self.0), 1, "the callback is gone");
+    /// Checks that all callbacks are dropped.
+    fn check_dropped(&self) {
+        assert_eq!(Arc::strong_count(&self.0), 1, "the callback is dropped");
     }
 }
 
@@ -39,7 +39,7 @@ fn cancel(token: CancellationToken) -> impl FnOnce() -> bool + Send + 'static {
 }
 
 #[test]
-fn a_callback_runs_once_though_it_is_registered_during_the_cancel() {
+fn a_callback_that_is_registered_during_the_cancel_runs_once() {
     model(|| {
         let token = CancellationToken::new();
         let canceller = thread::spawn(cancel(token.clone()));
@@ -48,12 +48,12 @@ fn a_callback_runs_once_though_it_is_registered_during_the_cancel() {
         canceller.join().unwrap();
         assert_eq!(runs.count(), 1);
         assert!(!registration.unregister());
-        runs.check_gone();
+        runs.check_dropped();
     });
 }
 
 #[test]
-fn a_callback_below_unlisted_ancestors_runs_once_though_it_is_registered_during_the_cancel() {
+fn a_callback_below_unlisted_ancestors_that_is_registered_during_the_cancel_runs_once() {
     model(|| {
         let [root, _, leaf] = chain();
         let canceller = thread::spawn(cancel(root));
@@ -61,7 +61,7 @@ fn a_callback_below_unlisted_ancestors_runs_once_though_it_is_registered_during_
         let _registration = leaf.on_cancel(runs.callback());
         canceller.join().unwrap();
         assert_eq!(runs.count(), 1);
-        runs.check_gone();
+        runs.check_dropped();
     });
 }
 
@@ -75,7 +75,7 @@ fn a_callback_has_run_or_was_unregistered_in_time() {
         let came_in_time = registration.unregister();
         canceller.join().unwrap();
         assert_eq!(runs.count(), usize::from(!came_in_time));
-        runs.check_gone();
+        runs.check_dropped();
     });
 }
 
@@ -91,7 +91,7 @@ fn a_neighbour_of_a_callback_that_is_unregistered_during_a_cancel_runs() {
         canceller.join().unwrap();
         assert!(leaver.count() <= 1);
         assert_eq!(stayer.count(), 1);
-        leaver.check_gone();
+        leaver.check_dropped();
     });
 }
 
@@ -110,7 +110,7 @@ fn two_cancels_at_once_run_a_callback_once() {
 }
 
 #[test]
-fn a_callback_of_a_token_that_goes_during_a_cancel_runs_if_the_token_was_cancelled() {
+fn a_callback_of_a_token_that_is_dropped_during_a_cancel_runs_if_the_token_was_cancelled() {
     model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
@@ -122,13 +122,13 @@ fn a_callback_of_a_token_that_goes_during_a_cancel_runs_if_the_token_was_cancell
         canceller.join().unwrap();
         assert!(runs.count() <= 1);
         assert!(runs.count() == 1 || !was_cancelled);
-        runs.check_gone();
+        runs.check_dropped();
     });
 }
 
-/// The cancel is further up, and may have ended by the time that the token is asked for it.
+/// The cancel is further up, and may have ended when the token is checked.
 #[test]
-fn a_callback_of_a_grandchild_that_goes_during_a_cancel_runs_if_the_token_was_cancelled() {
+fn a_callback_of_a_grandchild_that_is_dropped_during_a_cancel_runs_if_the_token_was_cancelled() {
     model(|| {
         let [root, middle, leaf] = chain();
         let runs = Runs::default();
@@ -140,12 +140,12 @@ fn a_callback_of_a_grandchild_that_goes_during_a_cancel_runs_if_the_token_was_ca
         canceller.join().unwrap();
         assert!(runs.count() <= 1);
         assert!(runs.count() == 1 || !was_cancelled);
-        runs.check_gone();
+        runs.check_dropped();
     });
 }
 
 #[test]
-fn a_callback_that_a_look_came_before_runs_once() {
+fn a_callback_runs_once_after_a_check_has_seen_the_cancel() {
     model(|| {
         let [root, _, leaf] = chain();
         let runs = Runs::default();
@@ -183,7 +183,7 @@ fn at_a_deadline(token: CancellationToken) -> thread::JoinHandle<()> {
 }
 
 #[test]
-fn a_callback_of_a_deadline_runs_once_though_it_is_registered_meanwhile() {
+fn a_callback_that_is_registered_during_a_deadline_runs_once() {
     model(|| {
         let token = CancellationToken::new();
         let timer = thread::spawn({
@@ -195,7 +195,7 @@ fn a_callback_of_a_deadline_runs_once_though_it_is_registered_meanwhile() {
         timer.join().unwrap().join().unwrap();
         assert_eq!(runs.count(), 1);
         assert!(!registration.unregister());
-        runs.check_gone();
+        runs.check_dropped();
     });
 }
 
@@ -209,7 +209,7 @@ fn a_callback_of_a_deadline_has_run_or_was_unregistered_in_time() {
         let came_in_time = registration.unregister();
         timer.join().unwrap().join().unwrap();
         assert_eq!(runs.count(), usize::from(!came_in_time));
-        runs.check_gone();
+        runs.check_dropped();
     });
 }
 
@@ -226,10 +226,10 @@ fn a_deadline_and_a_cancel_at_once_run_a_callback_once() {
     });
 }
 
-/// What a callback captures, and never a timer drops.
+/// Captured by a callback, and never to be dropped by a timer.
 struct Captured {
     timer: thread::ThreadId,
-    // Not of the model: only the timer's thread sets it and asks for it.
+    // Not an atomic of loom: only the timer's thread sets and reads it.
     is_in_timer: Arc<AtomicBool>,
 }
 
@@ -241,7 +241,8 @@ impl Drop for Captured {
 }
 
 #[test]
-fn callbacks_of_another_parent_whose_last_handle_goes_at_a_deadline_are_not_dropped_by_the_timer() {
+fn callbacks_of_another_parent_whose_last_handle_is_dropped_at_a_deadline_are_not_dropped_by_the_timer()
+ {
     model(|| {
         let [timed, other] = [CancellationToken::new(), CancellationToken::new()];
         let is_in_timer = Arc::new(AtomicBool::new(true));

@@ -1,4 +1,4 @@
-//! Items on their way from a body to its consumer, and what closes the way.
+//! Items on their way from a body to its consumer, and the events that close the channel.
 
 use super::{CountingWaker, model};
 use crate::{
@@ -52,7 +52,7 @@ impl Setting {
         }
     }
 
-    /// One whose only place is taken by the item 0.
+    /// A channel whose only slot has the item 0.
     fn full() -> Self {
         let setting = Self::new();
         let sent = send(&mut setting.outgoing(0), &CountingWaker::new());
@@ -72,7 +72,7 @@ fn send(
     outgoing.poll(&Context::from_waker(&Waker::from(Arc::clone(flag))))
 }
 
-/// What a poll of the consumer gives: the number of an item, or `None` for the end.
+/// The result of a poll of the consumer: the number of an item, or `None` for the end.
 fn take(
     consumer: &mut Valve<Receiver<Item>, Watch<CancellationToken>>,
     flag: &Arc<CountingWaker>,
@@ -117,7 +117,7 @@ fn a_pending_consumer_is_woken_by_an_item() {
 }
 
 #[test]
-fn who_waits_for_room_comes_in_and_is_woken() {
+fn a_send_that_waits_for_room_gets_it_and_is_woken() {
     model(|| {
         let Setting {
             channel,
@@ -151,7 +151,7 @@ fn who_waits_for_room_comes_in_and_is_woken() {
 }
 
 #[test]
-fn who_waits_for_room_is_woken_by_the_stop() {
+fn a_send_that_waits_for_room_is_woken_by_the_stop() {
     model(|| {
         let setting = Setting::full();
         let token = setting.token.clone();
@@ -171,12 +171,12 @@ fn who_waits_for_room_is_woken_by_the_stop() {
         }
         drop(outgoing);
         assert_eq!(setting.drops.load(Ordering::Relaxed), 2);
-        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is dropped");
     });
 }
 
 #[test]
-fn who_waits_for_room_is_woken_by_a_consumer_that_goes() {
+fn a_send_that_waits_for_room_is_woken_by_the_drop_of_the_consumer() {
     model(|| {
         let Setting {
             channel,
@@ -198,7 +198,7 @@ fn who_waits_for_room_is_woken_by_a_consumer_that_goes() {
 }
 
 #[test]
-fn nothing_comes_out_after_the_stop_and_nothing_stays_behind() {
+fn after_the_stop_no_item_is_received_and_none_is_leaked() {
     model(|| {
         let mut setting = Setting::new();
         let item = Item(0, Arc::clone(&setting.drops));
@@ -234,7 +234,7 @@ fn a_pending_consumer_is_woken_by_the_end() {
 }
 
 #[test]
-fn who_joins_is_told_of_the_end() {
+fn a_join_is_woken_by_the_end() {
     model(|| {
         let Setting { channel, .. } = Setting::new();
         let ending = Arc::clone(&channel);
@@ -252,7 +252,7 @@ fn who_joins_is_told_of_the_end() {
 }
 
 #[test]
-fn the_token_of_a_body_is_cancelled_though_it_is_made_as_the_body_ends() {
+fn the_token_of_a_body_that_is_made_during_its_end_is_cancelled() {
     model(|| {
         let Setting { channel, .. } = Setting::new();
         let ending = Arc::clone(&channel);
@@ -264,7 +264,7 @@ fn the_token_of_a_body_is_cancelled_though_it_is_made_as_the_body_ends() {
 }
 
 #[test]
-fn who_leaves_the_line_does_not_keep_the_next_one_out() {
+fn a_send_that_is_dropped_while_it_waits_does_not_block_the_next_one() {
     model(|| {
         let mut setting = Setting::full();
         let (channel, drops) = (Arc::clone(&setting.channel), Arc::clone(&setting.drops));
@@ -274,7 +274,7 @@ fn who_leaves_the_line_does_not_keep_the_next_one_out() {
         let mut stayer = Outgoing::new(&channel, Item(2, drops));
         let flag = CountingWaker::new();
         assert!(send(&mut stayer, &flag).is_pending());
-        // The two borrow the channel: it is the consumer that goes to another thread.
+        // The two sends borrow the channel, so it is the consumer that moves to another thread.
         let consumer = thread::spawn(move || {
             let first = take(&mut setting.consumer, &CountingWaker::new());
             let second = take(&mut setting.consumer, &CountingWaker::new());
@@ -304,6 +304,6 @@ fn a_receiver_that_is_polled_after_the_stop_keeps_no_waker() {
         let polled = Pin::new(&mut receiver).poll_next(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         drop(waker);
-        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is dropped");
     });
 }

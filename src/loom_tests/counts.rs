@@ -1,13 +1,16 @@
-//! Checks that rely on a noted count, beside cancels.
+//! Checks that rely on a cached count, during cancels.
 
 use super::{chain, model};
 use crate::CancellationToken;
 use loom::thread;
 
-/// As soon as a check has found the first cancelled, one of the second does.
+/// If a check finds the first token cancelled, so does a check of the second one after that.
 fn check_order(above: &CancellationToken, below: &CancellationToken) {
     if above.is_cancelled() {
-        assert!(below.is_cancelled(), "what is below is cancelled at once");
+        assert!(
+            below.is_cancelled(),
+            "descendants are cancelled at the same time"
+        );
     }
 }
 
@@ -17,10 +20,10 @@ fn canceller(token: &CancellationToken) -> thread::JoinHandle<()> {
 }
 
 #[test]
-fn a_check_beside_the_cancel_of_an_ancestor_finds_it_as_soon_as_the_ancestors_does() {
+fn a_check_during_the_cancel_of_an_ancestor_sees_it_as_soon_as_the_ancestors_check_does() {
     model(|| {
         let [root, _, leaf] = chain();
-        assert!(!leaf.is_cancelled(), "and that is noted");
+        assert!(!leaf.is_cancelled(), "and that is cached");
         let canceller = canceller(&root);
         check_order(&root, &leaf);
         canceller.join().unwrap();
@@ -29,7 +32,7 @@ fn a_check_beside_the_cancel_of_an_ancestor_finds_it_as_soon_as_the_ancestors_do
 }
 
 #[test]
-fn a_check_that_notes_beside_the_cancel_of_an_ancestor_does_not_hide_it() {
+fn a_check_that_caches_during_the_cancel_of_an_ancestor_does_not_hide_it() {
     model(|| {
         let [root, _, leaf] = chain();
         let canceller = canceller(&root);
@@ -41,7 +44,7 @@ fn a_check_that_notes_beside_the_cancel_of_an_ancestor_does_not_hide_it() {
 }
 
 #[test]
-fn a_check_that_notes_beside_a_cancel_of_its_own_token_does_not_hide_it() {
+fn a_check_that_caches_during_a_cancel_of_its_own_token_does_not_hide_it() {
     model(|| {
         let [_, _, leaf] = chain();
         let canceller = canceller(&leaf);
@@ -58,7 +61,7 @@ fn a_check_that_notes_beside_a_cancel_of_its_own_token_does_not_hide_it() {
 fn after_a_cancel_that_lost_the_descendants_are_cancelled() {
     model(|| {
         let [_, middle, leaf] = chain();
-        assert!(!leaf.is_cancelled(), "and that is noted");
+        assert!(!leaf.is_cancelled(), "and that is cached");
         let canceller = canceller(&middle);
         middle.cancel();
         assert!(leaf.is_cancelled());
@@ -67,7 +70,7 @@ fn after_a_cancel_that_lost_the_descendants_are_cancelled() {
 }
 
 #[test]
-fn a_check_beside_the_cancel_of_a_sibling_finds_nothing_until_the_parent_is_cancelled() {
+fn a_check_during_the_cancel_of_a_sibling_finds_nothing_until_the_parent_is_cancelled() {
     model(|| {
         let [root, sibling, _below] = chain();
         let child = root.child_token();
@@ -81,7 +84,7 @@ fn a_check_beside_the_cancel_of_a_sibling_finds_nothing_until_the_parent_is_canc
 }
 
 #[test]
-fn a_check_beside_the_cancels_of_a_sibling_and_of_the_parent_finds_the_parents() {
+fn a_check_during_the_cancels_of_a_sibling_and_of_the_parent_finds_that_of_the_parent() {
     model(|| {
         let [root, sibling, _below] = chain();
         let child = root.child_token();
@@ -100,7 +103,7 @@ fn the_first_child_of_a_token_made_during_its_cancel_is_cancelled_when_that_has_
     model(|| {
         let root = CancellationToken::new();
         let parent = root.child_token();
-        assert!(!parent.is_cancelled(), "and that is noted");
+        assert!(!parent.is_cancelled(), "and that is cached");
         let canceller = canceller(&parent);
         let child = parent.child_token();
         let _ = child.is_cancelled();
@@ -111,7 +114,7 @@ fn the_first_child_of_a_token_made_during_its_cancel_is_cancelled_when_that_has_
 }
 
 #[test]
-fn the_child_of_a_token_that_is_seen_cancelled_is_born_cancelled() {
+fn the_child_of_a_token_that_is_seen_cancelled_is_cancelled_from_the_start() {
     model(|| {
         let root = CancellationToken::new();
         let parent = root.child_token();
@@ -129,7 +132,7 @@ fn a_check_below_a_link_of_two_trees_finds_the_cancel_of_either() {
     model(|| {
         let [one, other] = [CancellationToken::new(), CancellationToken::new()];
         let leaf = CancellationToken::linked([&one, &other]).child_token();
-        assert!(!leaf.is_cancelled(), "and that is noted");
+        assert!(!leaf.is_cancelled(), "and that is cached");
         let canceller = canceller(&other);
         check_order(&other, &leaf);
         canceller.join().unwrap();
@@ -138,7 +141,7 @@ fn a_check_below_a_link_of_two_trees_finds_the_cancel_of_either() {
 }
 
 #[test]
-fn a_check_that_notes_below_a_link_does_not_hide_a_cancel() {
+fn a_check_that_caches_below_a_link_does_not_hide_a_cancel() {
     model(|| {
         let [one, other] = [CancellationToken::new(), CancellationToken::new()];
         let leaf = CancellationToken::linked([&one, &other]).child_token();

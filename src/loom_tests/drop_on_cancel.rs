@@ -14,8 +14,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// Gives so many items, and is pending then. Loom sees whether two threads are at it at once, or one after the other
-/// without having learned of it.
+/// Yields `items` items, and is pending then. Loom detects two threads that access it at once, or one after the other
+/// without synchronisation.
 struct Source {
     items: usize,
     access: UnsafeCell<()>,
@@ -63,14 +63,14 @@ fn poll(stream: &mut Consumed, flag: &Arc<CountingWaker>) -> Poll<Option<()>> {
     Pin::new(stream).poll_next(&mut Context::from_waker(&waker))
 }
 
-/// A stream after everything: woken if it was left pending, over at the next poll, and kept by nobody.
+/// Checks a stream at the end of a model: woken if it was pending, over at the next poll, and its waker is dropped.
 fn check_consumer(last_poll: Poll<Option<()>>, mut stream: Consumed, flag: &Arc<CountingWaker>) {
     if last_poll.is_pending() {
         assert!(flag.wakes() > 0, "a pending stream is woken");
     }
     assert_eq!(poll(&mut stream, &CountingWaker::new()), Poll::Ready(None));
     assert!(stream.stop_reason().is_some());
-    assert_eq!(Arc::strong_count(flag), 1, "the waker is gone");
+    assert_eq!(Arc::strong_count(flag), 1, "the waker is dropped");
 }
 
 #[test]
@@ -88,9 +88,9 @@ fn a_pending_stream_is_woken_and_its_source_dropped_once() {
     });
 }
 
-/// The same with the canceller as the thread that runs first: within the same number of preemptions it gets further.
+/// The same with the canceller on the thread that runs first: with the same number of preemptions it gets further.
 #[test]
-fn a_stream_that_finds_its_source_with_the_canceller_is_woken_when_that_gives_it_back() {
+fn a_stream_whose_source_is_with_the_canceller_is_woken_when_it_is_done() {
     model(|| {
         let token = CancellationToken::new();
         let (mut stream, drops) = Source::drop_on_cancel(0, &token);
@@ -107,7 +107,7 @@ fn a_stream_that_finds_its_source_with_the_canceller_is_woken_when_that_gives_it
 }
 
 #[test]
-fn a_stream_that_is_moved_to_another_task_meanwhile_is_woken_there() {
+fn a_stream_that_is_moved_to_another_task_during_a_cancel_is_woken_there() {
     model(|| {
         let token = CancellationToken::new();
         let (mut stream, drops) = Source::drop_on_cancel(0, &token);
@@ -125,7 +125,7 @@ fn a_stream_that_is_moved_to_another_task_meanwhile_is_woken_there() {
 }
 
 #[test]
-fn an_item_that_is_taken_meanwhile_is_handed_on_and_the_source_dropped_by_then() {
+fn an_item_that_is_taken_during_a_cancel_is_passed_on_and_the_source_dropped_by_then() {
     model(|| {
         let token = CancellationToken::new();
         let (mut stream, drops) = Source::drop_on_cancel(1, &token);
@@ -136,7 +136,7 @@ fn an_item_that_is_taken_meanwhile_is_handed_on_and_the_source_dropped_by_then()
         let polled = poll(&mut stream, &CountingWaker::new());
         assert!(polled == Poll::Ready(Some(())) || token.is_cancelled());
         canceller.join().unwrap();
-        // Both are done with it, whoever was to drop it.
+        // Both threads are done with the source, whichever had to drop it.
         assert!(drops_are(&drops, 1));
         assert_eq!(poll(&mut stream, &CountingWaker::new()), Poll::Ready(None));
     });
@@ -147,7 +147,7 @@ fn drops_are(drops: &AtomicUsize, expected: usize) -> bool {
 }
 
 #[test]
-fn a_stream_that_is_dropped_meanwhile_leaves_no_source_behind() {
+fn a_stream_that_is_dropped_during_a_cancel_leaks_no_source() {
     model(|| {
         let token = CancellationToken::new();
         let (stream, drops) = Source::drop_on_cancel(0, &token);
@@ -159,7 +159,7 @@ fn a_stream_that_is_dropped_meanwhile_leaves_no_source_behind() {
 }
 
 #[test]
-fn a_stream_that_is_polled_and_dropped_meanwhile_leaves_nothing_behind() {
+fn a_stream_that_is_polled_and_dropped_during_a_cancel_leaks_nothing() {
     model(|| {
         let token = CancellationToken::new();
         let (mut stream, drops) = Source::drop_on_cancel(0, &token);
@@ -169,19 +169,19 @@ fn a_stream_that_is_polled_and_dropped_meanwhile_leaves_nothing_behind() {
         drop(stream);
         canceller.join().unwrap();
         assert!(drops_are(&drops, 1));
-        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is dropped");
     });
 }
 
 #[test]
-fn a_look_at_the_stream_does_not_keep_its_source() {
+fn an_accessor_of_the_stream_does_not_keep_its_source() {
     model(|| {
         let token = CancellationToken::new();
         let (stream, drops) = Source::drop_on_cancel(0, &token);
         let canceller = thread::spawn(move || token.cancel());
         let _ = stream.size_hint();
         canceller.join().unwrap();
-        assert!(drops_are(&drops, 1), "whoever had it last has closed it");
+        assert!(drops_are(&drops, 1), "its last user has closed it");
         drop(stream);
     });
 }
@@ -204,7 +204,7 @@ fn of_two_cancellers_one_drops_the_source() {
 }
 
 #[test]
-fn what_it_is_made_for_may_be_cancelled_meanwhile() {
+fn the_token_may_be_cancelled_while_the_stream_is_made() {
     model(|| {
         let token = CancellationToken::new();
         let canceller = thread::spawn({
@@ -235,7 +235,7 @@ fn at_a_deadline_the_source_is_dropped_once_by_a_poll_or_by_the_task() {
 }
 
 #[test]
-fn at_a_deadline_a_stream_that_is_dropped_before_the_task_runs_leaves_nothing_behind() {
+fn at_a_deadline_a_stream_that_is_dropped_before_the_task_runs_leaks_nothing() {
     model(|| {
         let token = CancellationToken::new();
         let (stream, drops) = Source::drop_on_cancel(0, &token);

@@ -1,4 +1,4 @@
-//! Tokens of several parents, while some of these are cancelled or others go.
+//! Tokens of several parents, while parents are cancelled or the token is dropped.
 
 use super::{CountingWaker, check_waiter, model, poll, reason};
 use crate::CancellationToken;
@@ -58,7 +58,7 @@ fn a_waiter_on_a_linked_token_is_woken_once_though_both_parents_are_cancelled_at
 }
 
 #[test]
-fn a_parent_whose_losing_cancel_has_returned_was_before_one_that_is_cancelled_then() {
+fn a_parent_whose_losing_cancel_has_returned_precedes_one_that_is_cancelled_after_that() {
     model(|| {
         let [one, other] = parents();
         let linked = CancellationToken::linked([&other, &one]);
@@ -75,11 +75,11 @@ fn a_parent_whose_losing_cancel_has_returned_was_before_one_that_is_cancelled_th
 }
 
 #[test]
-fn a_linked_token_can_go_while_its_parents_are_cancelled() {
+fn a_linked_token_can_be_dropped_while_its_parents_are_cancelled() {
     model(|| {
         let [one, other] = parents();
         let linked = CancellationToken::linked([&one, &other]);
-        // Its neighbour in a parent's list, after it.
+        // The neighbour in a parent's list, after it.
         let flag = CountingWaker::new();
         let mut neighbour = one.child_token().cancelled_owned();
         let first_poll = poll(&mut neighbour, &flag);
@@ -93,7 +93,7 @@ fn a_linked_token_can_go_while_its_parents_are_cancelled() {
 }
 
 #[test]
-fn a_linked_token_of_a_parent_and_its_child_has_the_reason_of_the_first_look() {
+fn a_linked_token_of_a_parent_and_its_child_has_the_reason_of_the_first_check() {
     model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
@@ -103,7 +103,7 @@ fn a_linked_token_of_a_parent_and_its_child_has_the_reason_of_the_first_look() {
         let early = reason(&linked);
         cancel_root.join().unwrap();
         assert_eq!(reason(&linked), early);
-        // Where the child's cancel won, it had come before the root's, or not been seen by it.
+        // If the child's cancel won, it came before the root's, or the root's did not see it.
         assert!(won || early == "root");
     });
 }

@@ -1,4 +1,4 @@
-//! A call that blocks, between its thread and the future of its answer.
+//! A blocking call, between its thread and the future of its result.
 
 use super::{CountingWaker, model};
 use crate::producer::Call;
@@ -11,28 +11,28 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// What a call captures and then answers with: counts its drop.
-struct Answer(Arc<AtomicUsize>);
+/// Captured by a call and returned as its result. Counts its drop.
+struct Output(Arc<AtomicUsize>);
 
-impl Drop for Answer {
+impl Drop for Output {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A call, and how many answers have been dropped.
-fn call() -> (Arc<Call<Answer>>, Arc<AtomicUsize>) {
+/// A call, and how many results have been dropped.
+fn call() -> (Arc<Call<Output>>, Arc<AtomicUsize>) {
     let drops = Arc::new(AtomicUsize::new(0));
-    let answer = Answer(Arc::clone(&drops));
-    (Call::new(move || answer), drops)
+    let output = Output(Arc::clone(&drops));
+    (Call::new(move || output), drops)
 }
 
-fn poll(call: &Call<Answer>, flag: &Arc<CountingWaker>) -> Poll<Answer> {
+fn poll(call: &Call<Output>, flag: &Arc<CountingWaker>) -> Poll<Output> {
     call.poll(&Context::from_waker(&Waker::from(Arc::clone(flag))))
 }
 
 #[test]
-fn who_awaits_an_answer_is_woken_or_finds_it() {
+fn a_task_that_awaits_a_result_is_woken_or_finds_it() {
     model(|| {
         let (call, drops) = call();
         let running = Arc::clone(&call);
@@ -46,12 +46,12 @@ fn who_awaits_an_answer_is_woken_or_finds_it() {
         }
         drop(first);
         assert_eq!(drops.load(Ordering::Relaxed), 1);
-        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is dropped");
     });
 }
 
 #[test]
-fn given_up_at_any_time_a_call_leaves_neither_captures_nor_an_answer() {
+fn a_call_that_is_given_up_at_any_time_leaks_neither_captures_nor_a_result() {
     model(|| {
         let (call, drops) = call();
         let running = Arc::clone(&call);
@@ -62,12 +62,12 @@ fn given_up_at_any_time_a_call_leaves_neither_captures_nor_an_answer() {
         thread.join().unwrap();
         drop(first);
         assert_eq!(drops.load(Ordering::Relaxed), 1);
-        assert_eq!(Arc::strong_count(&flag), 1, "the waker is gone");
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker is dropped");
     });
 }
 
 #[test]
-fn what_a_call_that_has_not_begun_captured_is_dropped_as_it_is_given_up() {
+fn the_captures_of_a_call_that_has_not_begun_are_dropped_when_it_is_given_up() {
     model(|| {
         let (call, drops) = call();
         call.give_up();

@@ -1,4 +1,4 @@
-//! Those who hold what a token stops, and those who wait for them.
+//! Holders of what a token stops, and the tasks that wait for them.
 
 use super::{CountingWaker, model};
 use crate::{CancellationToken, IntoSignal, Settled};
@@ -18,19 +18,19 @@ fn poll(settled: &mut Settled, flag: &Arc<CountingWaker>) -> Poll<()> {
     Pin::new(settled).poll(&mut Context::from_waker(&waker))
 }
 
-/// Who waits after everything: woken if left pending, and kept by nobody.
-fn check_settler(first_poll: Poll<()>, mut settled: Settled, flag: &Arc<CountingWaker>) {
+/// Checks a waiter at the end of a model: woken if it was pending, and its waker is dropped.
+fn check_settled(first_poll: Poll<()>, mut settled: Settled, flag: &Arc<CountingWaker>) {
     assert!(
         first_poll.is_ready() || flag.wakes() > 0,
-        "a pending one is woken"
+        "a pending waiter is woken"
     );
     assert!(poll(&mut settled, &CountingWaker::new()).is_ready());
     drop(settled);
-    assert_eq!(Arc::strong_count(flag), 1, "the waker is gone");
+    assert_eq!(Arc::strong_count(flag), 1, "the waker is dropped");
 }
 
 #[test]
-fn who_waits_is_woken_by_the_last_that_lets_go_or_finds_it_settled() {
+fn a_waiter_is_woken_by_the_last_release_or_finds_the_token_settled() {
     model(|| {
         let token = CancellationToken::new();
         let held = (&token).into_signal();
@@ -39,12 +39,12 @@ fn who_waits_is_woken_by_the_last_that_lets_go_or_finds_it_settled() {
         let flag = CountingWaker::new();
         let first_poll = poll(&mut settled, &flag);
         holder.join().unwrap();
-        check_settler(first_poll, settled, &flag);
+        check_settled(first_poll, settled, &flag);
     });
 }
 
 #[test]
-fn who_waits_above_two_that_let_go_at_once_is_woken() {
+fn a_waiter_above_two_holders_that_release_at_once_is_woken() {
     model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
@@ -56,12 +56,12 @@ fn who_waits_above_two_that_let_go_at_once_is_woken() {
         let first_poll = poll(&mut settled, &flag);
         one.join().unwrap();
         other.join().unwrap();
-        check_settler(first_poll, settled, &flag);
+        check_settled(first_poll, settled, &flag);
     });
 }
 
 #[test]
-fn two_who_wait_at_two_levels_are_woken() {
+fn two_waiters_at_two_levels_are_woken() {
     model(|| {
         let root = CancellationToken::new();
         let child = root.child_token();
@@ -75,13 +75,13 @@ fn two_who_wait_at_two_levels_are_woken() {
             poll(&mut at_child, &flags[1]),
         ];
         holder.join().unwrap();
-        check_settler(polls[0], at_root, &flags[0]);
-        check_settler(polls[1], at_child, &flags[1]);
+        check_settled(polls[0], at_root, &flags[0]);
+        check_settled(polls[1], at_child, &flags[1]);
     });
 }
 
 #[test]
-fn nothing_is_settled_while_somebody_holds_something() {
+fn a_token_is_not_settled_while_there_is_a_holder() {
     model(|| {
         let token = CancellationToken::new();
         let held = (&token).into_signal();
@@ -99,7 +99,7 @@ fn nothing_is_settled_while_somebody_holds_something() {
 }
 
 #[test]
-fn who_waits_is_woken_though_another_comes_and_goes_meanwhile() {
+fn a_waiter_is_woken_though_another_holder_comes_and_is_released() {
     model(|| {
         let token = CancellationToken::new();
         let held = (&token).into_signal();
@@ -110,12 +110,12 @@ fn who_waits_is_woken_though_another_comes_and_goes_meanwhile() {
         let passing = thread::spawn(move || drop(token.into_signal()));
         drop(held);
         passing.join().unwrap();
-        check_settler(first_poll, settled, &flag);
+        check_settled(first_poll, settled, &flag);
     });
 }
 
 #[test]
-fn a_neighbour_of_one_who_ceases_to_wait_is_woken() {
+fn the_neighbour_of_a_waiter_that_is_dropped_is_woken() {
     model(|| {
         let token = CancellationToken::new();
         let held = (&token).into_signal();
@@ -127,12 +127,12 @@ fn a_neighbour_of_one_who_ceases_to_wait_is_woken() {
         let holder = thread::spawn(move || drop(held));
         drop(leaver);
         holder.join().unwrap();
-        check_settler(first_poll, stayer, &flag);
+        check_settled(first_poll, stayer, &flag);
     });
 }
 
 #[test]
-fn who_waits_is_woken_though_the_cancel_comes_when_the_last_lets_go() {
+fn a_waiter_is_woken_though_the_cancel_comes_during_the_last_release() {
     model(|| {
         let root = CancellationToken::new();
         let held = root.child_token().into_signal();
@@ -143,12 +143,12 @@ fn who_waits_is_woken_though_the_cancel_comes_when_the_last_lets_go() {
         let canceller = thread::spawn(move || root.cancel());
         drop(held);
         canceller.join().unwrap();
-        check_settler(first_poll, settled, &flag);
+        check_settled(first_poll, settled, &flag);
     });
 }
 
 #[test]
-fn what_everybody_did_before_they_let_go_is_seen_by_who_waits() {
+fn the_writes_of_all_holders_before_their_release_are_visible_to_a_waiter() {
     model(|| {
         let token = CancellationToken::new();
         let written = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
