@@ -53,8 +53,8 @@ pub use settling::Settled;
 #[cfg(feature = "tokio")]
 pub(crate) use weak::WeakToken;
 
-/// A tree of cancellation tokens with reasons: stops the streams, futures and producers that were made with a token or
-/// with one of its children.
+/// A cancellation token in a tree, with a reason: stops the streams, futures and producers that were made with it or
+/// with one of its descendants.
 ///
 /// Its methods have the names of tokio-util's, so that changing the import compiles. Clones are the same token. A child
 /// is cancelled with its parent; a parent is never cancelled by its child.
@@ -142,8 +142,8 @@ impl CancellationToken {
     /// Like any child, it is registered in its parents only if something waits on it or on a descendant. A check of it
     /// checks one parent after the other.
     ///
-    /// C# calls this `CancellationTokenSource.CreateLinkedTokenSource`; in Go it takes a `context.AfterFunc` per extra
-    /// parent.
+    /// C# calls this `CancellationTokenSource.CreateLinkedTokenSource`. In Go it takes a `context.AfterFunc` for each
+    /// further parent.
     ///
     /// # Examples
     ///
