@@ -73,7 +73,7 @@ mod timed {
         sync::{Arc, PoisonError, Weak},
         task::{Wake, Waker},
     };
-    use tokio::runtime::Handle;
+    use tokio::{runtime::Handle, time::Sleep};
 
     /// The deadline that a node was made with.
     pub(in super::super) enum OwnDeadline {
@@ -133,7 +133,7 @@ mod timed {
     /// Dropping it releases the timer of the runtime.
     enum Timer {
         #[expect(dead_code, reason = "kept until it goes off or is dropped")]
-        Set(Pin<Box<clock::Timer>>),
+        Set(Pin<Box<Sleep>>),
         /// None as yet: where to set one, once an ancestor's is lost.
         StandsBy(Handle),
     }
@@ -205,7 +205,7 @@ mod timed {
     /// callbacks.
     #[track_caller]
     pub(in super::super) fn set_timer(at: Moment, node: &Arc<Node>) {
-        let mut timer = Box::pin(clock::Timer::new(at));
+        let mut timer = Box::pin(clock::sleep(at));
         set_has_timer(node, true);
         let alarm = Alarm {
             at,
@@ -213,7 +213,7 @@ mod timed {
             runtime: Handle::current(),
         };
         // If it is over by now, a check sees it.
-        let _ = timer.as_mut().poll(&Waker::from(Arc::new(alarm)));
+        let _ = clock::poll_sleep(timer.as_mut(), &Waker::from(Arc::new(alarm)));
         put(node, Timer::Set(timer));
     }
 
@@ -232,7 +232,7 @@ mod timed {
             let mut deferred = Deferred::default();
             // The driver of all timers runs this: a panic of somebody's waker ends here.
             let cancelled = catch_unwind(AssertUnwindSafe(|| match is_over(self.at) {
-                true => deferred.cancel(&node, StopReason::DeadlineExceeded),
+                true => deferred.expire(&node),
                 // A runtime that shuts down wakes its timers before their time.
                 false => hand_over(&node, &mut deferred),
             }));
@@ -285,7 +285,7 @@ mod timed {
             set_timer(at, node);
             if is_over(at) {
                 // Nobody waits for a timer that went off before it was polled. This is a task: callbacks run here.
-                Deferred::default().cancel(node, StopReason::DeadlineExceeded);
+                Deferred::default().expire(node);
             }
         }
     }

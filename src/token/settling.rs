@@ -90,6 +90,11 @@ impl Node {
 
     #[inline(never)]
     fn any_above(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
+        if let [link] = self.ancestry.links() {
+            if link.parent.ancestry.is_root() {
+                return ask(&link.parent);
+            }
+        }
         Ancestors::of(self).fold(false, |answer, node| answer | ask(node))
     }
 

@@ -316,8 +316,7 @@ impl Node {
         let mut node = self;
         loop {
             if let Some(special) = node.ancestry.special() {
-                let own = special.own_deadline.as_ref().and_then(OwnDeadline::at);
-                if own == Some(at) {
+                if special.own_deadline.as_ref().and_then(OwnDeadline::at) == Some(at) {
                     return Some(node);
                 }
                 if special.reporter.is_some() {
@@ -414,7 +413,7 @@ impl Node {
             return true;
         }
         // What is seen is fixed, so that whatever comes later sees nothing else.
-        self.deadline.is_some() && self.is_over() && self.fix().is_some()
+        self.deadline.is_some() && self.is_over() && self.expire().is_some()
     }
 
     /// Like [`is_cancelled`](Self::is_cancelled), without the read of the clock.
@@ -569,14 +568,40 @@ impl Node {
     }
 
     /// The outcome, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
-    pub(super) fn outcome(self: &Arc<Self>) -> Option<Arc<Outcome>> {
+    pub(super) fn outcome(&self) -> Option<Arc<Outcome>> {
         // The way up is only noted, on the heap, once there is something to bring down.
-        self.is_cancelled().then(|| self.fix()).flatten()
+        if self.is_known_cancelled() {
+            self.fix()
+        } else if self.is_over() {
+            self.expire()
+        } else {
+            None
+        }
+    }
+
+    /// The outcome of a node that is over its deadline, and was not found cancelled.
+    fn expire(&self) -> Option<Arc<Outcome>> {
+        let Some(deadline) = self.own_deadline() else {
+            return self.fix();
+        };
+        // The deadlines above are later, or it would have none of its own. So nothing there comes before it.
+        let expiry = Outcome::of_deadline(deadline);
+        let mut guarded = self.lock();
+        let earlier = self.give(&mut guarded, &expiry, Given::Here);
+        drop(guarded);
+        Some(earlier.unwrap_or(expiry))
+    }
+
+    fn own_deadline(&self) -> Option<&OwnDeadline> {
+        self.ancestry.special()?.own_deadline.as_ref()
     }
 
     /// Brings the outcomes down, from the top, to each node what those above it really have: invariant 2.
     fn fix(&self) -> Option<Arc<Outcome>> {
-        self.fix_all_but(&mut Fixed::default())
+        match self.own_verdict() {
+            None => self.fix_all_but(&mut Fixed::default()),
+            outcome => outcome,
+        }
     }
 
     fn fix_all_but(&self, fixed: &mut Fixed) -> Option<Arc<Outcome>> {
@@ -607,10 +632,9 @@ impl Node {
             .chain(self.expiry())
             .min_by_key(|outcome| (outcome.at, outcome.order));
         if let Some(outcome) = earliest {
-            let special = self.ancestry.special();
-            let given = match special.is_some_and(|special| special.own_deadline.is_some()) {
-                true => Given::Here,
-                false => Given::Above,
+            let given = match self.own_deadline() {
+                Some(_) => Given::Here,
+                None => Given::Above,
             };
             drop(self.give(&mut self.lock(), &outcome, given));
         }
@@ -618,7 +642,7 @@ impl Node {
 
     /// The outcome of the node's own deadline, once it is over.
     fn expiry(&self) -> Option<Arc<Outcome>> {
-        let deadline = self.ancestry.special()?.own_deadline.as_ref()?;
+        let deadline = self.own_deadline()?;
         deadline.is_over().then(|| Outcome::of_deadline(deadline))
     }
 
@@ -644,6 +668,21 @@ impl Node {
             Some(inherited) => (inherited, Some(reason)),
             None => (Outcome::new(reason, location), None),
         };
+        self.close_and_tell(outcome, run)
+    }
+
+    /// Cancels a node that is over its deadline, as its timer does.
+    pub(super) fn expire_and(&self, run: &mut Run<'_>) {
+        let outcome = match self.is_known_cancelled() {
+            true => self.fix(),
+            false => self.expire(),
+        };
+        if let Some(outcome) = outcome {
+            self.close_and_tell(outcome, run);
+        }
+    }
+
+    fn close_and_tell(&self, outcome: Arc<Outcome>, run: &mut Run<'_>) -> bool {
         let (earlier, listeners) = self.close(&outcome, Given::Here);
         let won = earlier.is_none();
         // A loser tells too: a look may have fixed the outcome, and a look tells nobody.
@@ -867,13 +906,14 @@ impl Node {
 /// it comes to. Whatever is cancelled above one of these since then has come later than the cancel.
 #[derive(Default)]
 struct Fixed {
-    /// A dropped node's address is not used for another one meanwhile.
-    nodes: BTreeMap<*const Node, Weak<Node>>,
+    /// A dropped node's address is not used for another one meanwhile. `None` in place of an empty map, which has a drop.
+    nodes: Option<BTreeMap<*const Node, Weak<Node>>>,
 }
 
 impl Fixed {
     fn contains(&self, node: &Arc<Node>) -> bool {
-        !self.nodes.is_empty() && self.nodes.contains_key(&Arc::as_ptr(node))
+        let nodes = self.nodes.as_ref();
+        nodes.is_some_and(|nodes| nodes.contains_key(&Arc::as_ptr(node)))
     }
 
     /// Notes a node of several parents, and of a chain one of so many.
@@ -881,7 +921,7 @@ impl Fixed {
         let links = node.ancestry.links().len();
         if links > 1 || (links == 1 && node.level % NEAR == 0) {
             let (place, node) = (Arc::as_ptr(node), Arc::downgrade(node));
-            self.nodes.insert(place, node);
+            self.nodes.get_or_insert_default().insert(place, node);
         }
     }
 }
