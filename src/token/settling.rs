@@ -89,13 +89,18 @@ impl Node {
     }
 
     #[inline(never)]
-    fn any_above(self: &Arc<Self>, ask: impl Fn(&Self) -> bool) -> bool {
-        if let [link] = self.ancestry.links() {
-            if link.parent.ancestry.is_root() {
-                return ask(&link.parent);
-            }
+    fn any_above(&self, ask: impl Fn(&Self) -> bool) -> bool {
+        let mut answer = false;
+        let mut node = self;
+        loop {
+            // As a rule, and in fewer instructions.
+            let [link] = node.ancestry.links() else {
+                break;
+            };
+            node = &link.parent;
+            answer |= ask(node);
         }
-        Ancestors::of(self).fold(false, |answer, node| answer | ask(node))
+        Ancestors::of(node).fold(answer, |answer, node| answer | ask(node))
     }
 
     /// Tells all those above who wait, and whom nobody keeps waiting any more.
