@@ -107,7 +107,7 @@ impl Deadline {
     /// Not after a `Pending`.
     #[inline(never)]
     fn check_in_row(&mut self, at: Instant, items: u32) -> u32 {
-        match self.pace.read(at, items) {
+        match self.pace.read_in_row(at, items) {
             None => self.end(),
             Some(next_check) if self.flag.is_some() => next_check,
             Some(next_check) => self.provide_flag(next_check),
@@ -116,11 +116,11 @@ impl Deadline {
 
     #[inline(never)]
     fn check_without_timer(&mut self, items: u32) -> u32 {
-        let at = match self.alarm {
-            Alarm::Never => return u32::MAX,
-            Alarm::Over => return 1,
-            Alarm::At(at) => at,
-            Alarm::Set(ref timer) => timer.at,
+        let Alarm::At(at) = self.alarm else {
+            return match self.alarm {
+                Alarm::Over => 1,
+                _ => u32::MAX,
+            };
         };
         if items > 0 {
             return self.check_in_row(at, items);
@@ -361,9 +361,14 @@ impl Pace {
     /// read again, or `None` if it is `at` or later.
     #[inline]
     pub(crate) fn read(&mut self, at: Instant, items: u32) -> Option<u32> {
-        if items == 0 {
-            return self.begin_row(at);
+        match items {
+            0 => self.begin_row(at),
+            _ => self.read_in_row(at, items),
         }
+    }
+
+    #[inline]
+    fn read_in_row(&mut self, at: Instant, items: u32) -> Option<u32> {
         let now = Instant::now();
         if now >= at {
             return None;
@@ -375,7 +380,9 @@ impl Pace {
             {
                 self.row = STRIDE;
             }
-            last_look => self.end_stride(items, last_look.map(|last_look| now - last_look)),
+            last_look => {
+                self.end_stride(items, last_look.map(|last_look| now - last_look));
+            }
         }
         Some(self.stride.into())
     }

@@ -539,6 +539,7 @@ impl Node {
     }
 
     /// Whether this very node is cancelled.
+    #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.state.load(Ordering::Acquire) & CLOSED != 0
     }

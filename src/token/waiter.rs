@@ -102,6 +102,10 @@ impl Waiter {
 
 #[inline(never)]
 fn leave_list(key: u64, node: &Node) {
+    // The cancel takes the list, if it has not already. (A check that finds a deadline over does not.)
+    if node.is_closed() && !node.has_deadline() {
+        return;
+    }
     let listener = node.remove(key);
     // What it is as a rule, without the question which of all it is.
     if let Some(Listener::Waker(waker)) = listener {
