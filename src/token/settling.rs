@@ -92,11 +92,8 @@ impl Node {
     fn any_above(&self, ask: impl Fn(&Self) -> bool) -> bool {
         let mut answer = false;
         let mut node = self;
-        loop {
-            // As a rule, and in fewer instructions.
-            let [link] = node.ancestry.links() else {
-                break;
-            };
+        // As a rule, and in fewer instructions than the walk over several parents.
+        while let [link] = node.ancestry.links() {
             node = &link.parent;
             answer |= ask(node);
         }
