@@ -4,7 +4,7 @@ use crate::{
     CancellationToken, Signal, StopReason,
     fairness::ITEMS_IN_A_ROW,
     first_panic::FirstPanic,
-    line::Line,
+    line::ShortLine,
     signal::Watch,
     sync::{Mutex, MutexGuard},
 };
@@ -39,7 +39,7 @@ pub(crate) struct Channel<T> {
 struct Queue<T> {
     items: VecDeque<T>,
     /// Who waits for room, in the order in which they came. Nobody while there is room.
-    line: Line<Waiting<T>>,
+    line: ShortLine<Waiting<T>>,
     sent_in_a_row: u16,
     consumer: Option<Waker>,
     /// The task of the body, woken at the stop alone.
@@ -85,7 +85,7 @@ impl<T: Send + 'static> Channel<T> {
         let channel = Arc::new(Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::with_capacity(capacity.min(ROOM)),
-                line: Line::with_first_key(0),
+                line: ShortLine::new(),
                 sent_in_a_row: 0,
                 consumer: None,
                 body: None,
@@ -293,6 +293,7 @@ impl<T> Channel<T> {
         self.stop_reason().unwrap_or(StopReason::Cancelled)
     }
 
+    #[inline(never)]
     fn leave_line(&self, place: u64) {
         let mut queue = self.lock();
         let waiting = queue.line.remove(place);
@@ -530,16 +531,20 @@ impl<'a, T> Outgoing<'a, T> {
             "a future of `send` was polled after it was ready: poll it in an `async` block, or `fuse` it"
         );
         let polled = self.channel.poll_send(&mut self.stage, cx);
-        if polled.is_ready() {
+        if polled.is_ready() && !matches!(self.stage, Stage::Done) {
             self.leave();
+            // With the item, if it was not sent.
+            self.stage = Stage::Done;
         }
         polled
     }
 }
 
 impl<T> Outgoing<'_, T> {
+    #[inline]
     fn leave(&mut self) {
-        if let Stage::InLine(place) = mem::replace(&mut self.stage, Stage::Done) {
+        if let Stage::InLine(place) = self.stage {
+            self.stage = Stage::Done;
             self.channel.leave_line(place);
         }
     }
