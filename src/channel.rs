@@ -1,10 +1,11 @@
 //! What a body and its consumer share: a bounded channel that a token closes.
 
 use crate::{
-    CancellationToken, StopReason,
+    CancellationToken, Signal, StopReason,
     fairness::MAX_READY_RUN,
     first_panic::FirstPanic,
-    keyed_queue::KeyedQueue,
+    keyed_queue::SmallKeyedQueue,
+    signal::Watch,
     sync::{Mutex, MutexGuard},
 };
 use futures_core::Stream;
@@ -18,7 +19,7 @@ use std::{
     panic::resume_unwind,
     pin::Pin,
     sync::{Arc, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
 /// For so many items there is room from the beginning.
@@ -27,6 +28,7 @@ const ROOM: usize = 16;
 /// Room for more than so many items is not kept while there are none.
 const LARGE: usize = 4 * ROOM;
 
+/// The only listener of its token: at the stop it wakes whatever waits for it, here or for an item.
 pub(crate) struct Channel<T> {
     queue: Mutex<Queue<T>>,
     capacity: usize,
@@ -37,12 +39,14 @@ pub(crate) struct Channel<T> {
 struct Queue<T> {
     items: VecDeque<T>,
     /// Who waits for room, in the order in which they came. Nobody while there is room.
-    line: KeyedQueue<Waiting<T>>,
+    line: SmallKeyedQueue<Waiting<T>>,
     sent_in_a_row: u16,
     consumer: Option<Waker>,
+    /// The task of the body, woken at the stop alone.
+    body: Option<Waker>,
     /// Who waits until the body is gone.
     joiner: Option<Waker>,
-    /// Nothing is taken in or given out any more.
+    /// Nothing is taken in any more, and no waker is kept for the stop.
     is_stopped: bool,
     /// How the body ended. Nothing is taken in any more.
     ended: Option<Result<(), StopReason>>,
@@ -78,12 +82,13 @@ impl<T: Send + 'static> Channel<T> {
             "a producer with a capacity of 0 could never send anything: give it 1 for one item ahead of the consumer, \
              or use a `generator`, which does nothing ahead"
         );
-        Arc::new(Self {
+        let channel = Arc::new(Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::with_capacity(capacity.min(ROOM)),
-                line: KeyedQueue::with_first_key(0),
+                line: SmallKeyedQueue::new(),
                 sent_in_a_row: 0,
                 consumer: None,
+                body: None,
                 joiner: None,
                 is_stopped: false,
                 ended: None,
@@ -94,7 +99,11 @@ impl<T: Send + 'static> Channel<T> {
             }),
             capacity,
             stop,
-        })
+        });
+        // The two keep each other until the token is cancelled: at the latest when the consumer is dropped.
+        let waker = Waker::from(Arc::clone(&channel));
+        channel.stop.wake_when_cancelled(waker);
+        channel
     }
 
     /// Has whoever cancels close it, for those whom nobody else would tell.
@@ -162,10 +171,12 @@ impl<T> Channel<T> {
         queue.last = last;
         let waiting = queue.take_line();
         let (consumer, joiner) = (queue.consumer.take(), queue.joiner.take());
+        let body = queue.body.take();
         let token = queue.token.clone();
         drop(queue);
         let mut panic = FirstPanic::default();
         panic.catch(|| drop(unwanted));
+        panic.catch(|| drop(body));
         if let Some(token) = token {
             panic.catch(|| {
                 token.cancel_with(reason);
@@ -193,8 +204,6 @@ impl<T> Channel<T> {
             }
         };
         let waiting = queue.take_line();
-        // The token itself wakes the stream.
-        let consumer = queue.consumer.take();
         drop(queue);
         let mut panic = FirstPanic::default();
         for waker in waiting {
@@ -203,8 +212,20 @@ impl<T> Channel<T> {
         for item in items.into_iter().chain(last) {
             panic.catch(|| drop(item));
         }
-        panic.catch(|| drop(consumer));
         panic.resume();
+    }
+
+    /// Has the task of the body woken at the stop. The caller checks once more afterwards whether it has come: then the
+    /// waker is not kept.
+    #[cfg(any(feature = "tokio", all(test, stopcock_loom)))]
+    pub(crate) fn wake_body_at_stop(&self, waker: Waker) {
+        let mut queue = self.lock();
+        let unused = match queue.is_stopped {
+            true => Some(waker),
+            false => queue.body.replace(waker),
+        };
+        drop(queue);
+        drop(unused);
     }
 
     /// Takes an item in, or a place in the line for it.
@@ -272,6 +293,7 @@ impl<T> Channel<T> {
         self.stop_reason().unwrap_or(StopReason::Cancelled)
     }
 
+    #[inline(never)]
     fn leave_line(&self, place: u64) {
         let mut queue = self.lock();
         let waiting = queue.line.remove(place);
@@ -308,6 +330,23 @@ impl<T> Channel<T> {
     fn lock(&self) -> MutexGuard<'_, Queue<T>> {
         // Nothing panics under the lock.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// At the stop. It wakes and does nothing else, as it may be a timer that cancels.
+impl<T: Send + 'static> Wake for Channel<T> {
+    fn wake(self: Arc<Self>) {
+        let mut queue = self.lock();
+        queue.is_stopped = true;
+        let waiting = queue.take_line();
+        let consumer = queue.consumer.take();
+        let body = queue.body.take();
+        drop(queue);
+        let mut panic = FirstPanic::default();
+        for waker in body.into_iter().chain(waiting).chain(consumer) {
+            panic.catch(|| waker.wake());
+        }
+        panic.resume();
     }
 }
 
@@ -377,7 +416,13 @@ impl<T> Stream for Receiver<T> {
                 .consumer
                 .as_ref()
                 .is_some_and(|known| known.will_wake(cx.waker()));
-            if is_known || queue.is_stopped {
+            if is_known {
+                return Poll::Pending;
+            }
+            if queue.is_stopped {
+                drop(queue);
+                // It has come since the poll began. The next one sees it.
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             if let Some(waker) = spare.take() {
@@ -401,17 +446,62 @@ impl<T> Stream for Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
+        let mut queue = self.channel.lock();
+        // It need not hear of its own drop.
+        let consumer = queue.consumer.take();
         // A consumer that has come to the end goes as well.
-        let reason = match self.channel.ended() {
-            Some(ended) => reason_of(&ended),
+        let reason = match &queue.ended {
+            Some(ended) => reason_of(ended),
             None => StopReason::ConsumerDropped,
         };
+        drop(queue);
         let mut panic = FirstPanic::default();
+        panic.catch(|| drop(consumer));
         panic.catch(|| {
             self.channel.stop.cancel_with(reason);
         });
         panic.catch(|| self.channel.close());
         panic.resume();
+    }
+}
+
+/// The stop, for the valve around a receiver. The channel wakes the consumer, at the waker that the receiver has kept.
+pub(crate) struct ConsumerStop(Watch<CancellationToken>);
+
+impl ConsumerStop {
+    pub(crate) fn of<T>(channel: &Channel<T>) -> Self {
+        Self(Watch::new(channel.stop.clone()))
+    }
+}
+
+impl Signal for ConsumerStop {
+    #[inline]
+    fn is_fired(mut self: Pin<&mut Self>) -> bool {
+        Pin::new(&mut self.0).is_fired()
+    }
+
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        self.poll_fired_at_end(cx)
+    }
+
+    /// Not of a token with a deadline, which is checked by the clock.
+    #[inline]
+    fn will_wake(&self, _: &Context<'_>) -> bool {
+        !self.0.needs_checks()
+    }
+
+    #[inline]
+    fn needs_checks(&self) -> bool {
+        self.0.needs_checks()
+    }
+
+    fn poll_fired_at_end(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        Pin::new(&mut self.0).poll_fired_at_end(cx)
+    }
+
+    #[inline]
+    fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
+        Pin::new(&mut self.0).check_every(items)
     }
 }
 
@@ -441,16 +531,20 @@ impl<'a, T> Outgoing<'a, T> {
             "a future of `send` was polled after it was ready: poll it in an `async` block, or `fuse` it"
         );
         let polled = self.channel.poll_send(&mut self.stage, cx);
-        if polled.is_ready() {
+        if polled.is_ready() && !matches!(self.stage, Stage::Done) {
             self.leave();
+            // With the item, if it was not sent.
+            self.stage = Stage::Done;
         }
         polled
     }
 }
 
 impl<T> Outgoing<'_, T> {
+    #[inline]
     fn leave(&mut self) {
-        if let Stage::InLine(place) = mem::replace(&mut self.stage, Stage::Done) {
+        if let Stage::InLine(place) = self.stage {
+            self.stage = Stage::Done;
             self.channel.leave_line(place);
         }
     }

@@ -20,8 +20,8 @@ use tokio::{
 /// How many items at most may come between two looks at the clock.
 const STRIDE: u8 = 64;
 
-/// How late a look may be, in nanoseconds, as far as the pace of the last items can tell.
-const SLACK: u64 = 1_000_000;
+/// How late a look may be, as far as the pace of the last items can tell.
+const SLACK: Duration = Duration::from_millis(1);
 
 /// What can be turned into a point in time: whatever is `Into<tokio::time::Instant>`, as `std`'s `Instant` is.
 #[diagnostic::on_unimplemented(
@@ -104,27 +104,35 @@ impl Deadline {
         self.poll_alarm(&waker)
     }
 
+    /// Not after a `Pending`.
     #[inline(never)]
-    fn check_first_or_in_row(&mut self, items: u32) -> u32 {
-        let (at, is_set) = match &self.alarm {
-            Alarm::Never => return u32::MAX,
-            Alarm::Over => return 1,
-            Alarm::At(at) => (*at, false),
-            Alarm::Set(timer) => (timer.at, true),
-        };
-        let Some(next_check) = self.pace.read(at, items) else {
-            return self.end();
+    fn check_in_row(&mut self, at: Instant, items: u32) -> u32 {
+        match self.pace.read_in_row(at, items) {
+            None => self.end(),
+            Some(next_check) if self.flag.is_some() => next_check,
+            Some(next_check) => self.provide_flag(next_check),
+        }
+    }
+
+    #[inline(never)]
+    fn check_without_timer(&mut self, items: u32) -> u32 {
+        let Alarm::At(at) = self.alarm else {
+            return match self.alarm {
+                Alarm::Over => 1,
+                _ => u32::MAX,
+            };
         };
         if items > 0 {
-            return self.provide_flag(next_check);
+            return self.check_in_row(at, items);
         }
-        if !is_set {
-            // At the first poll, so that the mistake shows before the day when the source is slow.
-            require_runtime(
-                "a stream with a deadline must be polled from the context of a Tokio 1.x runtime. Poll it in \
-                 `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
-            );
-        }
+        let Some(next_check) = self.pace.begin_row(at) else {
+            return self.end();
+        };
+        // At the first poll, so that the mistake shows before the day when the source is slow.
+        require_runtime(
+            "a stream with a deadline must be polled from the context of a Tokio 1.x runtime. Poll it in \
+             `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` while polling",
+        );
         next_check
     }
 
@@ -138,9 +146,6 @@ impl Deadline {
     /// Makes the flag once more items came in a row than may come without one.
     #[inline(never)]
     fn provide_flag(&mut self, next_check: u32) -> u32 {
-        if self.flag.is_some() {
-            return next_check;
-        }
         match STRIDE.saturating_sub(self.pace.row) {
             0 if self.poll_bell().is_ready() => self.end(),
             0 => next_check,
@@ -196,15 +201,17 @@ impl Signal for Deadline {
 
     #[inline]
     fn check_every(mut self: Pin<&mut Self>, items: u32) -> u32 {
-        // As a rule: after a `Pending`, which has set the timer.
-        if let (0, Alarm::Set(timer)) = (items, &self.alarm) {
-            let at = timer.at;
-            return match self.pace.begin_row(at) {
-                Some(next_check) => next_check,
-                None => self.end(),
-            };
+        let Alarm::Set(timer) = &self.alarm else {
+            return self.check_without_timer(items);
+        };
+        let at = timer.at;
+        if items > 0 {
+            return self.check_in_row(at, items);
         }
-        self.check_first_or_in_row(items)
+        match self.pace.begin_row(at) {
+            Some(next_check) => next_check,
+            None => self.end(),
+        }
     }
 }
 
@@ -354,15 +361,29 @@ impl Pace {
     /// read again, or `None` if it is `at` or later.
     #[inline]
     pub(crate) fn read(&mut self, at: Instant, items: u32) -> Option<u32> {
-        if items == 0 {
-            return self.begin_row(at);
+        match items {
+            0 => self.begin_row(at),
+            _ => self.read_in_row(at, items),
         }
+    }
+
+    #[inline]
+    fn read_in_row(&mut self, at: Instant, items: u32) -> Option<u32> {
         let now = Instant::now();
         if now >= at {
             return None;
         }
-        let last_look = self.last_look.replace(now);
-        self.end_stride(items, last_look.map(|last_look| now - last_look));
+        match self.last_look.replace(now) {
+            // As a rule, in a long run: the next stride is as long as this one.
+            Some(last_look)
+                if items == STRIDE.into() && self.stride == STRIDE && now <= last_look + SLACK =>
+            {
+                self.row = STRIDE;
+            }
+            last_look => {
+                self.end_stride(items, last_look.map(|last_look| now - last_look));
+            }
+        }
         Some(self.stride.into())
     }
 
@@ -378,11 +399,12 @@ impl Pace {
         Some(self.stride.into())
     }
 
-    /// Sets the length of the next stride, if the last one took so long.
+    /// Sets the length of the next stride, if the last one took so long: one item where that is not known.
     #[inline(never)]
     fn end_stride(&mut self, items: u32, took: Option<Duration>) {
-        let took = took.and_then(|took| u64::try_from(took.as_nanos()).ok());
-        let fitting = SLACK * u64::from(items) / took.unwrap_or(u64::MAX).max(1);
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let took = took.map_or(u64::MAX, nanos);
+        let fitting = nanos(SLACK) * u64::from(items) / took.max(1);
         // The pace of a few says little of many.
         let most = items.saturating_mul(2).min(STRIDE.into());
         self.stride = fitting.clamp(1, most.into()) as u8;
@@ -400,7 +422,13 @@ pub(crate) fn require_runtime(mistake: &str) {
     );
 }
 
-/// The same point in time, unless it is so late that tokio, which rounds up to a millisecond, would panic.
+/// A sleep until this point in time, or a little before, if it is so late that tokio, which rounds up to a millisecond,
+/// would panic.
+#[track_caller]
+pub(crate) fn sleep(at: Instant) -> Sleep {
+    sleep_until(within_reach(at))
+}
+
 fn within_reach(at: Instant) -> Instant {
     const MILLISECOND: Duration = Duration::from_millis(1);
     match at.checked_add(MILLISECOND) {
@@ -409,9 +437,14 @@ fn within_reach(at: Instant) -> Instant {
     }
 }
 
+/// Without budget: where it is spent the sleep would stay unregistered, and a timer is no work of the task.
+pub(crate) fn poll_sleep(sleep: Pin<&mut Sleep>, waker: &Waker) -> Poll<()> {
+    pin!(unconstrained(sleep)).poll(&mut Context::from_waker(waker))
+}
+
 /// A `Sleep` that is polled once for each waker.
 #[pin_project]
-pub(crate) struct Timer {
+struct Timer {
     at: Instant,
     #[pin]
     sleep: Sleep,
@@ -420,11 +453,10 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    #[track_caller]
-    pub(crate) fn new(at: Instant) -> Self {
+    fn new(at: Instant) -> Self {
         Self {
             at,
-            sleep: sleep_until(within_reach(at)),
+            sleep: sleep(at),
             registered: None,
         }
     }
@@ -443,12 +475,11 @@ impl Timer {
         this.sleep.reset(within_reach(at));
     }
 
-    pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
         let this = self.project();
         let clone = waker.clone();
         let id = WakerId::kept_by(&clone, waker);
         *this.registered = Some((clone, id));
-        // A spent budget would leave the timer unregistered, and is no business of its owner's.
-        pin!(unconstrained(this.sleep)).poll(&mut Context::from_waker(waker))
+        poll_sleep(this.sleep, waker)
     }
 }

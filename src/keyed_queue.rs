@@ -69,17 +69,7 @@ impl<L> KeyedQueue<L> {
         Some(value)
     }
 
-    #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<L> {
-        // Fast path: usually the queue is empty.
-        if self.is_empty() {
-            return None;
-        }
-        self.pop_front_nonempty()
-    }
-
-    #[inline(never)]
-    fn pop_front_nonempty(&mut self) -> Option<L> {
         let value = self.entries.pop_front()?.value;
         self.live -= 1;
         self.compact();
@@ -164,5 +154,79 @@ impl<L> Iterator for IntoIter<L> {
                 return Some(value);
             }
         }
+    }
+}
+
+/// A [`KeyedQueue`] that needs no allocation for a value that is pushed while it is empty.
+pub(crate) struct SmallKeyedQueue<L> {
+    /// Precedes all others.
+    first: Option<(u64, L)>,
+    others: KeyedQueue<L>,
+    len: usize,
+}
+
+impl<L> SmallKeyedQueue<L> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: None,
+            others: KeyedQueue::with_first_key(0),
+            len: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns the key of the value, valid until the value is removed or taken.
+    pub(crate) fn push(&mut self, value: L) -> u64 {
+        self.len += 1;
+        if self.len > 1 {
+            return self.others.push(value);
+        }
+        let key = self.others.next_key;
+        self.others.next_key += 1;
+        self.first = Some((key, value));
+        key
+    }
+
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut L> {
+        match &mut self.first {
+            Some((first, value)) if *first == key => Some(value),
+            _ => self.others.get_mut(key),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: u64) -> Option<L> {
+        let removed = match self.first {
+            Some((first, _)) if first == key => self.first.take().map(|(_, value)| value),
+            _ => self.others.remove(key),
+        };
+        self.len -= usize::from(removed.is_some());
+        removed
+    }
+
+    #[inline]
+    pub(crate) fn pop_front(&mut self) -> Option<L> {
+        // Fast path: usually the queue is empty.
+        if self.is_empty() {
+            return None;
+        }
+        self.pop_front_nonempty()
+    }
+
+    #[inline(never)]
+    fn pop_front_nonempty(&mut self) -> Option<L> {
+        self.len -= 1;
+        match self.first.take() {
+            Some((_, value)) => Some(value),
+            None => self.others.pop_front(),
+        }
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut L> {
+        let first = self.first.iter_mut().map(|(_, value)| value);
+        first.chain(self.others.iter_mut())
     }
 }

@@ -25,9 +25,9 @@ pub use spawn_generator::{
 };
 
 use crate::{
-    CancellationToken, StopReason,
-    channel::{Channel, Last, Receiver},
-    signal::{Watch, token_of},
+    StopReason,
+    channel::{Channel, ConsumerStop, Last, Receiver},
+    signal::token_of,
     stream::{Halt, Valve},
 };
 use std::{
@@ -70,7 +70,7 @@ impl<T, E> Outcome<Result<T, E>> {
 
 /// The consumer's side of a producer.
 struct Consumer<T> {
-    valve: Valve<Receiver<T>, Watch<CancellationToken>>,
+    valve: Valve<Receiver<T>, ConsumerStop>,
     channel: Arc<Channel<T>>,
     /// What the body ended with by itself.
     failed: Option<StopReason>,
@@ -97,7 +97,7 @@ impl<T, E: From<StopReason>> Report<Result<T, E>> {
 
 impl<T> Consumer<T> {
     fn new(channel: Arc<Channel<T>>, report: Option<Report<T>>) -> Self {
-        let stop = Watch::new(channel.stop().clone());
+        let stop = ConsumerStop::of(&channel);
         Self {
             valve: Valve::new(Receiver::new(Arc::clone(&channel)), stop),
             channel,

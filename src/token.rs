@@ -29,9 +29,9 @@ use std::{
     pin::Pin,
     ptr,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
-use tree::Node;
+use tree::{Listener, Node};
 use waiter::Waiter;
 
 #[cfg(feature = "tokio")]
@@ -203,6 +203,18 @@ impl CancellationToken {
     #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.node.is_cancelled()
+    }
+
+    /// Wakes it when the token is cancelled, which may be now. Until then the token keeps it.
+    pub(crate) fn wake_when_cancelled(&self, waker: Waker) {
+        let listener = Listener::Waker(waker);
+        let listed = match self.is_cancelled() {
+            true => Err(listener),
+            false => self.node.add(listener),
+        };
+        if let Err(Listener::Waker(waker)) = listed {
+            waker.wake();
+        }
     }
 
     /// Whether it has a deadline, its own or an ancestor's.

@@ -36,7 +36,8 @@ impl WakerId {
     /// Whether it is the id of this waker, marked or not.
     #[inline]
     pub(crate) fn is_of(self, waker: &Waker) -> bool {
-        self.marked() == Self::of(waker).marked()
+        let id = Self::of(waker);
+        self == id || self == id.marked()
     }
 
     /// The id of a waker whose clone `clone` is kept.

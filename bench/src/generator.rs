@@ -70,7 +70,8 @@ pub(crate) fn rows() -> Vec<Row> {
             timed: 100_000,
             cases: vec![
                 Case::new("tokio `mpsc`, spawned", channel_each),
-                Case::new("**ours**, with a token", spawned_each),
+                Case::new("**ours**, with a token", spawned_each)
+                    .bars(&[(Quantity::Instructions, 450.0)]),
                 Case::new(
                     "async-stream (does nothing ahead)",
                     each_item::<AsyncStream>,
@@ -84,7 +85,10 @@ pub(crate) fn rows() -> Vec<Row> {
             timed: 30_000,
             cases: vec![
                 Case::new("tokio `mpsc`, spawned", channel_made),
-                Case::new("**ours**, with a token", spawned_made),
+                Case::new("**ours**, with a token", spawned_made).bars(&[
+                    (Quantity::Instructions, 11_996.0),
+                    (Quantity::Allocations, 5.0),
+                ]),
             ],
         },
         Row {

@@ -3,8 +3,7 @@
 use super::{CountingWaker, model};
 use crate::{
     CancellationToken, StopReason,
-    channel::{Channel, Outgoing, Receiver},
-    signal::Watch,
+    channel::{Channel, ConsumerStop, Outgoing, Receiver},
     stream::{Halt, Valve},
 };
 use futures_core::Stream;
@@ -31,7 +30,7 @@ impl Drop for Item {
 struct Setting {
     token: CancellationToken,
     channel: Arc<Channel<Item>>,
-    consumer: Valve<Receiver<Item>, Watch<CancellationToken>>,
+    consumer: Valve<Receiver<Item>, ConsumerStop>,
     drops: Arc<AtomicUsize>,
 }
 
@@ -42,7 +41,7 @@ impl Setting {
         channel.close_at_stop();
         let consumer = Valve::new(
             Receiver::new(Arc::clone(&channel)),
-            Watch::new(token.clone()),
+            ConsumerStop::of(&channel),
         );
         Self {
             token,
@@ -74,7 +73,7 @@ fn send(
 
 /// The result of a poll of the consumer: the number of an item, or `None` for the end.
 fn take(
-    consumer: &mut Valve<Receiver<Item>, Watch<CancellationToken>>,
+    consumer: &mut Valve<Receiver<Item>, ConsumerStop>,
     flag: &Arc<CountingWaker>,
 ) -> Poll<Option<usize>> {
     let waker = Waker::from(Arc::clone(flag));
@@ -211,6 +210,63 @@ fn after_the_stop_no_item_is_received_and_none_is_leaked() {
         );
         let _ = sender.join().unwrap();
         assert_eq!(setting.drops.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn a_pending_consumer_is_woken_by_the_stop() {
+    model(|| {
+        let mut setting = Setting::new();
+        let token = setting.token.clone();
+        let canceller = thread::spawn(move || token.cancel());
+        let flag = CountingWaker::new();
+        let first = take(&mut setting.consumer, &flag);
+        canceller.join().unwrap();
+        if first.is_pending() {
+            assert_eq!(flag.wakes(), 1);
+        }
+        assert_eq!(
+            take(&mut setting.consumer, &CountingWaker::new()),
+            Poll::Ready(None)
+        );
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker has been dropped");
+    });
+}
+
+#[test]
+fn the_task_of_a_body_is_woken_by_the_stop() {
+    model(|| {
+        let setting = Setting::new();
+        let token = setting.token.clone();
+        let canceller = thread::spawn(move || token.cancel());
+        let flag = CountingWaker::new();
+        setting
+            .channel
+            .wake_body_at_stop(Waker::from(Arc::clone(&flag)));
+        let is_seen = setting.token.is_cancelled();
+        canceller.join().unwrap();
+        assert!(is_seen || flag.wakes() == 1);
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker has been dropped");
+    });
+}
+
+#[test]
+fn a_consumer_that_is_dropped_during_the_stop_leaves_nothing() {
+    model(|| {
+        let mut setting = Setting::new();
+        let flag = CountingWaker::new();
+        assert!(take(&mut setting.consumer, &flag).is_pending());
+        let Setting {
+            token,
+            channel,
+            consumer,
+            ..
+        } = setting;
+        let canceller = thread::spawn(move || token.cancel());
+        drop(consumer);
+        canceller.join().unwrap();
+        assert_eq!(Arc::strong_count(&flag), 1, "the waker has been dropped");
+        assert_eq!(Arc::strong_count(&channel), 1, "the token keeps nothing");
     });
 }
 

@@ -5,6 +5,7 @@ use crate::{
     first_panic::FirstPanic,
     future::FutureValve,
     signal::{Draining, EndCall, TokenSignal},
+    waker_id::WakerId,
 };
 use futures_core::{FusedStream, Stream};
 use pin_project::{pin_project, pinned_drop};
@@ -241,6 +242,7 @@ where
             let stop = HardStop {
                 stop: Draining::new(channel.stop().into_signal_of(what), Duration::ZERO),
                 channel: Arc::clone(&channel),
+                registered: WakerId::default(),
             };
             handle.spawn(Work {
                 body: FutureValve::Open(body, stop),
@@ -281,6 +283,8 @@ struct HardStop<T> {
     #[pin]
     stop: Draining<TokenSignal>,
     channel: Arc<Channel<T>>,
+    /// The waker that the channel wakes at the stop.
+    registered: WakerId,
 }
 
 impl<T> Signal for HardStop<T> {
@@ -290,6 +294,18 @@ impl<T> Signal for HardStop<T> {
 
     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         let mut this = self.project();
+        let token = this.channel.stop();
+        if !token.is_cancelled() {
+            if this.registered.is_of(cx.waker()) {
+                return Poll::Pending;
+            }
+            let clone = cx.waker().clone();
+            *this.registered = WakerId::kept_by(&clone, cx.waker());
+            this.channel.wake_body_at_stop(clone);
+            if !token.is_cancelled() {
+                return Poll::Pending;
+            }
+        }
         this.stop.as_mut().set_time(this.channel.grace());
         this.stop.poll_fired(cx)
     }

@@ -137,7 +137,11 @@ impl<T: Borrow<CancellationToken>> Watch<T> {
     #[cfg(feature = "tokio")]
     #[cold]
     fn read_clock(&mut self, at: Instant, items: u32) -> u32 {
-        let next_check = self.rest.0.get_or_insert_default().pace.read(at, items);
+        let next_check = match &mut self.rest.0 {
+            // A pace is measured, and needs an allocation, once items come in a run.
+            None if items == 0 => (Instant::now() < at).then_some(1),
+            rest => rest.get_or_insert_default().pace.read(at, items),
+        };
         next_check.unwrap_or_else(|| {
             // A check of the token makes final what this reading of the clock has found.
             self.token().is_cancelled();

@@ -336,29 +336,49 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         cx: &mut Context<'_>,
     ) -> Option<HaltWith<E::Output>> {
         let this = self.as_mut().project();
-        let StateProjection::Open(_, mut signal) = this.state.project() else {
+        let StateProjection::Open(..) = this.state.project() else {
             return Some(self.report_end::<E>());
         };
         if this.run.is_broken() {
             return Some(self.end::<E>(None));
         }
-        let guard = BreakOnPanic(this.run);
-        let items = guard.0.end_segment();
-        if guard.0.left == 0 {
-            // A false alarm is no reason not to yield.
-            if signal.as_mut().is_fired() {
-                if let Some(reason) = stop_reason(signal.as_mut(), cx) {
-                    guard.defuse(());
-                    return Some(self.end::<E>(Some(reason)));
-                }
-            }
-            if guard.0.pause(cx) {
-                return guard.defuse(Some(HaltWith::Pending));
+        let items = this.run.end_segment();
+        if this.run.left == 0 {
+            if let Some(halt) = self.as_mut().end_run::<E>(cx) {
+                return Some(halt);
             }
         }
-        let next_check = signal.check_every(items.into());
-        guard.0.begin_segment(next_check);
-        guard.defuse(None)
+        let this = self.project();
+        if let StateProjection::Open(_, signal) = this.state.project() {
+            let guard = BreakOnPanic(this.run);
+            let next_check = signal.check_every(items.into());
+            guard.0.begin_segment(next_check);
+            guard.defuse(());
+        }
+        None
+    }
+
+    /// After as many items as a run may have.
+    #[cold]
+    #[inline(never)]
+    fn end_run<E: AtEnd<S>>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Option<HaltWith<E::Output>> {
+        let this = self.as_mut().project();
+        let StateProjection::Open(_, mut signal) = this.state.project() else {
+            return Some(HaltWith::ended());
+        };
+        let guard = BreakOnPanic(this.run);
+        // A false alarm is no reason not to yield.
+        if signal.as_mut().is_fired() {
+            if let Some(reason) = stop_reason(signal, cx) {
+                guard.defuse(());
+                return Some(self.end::<E>(Some(reason)));
+            }
+        }
+        let is_pausing = guard.0.pause(cx);
+        guard.defuse(is_pausing.then_some(HaltWith::Pending))
     }
 
     /// For a source that is pending, and a signal that does not wake for certain yet.
@@ -525,14 +545,17 @@ impl Run {
     #[inline(always)]
     fn begin_segment(&mut self, next_check: u32) {
         let whole = u32::from(MAX_READY_RUN);
-        self.first = match next_check < whole {
-            true => 0,
-            false => self.longest.min(whole) as u16,
+        let length = if next_check < whole {
+            self.first = 0;
+            // The item at hand is the first, whatever was answered.
+            next_check.max(1)
+        } else {
+            self.first = self.longest.min(whole) as u16;
+            whole
         };
-        // The item at hand is the first, whatever was answered.
-        let next_check = next_check.clamp(1, self.left.min(whole));
-        self.left -= next_check;
-        let length = next_check as u16;
+        let length = length.min(self.left);
+        self.left -= length;
+        let length = length as u16;
         self.now = Segment {
             unchecked: length - 1,
             length,

@@ -73,7 +73,7 @@ mod timed {
         sync::{Arc, PoisonError, Weak},
         task::{Wake, Waker},
     };
-    use tokio::runtime::Handle;
+    use tokio::{runtime::Handle, time::Sleep};
 
     /// The deadline that a node was made with.
     pub(in super::super) enum OwnDeadline {
@@ -133,7 +133,7 @@ mod timed {
     /// Dropping it releases the timer of the runtime.
     enum Timer {
         #[expect(dead_code, reason = "kept until it fires or is dropped")]
-        Set(Pin<Box<clock::Timer>>),
+        Set(Pin<Box<Sleep>>),
         /// No timer yet: the runtime in which to set one once the ancestor's is lost.
         StandsBy(Handle),
     }
@@ -206,7 +206,7 @@ mod timed {
     /// callbacks.
     #[track_caller]
     pub(in super::super) fn set_timer(at: Instant, node: &Arc<Node>) {
-        let mut timer = Box::pin(clock::Timer::new(at));
+        let mut timer = Box::pin(clock::sleep(at));
         set_has_timer(node, true);
         let timer_waker = TimerWaker {
             at,
@@ -214,7 +214,7 @@ mod timed {
             runtime: Handle::current(),
         };
         // If `at` has passed by now, checks see it.
-        let _ = timer.as_mut().poll(&Waker::from(Arc::new(timer_waker)));
+        let _ = clock::poll_sleep(timer.as_mut(), &Waker::from(Arc::new(timer_waker)));
         put_timer(node, Timer::Set(timer));
     }
 
@@ -233,7 +233,7 @@ mod timed {
             let mut deferred = Deferred::default();
             // The timer driver runs this: a panic of a foreign waker must not reach it.
             let cancelled = catch_unwind(AssertUnwindSafe(|| match has_passed(self.at) {
-                true => deferred.cancel(&node, StopReason::DeadlineExceeded),
+                true => deferred.expire(&node),
                 // A runtime that shuts down wakes its timers early.
                 false => fail_over(&node, &mut deferred),
             }));
@@ -287,7 +287,7 @@ mod timed {
             set_timer(at, node);
             if has_passed(at) {
                 // A timer that fired before its first poll has no waker. This is a task, so callbacks may run here.
-                Deferred::default().cancel(node, StopReason::DeadlineExceeded);
+                Deferred::default().expire(node);
             }
         }
     }

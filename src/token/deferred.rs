@@ -2,8 +2,8 @@
 //! driver.
 
 use super::tree::{Foreign, Node};
-use crate::{StopReason, first_panic::FirstPanic};
-use std::{mem, panic::Location, sync::Arc};
+use crate::first_panic::FirstPanic;
+use std::{mem, sync::Arc};
 
 /// Foreign code in the order in which it is to run. It runs when this is dropped, on any thread: so a task that owns
 /// this runs it, and it is not lost if a runtime drops the task without running it.
@@ -11,17 +11,12 @@ use std::{mem, panic::Location, sync::Arc};
 pub(super) struct Deferred(Vec<Foreign>);
 
 impl Deferred {
-    /// Cancels a node, wakes its waiters, and adds its callbacks to the list.
-    // If the node's deadline has passed, reason and location are those of the deadline: these arguments are not used
-    // then.
-    #[track_caller]
-    pub(super) fn cancel(&mut self, node: &Arc<Node>, reason: StopReason) {
-        let add = &mut |foreign| self.0.push(foreign);
-        node.cancel_and(reason, Location::caller(), add);
+    /// Cancels a node whose deadline has passed, wakes its waiters, and adds its callbacks to the list.
+    pub(super) fn expire(&mut self, node: &Node) {
+        node.expire_and(&mut |foreign| self.0.push(foreign));
     }
 
     /// Drops a handle of a node. If it is the last one, adds the node to the list, which drops it.
-    #[cfg(any(feature = "tokio", stopcock_loom))]
     pub(super) fn drop_handle(&mut self, node: Arc<Node>) {
         self.0.extend(Foreign::of_handle(node));
     }
@@ -50,7 +45,9 @@ impl super::CancellationToken {
     /// Cancels the token like a timer, and drops this handle. Returns what a task has to drop.
     pub(crate) fn cancel_as_a_timer(self, reason: &'static str) -> impl Send + 'static {
         let mut deferred = Deferred::default();
-        deferred.cancel(&self.node, reason.into());
+        let add = &mut |foreign| deferred.0.push(foreign);
+        self.node
+            .cancel_and(reason.into(), std::panic::Location::caller(), add);
         deferred.drop_handle(self.node);
         deferred
     }

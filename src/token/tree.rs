@@ -325,8 +325,7 @@ impl Node {
         let mut node = self;
         loop {
             if let Some(special) = node.ancestry.special() {
-                let own = special.own_deadline.as_ref().and_then(OwnDeadline::at);
-                if own == Some(at) {
+                if special.own_deadline.as_ref().and_then(OwnDeadline::at) == Some(at) {
                     return Some(node);
                 }
                 if special.reporter.is_some() {
@@ -424,7 +423,7 @@ impl Node {
             return true;
         }
         // The outcome that was seen is made final, so that no later check sees another one.
-        self.deadline.is_some() && self.is_past_deadline() && self.resolve_outcome().is_some()
+        self.deadline.is_some() && self.is_past_deadline() && self.expire().is_some()
     }
 
     /// Like [`is_cancelled`](Self::is_cancelled), without the read of the clock.
@@ -556,6 +555,7 @@ impl Node {
     }
 
     /// Whether this node itself has an outcome.
+    #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.state.load(Ordering::Acquire) & CLOSED != 0
     }
@@ -585,16 +585,40 @@ impl Node {
     }
 
     /// The outcome, if there is one: of the nearest cancelled ancestor, and from now on the node's own.
-    pub(super) fn outcome(self: &Arc<Self>) -> Option<Arc<Outcome>> {
+    pub(super) fn outcome(&self) -> Option<Arc<Outcome>> {
         // The ancestors are collected, on the heap, only if there is an outcome to pass down.
-        self.is_cancelled()
-            .then(|| self.resolve_outcome())
-            .flatten()
+        if self.is_known_cancelled() {
+            self.resolve_outcome()
+        } else if self.is_past_deadline() {
+            self.expire()
+        } else {
+            None
+        }
+    }
+
+    /// The outcome of a node whose deadline has passed, and that was not found cancelled.
+    fn expire(&self) -> Option<Arc<Outcome>> {
+        let Some(deadline) = self.own_deadline() else {
+            return self.resolve_outcome();
+        };
+        // The ancestors' deadlines are later, or the node would have none of its own. So no outcome there is earlier.
+        let expiry = Outcome::of_deadline(deadline);
+        let mut guarded = self.lock();
+        let earlier = self.set_outcome(&mut guarded, &expiry, Origin::Own);
+        drop(guarded);
+        Some(earlier.unwrap_or(expiry))
+    }
+
+    fn own_deadline(&self) -> Option<&OwnDeadline> {
+        self.ancestry.special()?.own_deadline.as_ref()
     }
 
     /// Passes outcomes down from the top, so that each node gets what its ancestors have: invariant 2.
     fn resolve_outcome(&self) -> Option<Arc<Outcome>> {
-        self.resolve_outcome_except(&mut Resolved::default())
+        match self.own_outcome() {
+            None => self.resolve_outcome_except(&mut Resolved::default()),
+            outcome => outcome,
+        }
     }
 
     fn resolve_outcome_except(&self, resolved: &mut Resolved) -> Option<Arc<Outcome>> {
@@ -625,10 +649,9 @@ impl Node {
             .chain(self.expiry())
             .min_by_key(|outcome| (outcome.at, outcome.order));
         if let Some(outcome) = earliest {
-            let special = self.ancestry.special();
-            let origin = match special.is_some_and(|special| special.own_deadline.is_some()) {
-                true => Origin::Own,
-                false => Origin::Parent,
+            let origin = match self.own_deadline() {
+                Some(_) => Origin::Own,
+                None => Origin::Parent,
             };
             drop(self.set_outcome(&mut self.lock(), &outcome, origin));
         }
@@ -636,7 +659,7 @@ impl Node {
 
     /// The outcome of the node's own deadline, once it has passed.
     fn expiry(&self) -> Option<Arc<Outcome>> {
-        let deadline = self.ancestry.special()?.own_deadline.as_ref()?;
+        let deadline = self.own_deadline()?;
         deadline
             .has_passed()
             .then(|| Outcome::of_deadline(deadline))
@@ -664,6 +687,21 @@ impl Node {
             Some(inherited) => (inherited, Some(reason)),
             None => (Outcome::new(reason, location), None),
         };
+        self.close_and_notify(outcome, run)
+    }
+
+    /// Cancels a node whose deadline has passed. Called by its timer.
+    pub(super) fn expire_and(&self, run: &mut Run<'_>) {
+        let outcome = match self.is_known_cancelled() {
+            true => self.resolve_outcome(),
+            false => self.expire(),
+        };
+        if let Some(outcome) = outcome {
+            self.close_and_notify(outcome, run);
+        }
+    }
+
+    fn close_and_notify(&self, outcome: Arc<Outcome>, run: &mut Run<'_>) -> bool {
         let (earlier, listeners) = self.close(&outcome, Origin::Own);
         let won = earlier.is_none();
         // A cancel that lost notifies as well: the outcome may come from a check, which notifies no listener.
@@ -891,13 +929,15 @@ impl Node {
 /// parents it reaches. Any cancel above one of these nodes since then is later than this cancel.
 #[derive(Default)]
 struct Resolved {
-    /// The `Weak` keeps the address of a dropped node from being used for another one.
-    nodes: BTreeMap<*const Node, Weak<Node>>,
+    /// The `Weak` keeps the address of a dropped node from being used for another one. `None` instead of an empty map,
+    /// so that there is nothing to drop.
+    nodes: Option<BTreeMap<*const Node, Weak<Node>>>,
 }
 
 impl Resolved {
     fn contains(&self, node: &Arc<Node>) -> bool {
-        !self.nodes.is_empty() && self.nodes.contains_key(&Arc::as_ptr(node))
+        let nodes = self.nodes.as_ref();
+        nodes.is_some_and(|nodes| nodes.contains_key(&Arc::as_ptr(node)))
     }
 
     /// Inserts a node of several parents, and in a chain one node in every `CACHE_INTERVAL`.
@@ -905,7 +945,7 @@ impl Resolved {
         let links = node.ancestry.links().len();
         if links > 1 || (links == 1 && node.level % CACHE_INTERVAL == 0) {
             let (place, node) = (Arc::as_ptr(node), Arc::downgrade(node));
-            self.nodes.insert(place, node);
+            self.nodes.get_or_insert_default().insert(place, node);
         }
     }
 }

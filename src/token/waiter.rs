@@ -105,6 +105,10 @@ impl Waiter {
 
 #[inline(never)]
 fn unregister_key(key: u64, node: &Node) {
+    // A cancel takes the list, if it has not done so already. (A check that finds a passed deadline does not.)
+    if node.is_closed() && !node.has_deadline() {
+        return;
+    }
     let listener = node.remove(key);
     // Always a waker: the match avoids the code that drops the other variants.
     if let Some(Listener::Waker(waker)) = listener {

@@ -492,6 +492,26 @@ async fn one_that_waits_when_the_body_ends_is_not_let_in_though_there_is_room_la
 }
 
 #[tokio::test]
+async fn sends_come_in_in_the_order_in_which_they_began_to_wait() {
+    let (take, taken) = oneshot::channel::<()>();
+    let mut numbers = spawn_generator(signal::never(), 1, |tx| async move {
+        tx.send(0).await?;
+        let [mut first, mut second, mut third] = [1, 2, 3].map(|n| tx.send(n));
+        assert!(futures::poll!(&mut first).is_pending());
+        assert!(futures::poll!(&mut second).is_pending());
+        // The first of them comes in, and leaves its place.
+        _ = taken.await;
+        assert!(futures::poll!(&mut third).is_pending());
+        let (third, second, first) = futures::join!(third, second, first);
+        first.and(second).and(third)
+    });
+    assert_eq!(numbers.next().await, Some(0));
+    take.send(()).unwrap();
+    turn().await;
+    assert_eq!(numbers.collect::<Vec<_>>().await, [1, 2, 3]);
+}
+
+#[tokio::test]
 async fn a_wait_for_room_begins_a_new_run() {
     let (mut stream, tx, _end) = with_sender(600).await;
     for _ in 0..2 {

@@ -925,6 +925,24 @@ async fn the_timer_of_a_token_made_in_a_task_that_has_spent_its_budget_wakes_all
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_waiter_dropped_after_a_check_saw_the_deadline_and_before_the_timer_leaves_no_waker() {
+    for is_seen in [false, true] {
+        let token = CancellationToken::with_timeout(SECOND).child_token();
+        let wakes = Wakes::new();
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut waiter = token.clone().cancelled_owned();
+        let polled = Pin::new(&mut waiter).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        tick(SECOND);
+        if is_seen {
+            assert!(token.is_cancelled());
+        }
+        drop((waiter, waker));
+        assert_eq!(Arc::strong_count(&wakes), 1, "seen: {is_seen}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 #[cfg_attr(miri, ignore = "it leaks on purpose")]
 async fn a_timer_survives_panicking_wakers_and_callbacks_and_runs_the_others() {
     struct Panics;
@@ -1467,15 +1485,15 @@ async fn the_time_of_the_consumer_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clock_is_read_after_1_3_7_15_items_and_not_at_every_one() {
+async fn the_clock_is_read_after_1_2_4_8_16_items_and_not_at_every_one() {
     // Two adapters look before and after one another.
     for (name, stop) in STOPS {
         let mut stream = stop(stream::repeat(()).boxed(), Instant::now() + SECOND);
-        for _ in 0..16 {
+        for _ in 0..17 {
             assert_eq!(next(stream.as_mut()), Poll::Ready(Some(())), "{name}");
         }
         tick(SECOND);
-        for _ in 16..31 {
+        for _ in 17..32 {
             assert_eq!(next(stream.as_mut()), Poll::Ready(Some(())), "{name}");
         }
         assert_eq!(next(stream.as_mut()), Poll::Ready(None), "{name}");

@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-use stopcock::CancellationToken;
+use stopcock::{CancellationToken, Holder};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -80,7 +80,8 @@ impl Server {
     async fn stop(self) {
         self.token.cancel_with("maintenance");
         self.task.await.unwrap().unwrap();
-        assert!(self.token.holders().is_empty());
+        let holders: Vec<_> = self.token.holders().iter().map(Holder::to_string).collect();
+        assert!(holders.is_empty(), "{holders:?}");
     }
 }
 

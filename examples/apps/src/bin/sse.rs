@@ -57,13 +57,15 @@ pub(crate) async fn serve(
         axum::serve(listener, app).with_graceful_shutdown(server.clone().cancelled_owned());
 
     let mut serving = pin!(serving.into_future());
-    tokio::select! {
-        served = &mut serving => return served,
-        () = server.settled() => {}
-    }
-    // No producer is left. But hyper may have bytes for a client that does not read, and keeps its connection open: that
-    // is closed when the process ends.
-    serving.with_timeout(grace).await.unwrap_or(Ok(()))
+    let served = tokio::select! {
+        served = &mut serving => served,
+        // No producer is left. But hyper may have bytes for a client that does not read, and keeps its connection open:
+        // that is closed when the process ends.
+        () = server.settled() => serving.with_timeout(grace).await.unwrap_or(Ok(())),
+    };
+    // The last connection may have ended before a producer that runs in a task or a thread of its own.
+    server.cancel_and_settle().await;
+    served
 }
 
 #[derive(Clone)]
