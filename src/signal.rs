@@ -379,7 +379,7 @@ pub fn timeout(timeout: Duration) -> Deadline {
 /// A signal that fires when no item comes for `timeout`, with [`StopReason::IdleTimeout`].
 ///
 /// It is the signal of [`with_idle_timeout`](crate::CancelStreamExt::with_idle_timeout), whose docs have the rules.
-/// tokio-stream's counterpart is `StreamExt::timeout`, which reports an idle time and continues.
+/// tokio-stream's counterpart is `StreamExt::timeout`, which yields an `Err` and continues.
 ///
 /// # Panics
 ///

@@ -436,8 +436,8 @@ impl CancellationToken {
     ///
     /// A hold replaces an `mpsc::Sender` that is cloned into each task only so that `recv()` waits for the last of
     /// them, and most uses of tokio-util's `TaskTracker`. A `TaskTracker` counts tasks; `settled` counts streams,
-    /// futures and holds. To count a task as well, move a hold into it: `tokio::spawn(async move { let _hold = hold;
-    /// work().await })`.
+    /// futures and holds. To count a task as well, move a hold into it:
+    /// `tokio::spawn(async move { let _hold = hold; work().await })`.
     ///
     /// A hold that is made after the cancel counts too, as long as the token has not settled. A task that awaits
     /// `settled` while it owns a hold of that token waits forever.
@@ -518,12 +518,14 @@ impl CancellationToken {
 
     /// Waits until this token is cancelled and everything that it stops has been dropped.
     ///
-    /// A graceful shutdown awaits this. It is like Go's `WaitGroup.Wait` or tokio-util's `TaskTracker::wait`, but
-    /// counts by itself: every adapter, producer and future that was made with this token or a descendant counts from
-    /// its construction until its source, its body or its future has been dropped; with a borrowed stream, as in `&mut
-    /// stream`, until the borrow ends. A [`hold`](Self::hold) counts until it is dropped. Futures that only wait, such
-    /// as [`cancelled`](Self::cancelled), do not count. What is made with the token after it has settled counts for
-    /// later calls only.
+    /// A graceful shutdown awaits this. It is like Go's `WaitGroup.Wait` or tokio-util's `TaskTracker::wait`, but the
+    /// token counts by itself.
+    ///
+    /// Every adapter, producer and future that was made with this token or a descendant counts, from its construction
+    /// until its source, its body or its future has been dropped. With a borrowed stream, as in `&mut stream`, it counts
+    /// until the borrow ends. A [`hold`](Self::hold) counts until it is dropped. Futures that only wait, such as
+    /// [`cancelled`](Self::cancelled), do not count. What is made with the token after it has settled counts for later
+    /// calls only.
     ///
     /// **Drop or poll your adapters first.** An adapter drops its source when it is polled or dropped. So a task that
     /// awaits `settled` while it owns such an adapter, even one that was never polled, waits forever. The same holds

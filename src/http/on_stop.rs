@@ -1,8 +1,9 @@
 use crate::StopReason;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 
-/// Makes the response to a request that was stopped before its handler responded: a closure `|reason: &StopReason| ->
-/// Response<B>`, or [`DefaultOnStop`].
+/// Makes the response to a request that was stopped before its handler responded.
+///
+/// It is a closure `|reason: &StopReason| -> Response<B>`, or [`DefaultOnStop`].
 pub trait OnStop<B> {
     #[doc(hidden)]
     fn respond(&self, reason: &StopReason, is_grpc: bool) -> Response<B>;

@@ -132,7 +132,7 @@ impl<G: Signal> Signal for Draining<G> {
                 this.signal.check_every(items)
             }
             Some(grace) => {
-                // Until now each `is_fired` read the clock. `items` came before the last reading, so they do not tell
+                // Until now each `is_fired` read the clock. `items` came before the last reading, so they do not show
                 // the pace since then.
                 let was_known = mem::replace(&mut grace.is_known, true);
                 let items = if was_known { items } else { 0 };

@@ -74,7 +74,7 @@
 //! # Why a check may rely on a cached count (T1 to T5)
 //!
 //! Assume that a cancel of an ancestor happened before a check, or that the thread has seen the ancestor closed. In
-//! both cases the cancel had begun, and its begin is counted before its node is closed. So the check reads a count that
+//! both cases the cancel had begun, and its start is counted before its node is closed. So the check reads a count that
 //! includes it. If that is the cached count, then the count was cached after that cancel had begun, and after it had
 //! ended, since no other count is cached: this contradicts 8. So the check walks, and finds the node closed: a cancel
 //! that has returned, won or lost, has cancelled the whole subtree (T3), callbacks find the whole subtree cancelled
