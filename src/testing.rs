@@ -1,17 +1,17 @@
-//! Tools to test that a stream ends, when it should and as it should: of this crate, of another, or your own.
+//! Tools to test that a stream ends when and how it should: a stream of this crate, of another crate, or your own.
 //!
-//! - [`laws`] hold a stream against the laws of termination, over all short scripts and all points at which it can be
+//! - [`laws`] test a stream against the laws of termination, over all short scripts and all points at which it can be
 //!   stopped.
-//! - A [`Source`] plays a [`Script`], a marble diagram in a line of text, and keeps a [`Record`] of all that happens
-//!   to it. A [`Probe`] keeps one of any stream, a [`DropProbe`] of what owns it, and [`assert_no_leak`] checks that
-//!   they have been dropped.
+//! - A [`Source`] plays a [`Script`], which is a marble diagram in one line of text, and keeps a [`Record`] of
+//!   everything that happens to it. A [`Probe`] records the same of any stream, and a [`DropProbe`] records the drop of
+//!   its owner. [`assert_no_leak`] checks that they have been dropped.
 //! - A [`Harness`] drives a stream by hand: poll by poll, with a [`Stop`] to be fired in between, and with a paused
 //!   clock. A run is printed as a diagram.
 //! - With the feature `proptest`, `strategy` has strategies for scripts and stops.
 //!
-//! Nothing here sleeps, asks a wall clock, or keeps anything that two tests could share. A paused clock does not see the
-//! thread of a body or a call that blocks:
-//! [`blocking_generator`](crate::blocking_generator()#paused-clock) shows how to hold it for one.
+//! Nothing here sleeps, reads a wall clock, or has state that two tests could share. A paused clock does not wait for
+//! the thread of a blocking body or call: [`blocking_generator`](crate::blocking_generator()#paused-clock) shows how to
+//! hold the clock for one.
 //!
 //! ```toml
 //! [dependencies]
@@ -23,9 +23,9 @@
 //!
 //! # An adapter of your own
 //!
-//! A law takes how to wrap a [`Source`] so that a [`Stop`] stops it. From the stop, take the one thing that the adapter
-//! wants: its token, a future or a callback of the token, a point in time. [`laws::check_stop`] holds the adapter
-//! against all laws, and this is the whole test, of an adapter that is not of this crate:
+//! A law takes a closure that wraps a [`Source`] so that a [`Stop`] stops it. From the stop, take the one thing that
+//! the adapter needs: its token, a future or a callback of the token, or a point in time. [`laws::check_stop`] tests
+//! the adapter against all laws. This is a whole test, of an adapter of another crate:
 //!
 //! ```should_panic
 //! use futures::StreamExt;
@@ -38,8 +38,7 @@
 //! # take_until_keeps_the_laws();
 //! ```
 //!
-//! It fails. Of each law that is broken it says which one, with the smallest run that breaks it, and what was expected
-//! there:
+//! It fails. For each broken law it reports the law, the smallest run that breaks it, and what was expected there:
 //!
 //! ```text
 //! the law `dropped_first` is broken: the source is dropped before the stream ends
@@ -54,10 +53,10 @@
 //! expected the source to be dropped before poll 0 gives the end
 //! ```
 //!
-//! A column is a poll, or something that came about between two polls. The letters are those of the diagrams of
-//! [`CancelStreamExt`](crate::CancelStreamExt), with some for what only a test sees:
+//! A column is a poll, or an event between two polls. The letters are those of the diagrams of
+//! [`CancelStreamExt`](crate::CancelStreamExt), with some more for what only a test sees:
 //!
-//! | in a diagram | is |
+//! | in a diagram | meaning |
 //! |---|---|
 //! | `a`, `b`, `c` | an item |
 //! | `-` | pending |
@@ -70,9 +69,10 @@
 //! | `w` | the stream is woken |
 //! | `.` | nothing |
 //!
-//! Here the stop was fired, the first poll gave the end, as it should, and the source lived on until the stream was dropped.
+//! Here the stop was fired. The first poll returned the end, as it should, but the source was dropped only with the
+//! stream.
 //!
-//! Where an adapter does not promise everything, ask for the laws that it keeps:
+//! If an adapter does not keep all laws, check those that it keeps:
 //!
 //! ```
 //! use futures::StreamExt;
@@ -81,14 +81,14 @@
 //! laws::check(&[Law::NothingLate, Law::NothingLost, Law::Wakes], |source, stop| {
 //!     source.take_until(stop.token().cancelled_owned())
 //! });
-//! // Any stream can be held against some.
+//! // Some laws apply to any stream.
 //! laws::wakes(|source| source.map(|item| item));
 //! ```
 //!
 //! # A stream of your application
 //!
-//! Its items are its own, so there is no script to wrap; a [`Harness`] drives it instead. That it **stops with its
-//! token**, and until then does what it should:
+//! Such a stream makes its own items, so there is no script to wrap; a [`Harness`] drives it instead. This test checks
+//! that it **stops with its token**, and works until then:
 //!
 #![cfg_attr(feature = "tokio", doc = "```")]
 #![cfg_attr(not(feature = "tokio"), doc = "```ignore")]
@@ -118,14 +118,14 @@
 //! # ticks_until_it_is_stopped();
 //! ```
 //!
-//! That **nothing is left behind** when the consumer drops the stream, at whatever point it does:
+//! This one checks that **nothing is leaked** when the consumer drops the stream at any point:
 //!
 //! ```
 //! use futures::{Stream, stream};
 //! use stopcock::{CancelStreamExt, CancellationToken, testing::{Harness, assert_no_leak}};
 //!
-//! /// Owns its connection.
-//! fn rows<C>(connection: C, token: &CancellationToken) -> impl Stream<Item = u32> + use<C> {
+//! /// The stream owns its connection. fn rows<C>(connection: C, token: &CancellationToken) -> impl Stream<Item = u32>
+//! + use<C> {
 //!     stream::unfold((0, connection), async |(n, connection)| Some((n, (n + 1, connection))))
 //!         .take_until_cancelled(token)
 //! }
@@ -140,7 +140,7 @@
 //!                 let _ = harness.poll();
 //!             }
 //!             harness.drop_stream();
-//!             // Dropping the harness drops its tasks. It is kept until the check that they have been dropped before.
+//!             // Dropping the harness drops its tasks. Returned here, so that it lives until the drops have been checked.
 //!             harness
 //!         });
 //!     }
@@ -148,7 +148,7 @@
 //! # the_connection_is_closed_when_the_client_hangs_up();
 //! ```
 //!
-//! That **a timeout is reported**, on a paused clock, also while the source is stuck:
+//! This one checks, with a paused clock, that **a timeout is reported**, even if the source is stuck:
 //!
 #![cfg_attr(feature = "tokio", doc = "```")]
 #![cfg_attr(not(feature = "tokio"), doc = "```ignore")]
@@ -186,7 +186,7 @@
 //! | D4 honest, D5 released, D6 on time, D7 deterministic | [`honest`](laws::honest), [`released`](laws::released), [`on_time`](laws::on_time), all of them |
 //! | G1 no run-ahead, G2 drops its body, G3 loses nothing | [`lazy`](laws::lazy), [`dropping`](laws::dropping) and [`dropped_first`](laws::dropped_first), [`prefix`](laws::prefix) and [`nothing_lost`](laws::nothing_lost) |
 //!
-//! What is special to one has a law of its own: `drop_on_cancel` has [`drop_on_cancel`](laws::drop_on_cancel),
+//! Some features have a law of their own: `drop_on_cancel` has [`drop_on_cancel`](laws::drop_on_cancel),
 #![cfg_attr(
     feature = "tokio",
     doc = "`drain_for` has [`drains`](laws::drains), `with_idle_timeout` has [`ends_when_idle`](laws::ends_when_idle)."
@@ -196,7 +196,7 @@
     doc = "`drain_for` has `drains`, `with_idle_timeout` has `ends_when_idle`."
 )]
 //!
-//! D1 is about tokens, and G4 about what safe code may do to a generator: no run of a stream can show them.
+//! D1 is about tokens, and G4 about what safe code may do with a generator: no run of a stream can test them.
 
 pub mod laws;
 #[cfg(feature = "proptest")]
