@@ -140,7 +140,7 @@
 //!                 let _ = harness.poll();
 //!             }
 //!             harness.drop_stream();
-//!             // Dropping the harness drops its tasks. Returned here, so that it lives until the drops have been checked.
+//!             // Dropping the harness drops its tasks. Returned, so that it lives until the drops have been checked.
 //!             harness
 //!         });
 //!     }
