@@ -36,14 +36,14 @@ fn tokens() -> [CancellationToken; 3] {
 #[test]
 fn the_first_parent_that_is_cancelled_gives_its_reason_whichever_it_is() {
     for order in orders() {
-        for looks in [false, true] {
+        for checks in [false, true] {
             let parents = tokens();
             let linked = CancellationToken::linked(&parents);
             let child = linked.child_token();
             for cancelled in order {
                 assert!(parents[cancelled].cancel_with(NAMES[cancelled]));
                 assert!(child.is_cancelled());
-                if looks {
+                if checks {
                     assert_eq!(reason(&child).unwrap(), NAMES[order[0]]);
                 }
             }
@@ -153,7 +153,7 @@ fn it_is_made_of_whatever_borrows_tokens() {
     assert!(by_reference.is_cancelled() && !some.is_cancelled());
 }
 
-/// In a list with its own child: what cancels the parent comes by on two ways.
+/// In a list with its own child: a cancel of the parent comes by two paths.
 #[test]
 fn parents_may_be_related() {
     for depth in 1..3 {
@@ -296,7 +296,7 @@ fn check_steps(steps: &[Step]) {
 }
 
 #[test]
-fn every_short_story_of_a_few_linked_tokens_goes_as_a_simple_model_says() {
+fn every_short_sequence_of_operations_on_a_few_linked_tokens_matches_a_simple_model() {
     let longest = if cfg!(miri) { 1 } else { REASONS.len() };
     for steps in sequences(&STEPS, longest).skip(1) {
         check_steps(&steps);
@@ -380,7 +380,7 @@ fn while_a_callback_runs_everything_below_both_parents_reports_cancelled() {
     assert!(!b.is_cancelled());
 }
 
-/// More ways lead up so many levels of diamonds than anybody could go.
+/// More paths lead up these levels of diamonds than could ever be walked.
 const LEVELS: usize = if cfg!(miri) { 8 } else { 64 };
 
 /// Levels of which each has two tokens, both linked to both or both children of one that is linked to both.
@@ -399,7 +399,7 @@ fn diamonds(levels: usize, with_joints: bool) -> (CancellationToken, Cancellatio
     (root, CancellationToken::linked(&level))
 }
 
-/// What would take two to the 64 steps if every way were gone.
+/// Would take two to the 64 steps if each path were walked.
 fn check_diamonds(levels: usize, with_joints: bool) {
     let (root, leaf) = diamonds(levels, with_joints);
     let below = leaf.child_token();
@@ -439,7 +439,7 @@ fn nothing_is_twice_as_dear_for_each_level_of_diamonds() {
 }
 
 #[test]
-fn diamonds_that_are_first_looked_at_when_cancelled_go_every_way_once() {
+fn diamonds_that_are_first_checked_when_cancelled_are_walked_once() {
     for with_joints in [false, true] {
         for drops_root in [false, true] {
             let (root, leaf) = diamonds(LEVELS, with_joints);
@@ -455,7 +455,7 @@ fn diamonds_that_are_first_looked_at_when_cancelled_go_every_way_once() {
 }
 
 #[test]
-fn a_cancel_beside_diamonds_that_stay_open_goes_every_way_there_once() {
+fn a_cancel_beside_diamonds_that_stay_open_walks_them_once() {
     for with_joints in [false, true] {
         let (root, leaf) = diamonds(LEVELS, with_joints);
         let other = CancellationToken::new();
@@ -483,7 +483,7 @@ fn many_levels_of_diamonds_need_no_deep_stack() {
 }
 
 #[test]
-fn a_token_linked_to_many_goes_with_any_of_them() {
+fn a_token_linked_to_many_is_cancelled_with_any_of_them() {
     const MANY: usize = if cfg!(miri) { 20 } else { 300 };
 
     for cancelled in [0, 1, MANY / 2, MANY - 1] {
@@ -505,7 +505,7 @@ const ROUNDS: usize = if cfg!(miri) { 30 } else { 5_000 };
 
 /// T1 and T6.
 #[test]
-fn of_parents_that_are_cancelled_at_once_one_is_the_first_for_everybody_below() {
+fn of_parents_that_are_cancelled_at_once_the_same_one_is_first_for_all_descendants() {
     let rounds: Vec<_> = (0..ROUNDS)
         .map(|_| {
             let parents = tokens();
@@ -539,7 +539,7 @@ fn of_parents_that_are_cancelled_at_once_one_is_the_first_for_everybody_below() 
 /// T5 and T6.
 #[test]
 #[cfg_attr(miri, ignore = "it leaks on purpose")]
-fn what_is_linked_and_listened_to_during_the_cancel_of_a_parent_is_told_once() {
+fn a_listener_on_a_token_that_is_linked_during_the_cancel_of_a_parent_is_notified_once() {
     for cancelled in 0..2 {
         let rounds: Vec<_> = (0..ROUNDS).map(|_| (tokens(), Calls::new())).collect();
         in_step(2, ROUNDS, |thread, round| {
@@ -550,7 +550,7 @@ fn what_is_linked_and_listened_to_during_the_cancel_of_a_parent_is_told_once() {
                 let linked = CancellationToken::linked(&parents[..2]);
                 let child = linked.child_token();
                 child.on_cancel(calls.callback("child")).detach();
-                // It does not count as gone uncancelled.
+                // It does not count as dropped without a cancel.
                 std::mem::forget(child);
             }
         });
@@ -609,7 +609,7 @@ mod deadlines {
         assert!(!late.is_cancelled());
     }
 
-    /// D4: whichever came first, though no timer ran and nobody looked.
+    /// D4: whichever came first, though no timer ran and no check was made.
     #[tokio::test(start_paused = true)]
     async fn a_cancel_after_the_deadline_of_another_parent_comes_too_late() {
         for deadline_first in [false, true] {

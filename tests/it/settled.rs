@@ -1,4 +1,4 @@
-//! `settled` and `cancel_and_settle`: who counts, until when, and who is told.
+//! `settled` and `cancel_and_settle`: what counts, until when, and which tasks are woken.
 
 mod foreign_code;
 mod stories;
@@ -30,8 +30,8 @@ fn poll<Fut: Future>(future: Pin<&mut Fut>, wakes: &Arc<Wakes>) -> Poll<Fut::Out
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
 }
 
-/// One poll by hand, by somebody who does not care for wake-ups.
-fn look(settled: &mut Settled) -> Poll<()> {
+/// One poll by hand, without a check of the wake-ups.
+fn poll_once(settled: &mut Settled) -> Poll<()> {
     poll(Pin::new(settled), &Wakes::new())
 }
 
@@ -40,7 +40,7 @@ fn next<S: Stream + ?Sized>(stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
 }
 
 /// Who waits for `token` to settle, was polled once, and is pending.
-fn settler(token: &CancellationToken) -> (Settled, Arc<Wakes>) {
+fn waiter(token: &CancellationToken) -> (Settled, Arc<Wakes>) {
     let wakes = Wakes::new();
     let mut settled = token.settled();
     assert!(poll(Pin::new(&mut settled), &wakes).is_pending());
@@ -142,7 +142,7 @@ const PLACES: [(&str, Place); 12] = [
         let below = diamond.child_token();
         CancellationToken::linked([diamond.child_token(), below.child_token(), below])
     }),
-    // More ways lead up than anybody could go.
+    // More paths lead up than could ever be walked.
     ("a tower of diamonds", |root| {
         (0..LEVELS).fold(root.clone(), |below, _| {
             CancellationToken::linked([below.child_token(), below.child_token()])
@@ -165,19 +165,19 @@ fn for_all(check: impl Fn(Hold, Place, &str)) {
 #[test]
 fn it_is_pending_until_the_cancel_even_without_a_holder() {
     let token = CancellationToken::new();
-    let (mut settled, wakes) = settler(&token);
+    let (mut settled, wakes) = waiter(&token);
     drop(hold(&token));
     assert_eq!(wakes.count(), 0);
-    assert!(look(&mut settled).is_pending());
+    assert!(poll_once(&mut settled).is_pending());
     token.cancel();
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 }
 
 #[test]
 fn it_is_ready_after_a_cancel_of_its_token_or_of_any_ancestor() {
     for (at, place) in PLACES {
         let root = CancellationToken::new();
-        let (mut settled, wakes) = settler(&place(&root));
+        let (mut settled, wakes) = waiter(&place(&root));
         root.cancel();
         assert_eq!(wakes.count(), 1, "{at}");
         assert!(poll(Pin::new(&mut settled), &wakes).is_ready(), "{at}");
@@ -186,7 +186,7 @@ fn it_is_ready_after_a_cancel_of_its_token_or_of_any_ancestor() {
 }
 
 #[test]
-fn whoever_holds_something_at_or_under_the_token_keeps_it_from_settling_until_it_is_dropped() {
+fn every_holder_at_or_under_the_token_keeps_it_from_settling_until_it_is_dropped() {
     for_all(|hold, place, case| {
         for at_last in [false, true] {
             let root = CancellationToken::new();
@@ -196,52 +196,52 @@ fn whoever_holds_something_at_or_under_the_token_keeps_it_from_settling_until_it
                 drop(below);
             }
             root.cancel();
-            let (mut settled, wakes) = settler(&root);
+            let (mut settled, wakes) = waiter(&root);
             assert!(poll(Pin::new(&mut settled), &wakes).is_pending(), "{case}");
             assert_eq!(wakes.count(), 0, "{case}");
             drop(held);
             assert_eq!(wakes.count(), 1, "{case}");
             assert!(poll(Pin::new(&mut settled), &wakes).is_ready(), "{case}");
-            assert!(look(&mut root.settled()).is_ready(), "{case}");
+            assert!(poll_once(&mut root.settled()).is_ready(), "{case}");
             assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (1, 1), "{case}");
         }
     });
 }
 
 #[test]
-fn whoever_is_dropped_before_the_cancel_does_not_count() {
+fn a_holder_that_is_dropped_before_the_cancel_does_not_count() {
     for_all(|hold, place, case| {
         let root = CancellationToken::new();
-        let (mut settled, wakes) = settler(&root);
+        let (mut settled, wakes) = waiter(&root);
         drop(hold(&place(&root)));
         assert_eq!(wakes.count(), 0, "{case}");
         root.cancel();
-        assert!(look(&mut settled).is_ready(), "{case}");
+        assert!(poll_once(&mut settled).is_ready(), "{case}");
     });
 }
 
 #[test]
-fn whoever_was_made_after_the_cancel_counts_as_well() {
+fn a_holder_that_is_made_after_the_cancel_counts_as_well() {
     for_all(|hold, place, case| {
         let root = CancellationToken::new();
         let mut settled = root.cancel_and_settle();
         let held = hold(&place(&root));
-        assert!(look(&mut settled).is_pending(), "{case}");
+        assert!(poll_once(&mut settled).is_pending(), "{case}");
         drop(held);
-        assert!(look(&mut settled).is_ready(), "{case}");
+        assert!(poll_once(&mut settled).is_ready(), "{case}");
     });
 }
 
 #[test]
-fn whoever_holds_something_above_or_beside_does_not_count() {
+fn a_holder_of_an_ancestor_or_a_sibling_does_not_count() {
     for (at, place) in PLACES.into_iter().skip(1) {
         let root = CancellationToken::new();
         let token = place(&root);
         let _above = hold(&root);
         let _beside = [hold(&root.child_token()), hold(&place(&root))];
         root.cancel();
-        assert!(look(&mut token.settled()).is_ready(), "{at}");
-        assert!(look(&mut root.settled()).is_pending(), "{at}");
+        assert!(poll_once(&mut token.settled()).is_ready(), "{at}");
+        assert!(poll_once(&mut root.settled()).is_pending(), "{at}");
     }
 }
 
@@ -251,22 +251,22 @@ fn a_linked_token_counts_for_each_of_its_parents() {
     let linked = CancellationToken::linked(&parents);
     let held = hold(&linked.child_token());
     parents[1].cancel();
-    assert!(look(&mut linked.settled()).is_pending());
-    let mut settlers: Vec<_> = parents
+    assert!(poll_once(&mut linked.settled()).is_pending());
+    let mut waiters: Vec<_> = parents
         .iter()
         .map(|token| token.cancel_and_settle())
         .collect();
-    for settled in &mut settlers {
-        assert!(look(settled).is_pending());
+    for settled in &mut waiters {
+        assert!(poll_once(settled).is_pending());
     }
     drop(held);
-    for settled in &mut settlers {
-        assert!(look(settled).is_ready());
+    for settled in &mut waiters {
+        assert!(poll_once(settled).is_ready());
     }
 }
 
 #[test]
-fn those_who_only_wait_do_not_count() {
+fn futures_that_only_wait_do_not_count() {
     let token = CancellationToken::new();
     let child = token.child_token();
     let mut waiting = child.cancelled();
@@ -274,8 +274,8 @@ fn those_who_only_wait_do_not_count() {
     let _unpolled = (child.cancelled(), child.clone().cancelled_owned());
     let _registration = child.on_cancel(|_| {});
     let _guard = child.drop_guard_ref();
-    let _settler = settler(&child);
-    assert!(look(&mut token.cancel_and_settle()).is_ready());
+    let _waiter = waiter(&child);
+    assert!(poll_once(&mut token.cancel_and_settle()).is_ready());
 }
 
 // Until when: the end of the source, not that of the adapter.
@@ -295,28 +295,32 @@ fn an_adapter_counts_until_its_source_is_dropped_wherever_it_ends_and_is_stopped
                 if n == cancel_before {
                     root.cancel();
                 }
-                let is_settled = look(&mut settled).is_ready();
+                let is_settled = poll_once(&mut settled).is_ready();
                 let expected = record.is_dropped() && root.is_cancelled();
                 assert_eq!(is_settled, expected, "before poll {n}: {case}");
                 let _ = next(pin!(&mut stream));
             }
             root.cancel();
-            assert_eq!(look(&mut settled).is_ready(), record.is_dropped(), "{case}");
+            assert_eq!(
+                poll_once(&mut settled).is_ready(),
+                record.is_dropped(),
+                "{case}"
+            );
             assert_eq!(stream.is_terminated(), record.is_dropped(), "{case}");
             drop(stream);
-            assert!(look(&mut settled).is_ready(), "{case}");
+            assert!(poll_once(&mut settled).is_ready(), "{case}");
         }
     }
 }
 
 #[test]
-fn who_waits_is_woken_by_the_poll_that_stops_the_last() {
+fn a_waiter_is_woken_by_the_poll_that_stops_the_last_stream() {
     let root = CancellationToken::new();
     let mut streams: Vec<_> = ["", "aa", "--", "|"]
         .map(|script| Source::new(script).take_until_cancelled(root.child_token()))
         .into();
     root.cancel();
-    let (mut settled, wakes) = settler(&root);
+    let (mut settled, wakes) = waiter(&root);
     for (n, stream) in streams.iter_mut().enumerate() {
         assert_eq!(wakes.count(), 0);
         assert_eq!(next(pin!(stream)), Poll::Ready(None));
@@ -346,7 +350,7 @@ fn a_body_counts_until_it_is_dropped_at_any_of_its_yields() {
             }
             let has_ended = yields == 3 && next(items.as_mut()) == Poll::Ready(None);
             let mut settled = token.cancel_and_settle();
-            assert_eq!(look(&mut settled).is_ready(), has_ended, "{yields}");
+            assert_eq!(poll_once(&mut settled).is_ready(), has_ended, "{yields}");
             assert_eq!(Arc::strong_count(&alive), 2 - usize::from(has_ended));
             // The stream is kept, or not.
             let _kept = is_stopped.then(|| {
@@ -354,7 +358,7 @@ fn a_body_counts_until_it_is_dropped_at_any_of_its_yields() {
                 items
             });
             assert_eq!(Arc::strong_count(&alive), 1);
-            assert!(look(&mut settled).is_ready(), "{yields}");
+            assert!(poll_once(&mut settled).is_ready(), "{yields}");
         }
     }
 }
@@ -368,11 +372,11 @@ fn a_future_counts_until_it_is_ready_or_stopped_though_it_is_kept() {
     assert!(poll(waits.as_mut(), &Wakes::new()).is_pending());
     assert_eq!(poll(done.as_mut(), &Wakes::new()), Poll::Ready(Some(1)));
     let mut settled = token.cancel_and_settle();
-    assert!(look(&mut settled).is_pending());
+    assert!(poll_once(&mut settled).is_pending());
     assert_eq!(poll(waits.as_mut(), &Wakes::new()), Poll::Ready(None));
-    assert!(look(&mut settled).is_pending());
+    assert!(poll_once(&mut settled).is_pending());
     assert_eq!(poll(unpolled.as_mut(), &Wakes::new()), Poll::Ready(None));
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 }
 
 #[test]
@@ -387,14 +391,14 @@ fn of_nested_adapters_each_counts_for_its_own_token() {
             true => [outer.cancel_and_settle(), inner.settled()],
             false => [inner.cancel_and_settle(), outer.settled()],
         };
-        assert!(look(&mut first).is_pending());
+        assert!(poll_once(&mut first).is_pending());
         // To the outer one a stop of the inner one is an end: both are over.
         assert_eq!(next(pin!(&mut stream)), Poll::Ready(None));
-        assert!(look(&mut first).is_ready());
-        assert!(look(&mut second).is_pending());
+        assert!(poll_once(&mut first).is_ready());
+        assert!(poll_once(&mut second).is_pending());
         inner.cancel();
         outer.cancel();
-        assert!(look(&mut second).is_ready());
+        assert!(poll_once(&mut second).is_ready());
     }
 }
 
@@ -411,12 +415,12 @@ fn nested_adapters_under_one_token_settle_when_the_last_is_dropped_whichever_is_
             .take_until_cancelled(inner)
             .take_until_cancelled(outer);
         let (mut at_root, mut at_child) = (root.settled(), child.cancel_and_settle());
-        assert!(look(&mut at_child).is_pending());
+        assert!(poll_once(&mut at_child).is_pending());
         assert_eq!(next(pin!(&mut stream)), Poll::Ready(None));
-        assert!(look(&mut at_child).is_ready());
-        assert!(look(&mut at_root).is_pending());
+        assert!(poll_once(&mut at_child).is_ready());
+        assert!(poll_once(&mut at_root).is_pending());
         root.cancel();
-        assert!(look(&mut at_root).is_ready());
+        assert!(poll_once(&mut at_root).is_ready());
     }
 }
 
@@ -430,17 +434,17 @@ fn a_stream_that_is_lent_counts_until_the_loan_is_over() {
         let mut lent = (&mut source).take_until_cancelled(&token);
         assert_eq!(next(pin!(&mut lent)), Poll::Ready(Some('a')));
         let mut settled = token.cancel_and_settle();
-        assert!(look(&mut settled).is_pending());
-        // The adapter has let go of the loan, and is still there.
+        assert!(poll_once(&mut settled).is_pending());
+        // The adapter has ended the borrow, and still exists.
         assert_eq!(next(pin!(&mut lent)), Poll::Ready(None));
-        assert!(look(&mut settled).is_ready());
+        assert!(poll_once(&mut settled).is_ready());
         assert!(lent.is_terminated());
     }
     {
         let _unpolled = (&mut source).take_until_cancelled(&token);
-        assert!(look(&mut token.settled()).is_pending());
+        assert!(poll_once(&mut token.settled()).is_pending());
     }
-    assert!(look(&mut token.settled()).is_ready());
+    assert!(poll_once(&mut token.settled()).is_ready());
     assert!(!record.is_dropped());
     assert_eq!(next(pin!(&mut source)), Poll::Ready(Some('b')));
 }
@@ -451,12 +455,12 @@ fn a_loan_of_an_adapter_leaves_what_is_lent_counted() {
     let mut lender = Source::new("ab").take_until_cancelled(&token);
     let mut lent = (&mut lender).take_until_cancelled(&other);
     assert_eq!(next(pin!(&mut lent)), Poll::Ready(Some('a')));
-    assert!(look(&mut other.cancel_and_settle()).is_pending());
+    assert!(poll_once(&mut other.cancel_and_settle()).is_pending());
     assert_eq!(next(pin!(&mut lent)), Poll::Ready(None));
-    assert!(look(&mut other.settled()).is_ready());
-    assert!(look(&mut token.cancel_and_settle()).is_pending());
+    assert!(poll_once(&mut other.settled()).is_ready());
+    assert!(poll_once(&mut token.cancel_and_settle()).is_pending());
     drop(lender);
-    assert!(look(&mut token.settled()).is_ready());
+    assert!(poll_once(&mut token.settled()).is_ready());
 }
 
 #[test]
@@ -466,12 +470,12 @@ fn an_adapter_that_is_forgotten_counts_for_ever_and_does_no_other_harm() {
     let child = root.child_token();
     mem::forget(hold(&child));
     root.cancel();
-    let (mut settled, wakes) = settler(&root);
+    let (mut settled, wakes) = waiter(&root);
     drop(hold(&child));
     assert_eq!(wakes.count(), 0);
-    assert!(look(&mut settled).is_pending());
-    assert!(look(&mut child.settled()).is_pending());
-    assert!(look(&mut root.child_token().settled()).is_ready());
+    assert!(poll_once(&mut settled).is_pending());
+    assert!(poll_once(&mut child.settled()).is_pending());
+    assert!(poll_once(&mut root.child_token().settled()).is_ready());
     drop(settled);
     assert_eq!(Arc::strong_count(&wakes), 1);
 }
@@ -539,10 +543,10 @@ fn whatever_panics_in_its_drop_does_not_count_any_more() {
         let root = CancellationToken::new();
         let mut end = make(&root.child_token());
         root.cancel();
-        let (mut settled, wakes) = settler(&root);
+        let (mut settled, wakes) = waiter(&root);
         assert_eq!(panic_of(&mut end), "dropped", "{which}");
         assert_eq!(wakes.count(), 1, "{which}");
-        assert!(look(&mut settled).is_ready(), "{which}");
+        assert!(poll_once(&mut settled).is_ready(), "{which}");
     }
 }
 
@@ -552,14 +556,14 @@ fn a_source_that_panicked_counts_until_it_is_dropped() {
     let mut stream = Source::new("!").take_until_cancelled(&token);
     assert_eq!(panic_of(|| next(pin!(&mut stream))), "the script says so");
     let mut settled = token.cancel_and_settle();
-    assert!(look(&mut settled).is_pending());
+    assert!(poll_once(&mut settled).is_pending());
     assert_eq!(next(pin!(&mut stream)), Poll::Ready(None));
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 }
 
-/// What is dropped by the cancelled token's own adapter is not gone while its drop runs.
+/// A source that is dropped by an adapter of the cancelled token still counts while its drop runs.
 #[test]
-fn a_source_that_looks_from_its_own_drop_finds_it_not_settled() {
+fn a_check_in_the_drop_of_a_source_finds_the_token_not_settled() {
     for (at, place) in PLACES {
         for is_polled in [false, true] {
             let root = CancellationToken::new();
@@ -568,21 +572,21 @@ fn a_source_that_looks_from_its_own_drop_finds_it_not_settled() {
                 let (root, drops) = (root.clone(), Arc::clone(&drops));
                 Source::new("").with_hook(move |moment| {
                     if moment == Moment::Drop {
-                        assert!(look(&mut root.settled()).is_pending());
+                        assert!(poll_once(&mut root.settled()).is_pending());
                         drops.fetch_add(1, SeqCst);
                     }
                 })
             };
             let mut stream = source.take_until_cancelled(place(&root));
             let mut settled = root.cancel_and_settle();
-            assert!(look(&mut settled).is_pending());
+            assert!(poll_once(&mut settled).is_pending());
             if is_polled {
                 assert_eq!(next(pin!(&mut stream)), Poll::Ready(None), "{at}");
             } else {
                 drop(stream);
             }
             assert_eq!(drops.load(SeqCst), 1, "{at}");
-            assert!(look(&mut settled).is_ready(), "{at}");
+            assert!(poll_once(&mut settled).is_ready(), "{at}");
         }
     }
 }
@@ -596,7 +600,7 @@ fn a_source_that_begins_to_wait_in_its_own_drop_is_woken_after_it() {
         let token = token.clone();
         Source::new("").with_hook(move |moment| {
             if moment == Moment::Drop {
-                waiting.send(settler(&token)).unwrap();
+                waiting.send(waiter(&token)).unwrap();
             }
         })
     };
@@ -605,5 +609,5 @@ fn a_source_that_begins_to_wait_in_its_own_drop_is_woken_after_it() {
     drop(stream);
     let (mut settled, wakes) = begun.recv().unwrap();
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 }

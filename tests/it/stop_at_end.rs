@@ -46,7 +46,7 @@ fn told<S: Stoppable<Item = Result<char, StopReason>>>(stream: S) -> String {
     told
 }
 
-/// A future that is ready once the source has ended, which wakes nobody.
+/// A future that is ready once the source has ended, and wakes no task.
 #[test]
 fn a_future_that_is_ready_by_the_end_has_stopped_it_though_it_has_woken_nothing() {
     let is_over = Cell::new(false);
@@ -210,7 +210,7 @@ fn a_signal_that_panics_at_the_end_ends_the_stream() {
 }
 
 #[test]
-fn nobody_waits_for_a_signal_of_a_source_that_ended() {
+fn a_signal_wakes_no_task_after_its_source_has_ended() {
     let token = CancellationToken::new();
     let wakes = Wakes::new();
     let mut stream = pin!(stream::empty::<char>().with_cancellation(&token));
@@ -259,7 +259,7 @@ fn on_two_threads_the_outer_one_never_takes_the_stop_for_an_end() {
     }
 }
 
-/// Reads a stream of a token that another thread cancels meanwhile, at another time in each round.
+/// Reads a stream of a token that another thread cancels during that, at another time in each round.
 fn race(round: usize, read: impl FnOnce(&CancellationToken)) {
     let token = CancellationToken::new();
     let start = std::sync::Barrier::new(2);

@@ -145,7 +145,7 @@ pub(crate) fn is_without_threads(test: &str) -> bool {
     false
 }
 
-/// Runs `round(thread, round)` on so many threads, all of them in the same round.
+/// Runs `round(thread, round)` on several threads, all of them in the same round.
 pub(crate) fn in_step(threads: usize, rounds: usize, round: impl Fn(usize, usize) + Sync) {
     let arrived = AtomicUsize::new(0);
     thread::scope(|scope| {

@@ -144,7 +144,7 @@ fn debug_says_whether_and_why() {
 }
 
 #[test]
-fn a_cancel_goes_down_and_never_up_or_sideways() {
+fn a_cancel_propagates_down_and_never_up_or_sideways() {
     let [root, middle, leaf] = chain();
     let [aunt, sibling] = [root.child_token(), middle.child_token()];
     assert!(leaf.cancel_with("leaf"));
@@ -232,7 +232,7 @@ fn a_middle_token_dropped_after_it_was_cancelled_still_counts() {
 }
 
 #[test]
-fn dropping_every_handle_cancels_nothing_and_wakes_nobody() {
+fn dropping_every_handle_cancels_nothing_and_wakes_no_task() {
     let [root, middle, leaf] = chain();
     let (cancelled, wakes) = waiter(&leaf);
     drop([root, middle, leaf]);
@@ -371,7 +371,7 @@ fn a_waiter_that_was_ready_is_ready_again() {
 }
 
 #[test]
-fn a_waiter_that_is_forgotten_is_woken_and_then_gone() {
+fn a_waiter_that_is_forgotten_is_woken_and_its_waker_dropped() {
     let token = CancellationToken::new();
     let wakes = Wakes::new();
     let mut cancelled = token.cancelled();
@@ -382,7 +382,7 @@ fn a_waiter_that_is_forgotten_is_woken_and_then_gone() {
 }
 
 #[test]
-fn the_waker_of_a_waiter_that_was_forgotten_goes_with_the_token() {
+fn the_waker_of_a_waiter_that_was_forgotten_is_dropped_with_the_token() {
     let token = CancellationToken::new();
     let wakes = Wakes::new();
     let mut cancelled = token.cancelled();

@@ -67,13 +67,13 @@ fn waiter(token: &CancellationToken) -> (CancelledOwned, Arc<Wakes>) {
     (cancelled, wakes)
 }
 
-/// Paused, on this thread, and driven by nobody.
+/// Paused, on this thread, and not driven.
 fn paused_runtime() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
 }
 
-/// A way in which a token can come by a deadline. All of its ancestors' handles are gone.
+/// A way in which a token can get a deadline. All handles of its ancestors have been dropped.
 type Make = fn(Instant) -> CancellationToken;
 
 const MAKES: [(&str, Make); 10] = [
@@ -114,9 +114,9 @@ const MAKES: [(&str, Make); 10] = [
 ];
 
 /// A way to see that a token is cancelled: whether it is seen.
-type Look = fn(&CancellationToken) -> bool;
+type Check = fn(&CancellationToken) -> bool;
 
-const LOOKS: [(&str, Look); 15] = [
+const CHECKS: [(&str, Check); 15] = [
     ("is_cancelled", CancellationToken::is_cancelled),
     ("stop_reason", |token| token.stop_reason().is_some()),
     ("check", |token| token.check().is_err()),
@@ -157,31 +157,31 @@ const LOOKS: [(&str, Look); 15] = [
         let items = generator(token, async |mut y| y.yield_item(1).await);
         next(pin!(items)) == Poll::Ready(None)
     }),
-    ("the look of a child", |token| {
+    ("the check of a child", |token| {
         token.child_token().is_cancelled()
     }),
-    ("the look of a linked one", |token| {
+    ("the check of a linked one", |token| {
         CancellationToken::linked([&CancellationToken::new(), token]).is_cancelled()
     }),
 ];
 
-/// D2 and D4: what is looked at is a thread that never yields to its runtime, so that no timer runs.
-fn check_looks(phase: Duration, timeout: Duration) {
+/// D2 and D4, on a thread that never yields to its runtime, so that no timer runs.
+fn check_exactness(phase: Duration, timeout: Duration) {
     for (n, (make_name, make)) in MAKES.into_iter().enumerate() {
-        for (m, (look_name, look)) in LOOKS.into_iter().enumerate() {
+        for (m, (check_name, check)) in CHECKS.into_iter().enumerate() {
             // Miri is slow.
             if cfg!(miri) && n != m % MAKES.len() {
                 continue;
             }
             let case =
-                format!("{make_name}, {look_name}, {timeout:?} from {phase:?} after the start");
+                format!("{make_name}, {check_name}, {timeout:?} from {phase:?} after the start");
             let at = Instant::now() + timeout;
             let [seen_before, not_seen] = [make(at), make(at)];
             tick(timeout - NANOSECOND);
-            assert!(!look(&seen_before), "a nanosecond before: {case}");
+            assert!(!check(&seen_before), "a nanosecond before: {case}");
             tick(NANOSECOND);
-            assert!(look(&seen_before), "at the deadline: {case}");
-            assert!(look(&not_seen), "at the deadline: {case}");
+            assert!(check(&seen_before), "at the deadline: {case}");
+            assert!(check(&not_seen), "at the deadline: {case}");
             assert!(
                 is_exceeded(&seen_before) && is_exceeded(&not_seen),
                 "{case}"
@@ -219,25 +219,25 @@ fn timeouts() -> &'static [Duration] {
 }
 
 #[test]
-fn on_a_thread_that_never_yields_every_look_is_exact_to_the_nanosecond() {
+fn on_a_thread_that_never_yields_every_check_is_exact_to_the_nanosecond() {
     for &phase in phases() {
         for &timeout in timeouts() {
             paused_runtime().block_on(async {
                 tick(phase);
-                check_looks(phase, timeout);
+                check_exactness(phase, timeout);
             });
         }
     }
 }
 
 #[test]
-fn in_a_runtime_that_is_never_driven_every_look_is_exact_to_the_nanosecond() {
+fn in_a_runtime_that_is_never_driven_every_check_is_exact_to_the_nanosecond() {
     for &phase in phases() {
         for &timeout in timeouts() {
             let runtime = paused_runtime();
             let _context = runtime.enter();
             tick(phase);
-            check_looks(phase, timeout);
+            check_exactness(phase, timeout);
         }
     }
 }
@@ -364,7 +364,7 @@ async fn a_deadline_in_the_past_makes_a_token_that_is_born_cancelled() {
 async fn a_descendant_of_a_cancelled_token_has_its_reason_wherever_its_own_deadline_is() {
     for timeout in [Duration::ZERO, SECOND, 2 * SECOND, 3 * SECOND] {
         let root = CancellationToken::with_timeout(2 * SECOND);
-        // Nobody has looked at them.
+        // They have not been checked.
         let parents = [
             root.clone(),
             root.child_token(),
@@ -473,7 +473,7 @@ async fn a_loop_that_never_awaits_is_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_check_fixes_the_reason_and_wakes_nothing_and_the_timer_wakes_once() {
-    for (name, look) in LOOKS {
+    for (name, check) in CHECKS {
         let token = CancellationToken::with_timeout(SECOND);
         let child = token.child_token();
         let runs = Arc::new(AtomicUsize::new(0));
@@ -486,21 +486,21 @@ async fn a_check_fixes_the_reason_and_wakes_nothing_and_the_timer_wakes_once() {
             .detach();
         let (_here, wakes) = waiter(&token);
         let (_below, wakes_below) = waiter(&child);
-        let told = || [runs.load(SeqCst), wakes.count(), wakes_below.count()];
+        let notified = || [runs.load(SeqCst), wakes.count(), wakes_below.count()];
 
         tick(SECOND);
-        assert!(look(&child) && look(&token), "{name}");
-        assert_eq!(told(), [0, 0, 0], "{name}");
+        assert!(check(&child) && check(&token), "{name}");
+        assert_eq!(notified(), [0, 0, 0], "{name}");
         tokio::time::sleep(MILLISECOND).await;
-        assert_eq!(told(), [1, 1, 1], "{name}");
+        assert_eq!(notified(), [1, 1, 1], "{name}");
         assert!(!child.cancel_with("child") && !token.cancel_with("token"));
         sleep(SECOND).await;
-        assert_eq!(told(), [1, 1, 1], "{name}");
+        assert_eq!(notified(), [1, 1, 1], "{name}");
         assert!(is_exceeded(&token) && is_exceeded(&child), "{name}");
     }
 }
 
-/// More ways lead up than anybody could go.
+/// More paths lead up than could ever be walked.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_over_a_tower_of_diamonds_is_seen_and_wakes() {
     for is_seen in [false, true] {
@@ -522,7 +522,7 @@ async fn a_deadline_over_a_tower_of_diamonds_is_seen_and_wakes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_beside_a_tower_of_diamonds_looks_through_it_once() {
+async fn a_cancel_beside_a_tower_of_diamonds_walks_it_once() {
     let levels = if cfg!(miri) { 10 } else { 40 };
     let top = (0..levels).fold(CancellationToken::with_timeout(SECOND), |below, _| {
         CancellationToken::linked([below.child_token(), below.child_token()])
@@ -559,7 +559,7 @@ async fn a_callback_that_has_not_run_runs_when_the_token_is_dropped_if_its_deadl
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_seen_to_be_cancelled_before_its_deadline_has_not_exceeded_it() {
+async fn a_token_that_was_seen_cancelled_before_its_deadline_has_not_exceeded_it() {
     let parent = CancellationToken::new();
     let place = Arc::new(Mutex::new(None::<CancellationToken>));
     let seen = Arc::new(Mutex::new(None));
@@ -628,7 +628,7 @@ async fn every_thread_sees_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_look_on_another_thread_and_a_cancel_at_the_deadline_all_agree_on_the_reason() {
+async fn after_a_check_on_another_thread_and_a_cancel_at_the_deadline_all_agree_on_the_reason() {
     let rounds = if cfg!(miri) { 10 } else { 500 };
     let handle = Handle::current();
     for _ in 0..rounds {
@@ -636,13 +636,13 @@ async fn of_a_look_on_another_thread_and_a_cancel_at_the_deadline_all_agree_on_t
         let children = [token.child_token(), token.child_token()];
         tick(NANOSECOND);
         thread::scope(|scope| {
-            let look = scope.spawn(|| {
+            let check = scope.spawn(|| {
                 let _context = handle.enter();
                 reason(&children[0])
             });
             assert!(!children[1].cancel_with("child"));
             assert!(!token.cancel_with("token"));
-            let seen = look.join().unwrap();
+            let seen = check.join().unwrap();
             assert_eq!(seen, Some(StopReason::DeadlineExceeded.to_string()));
         });
         assert!(is_exceeded(&token) && is_exceeded(&children[1]));

@@ -26,7 +26,7 @@ async fn at_a_deadline_the_callbacks_of_the_whole_subtree_run_and_the_runtime_su
     );
 }
 
-/// What comes by once a look has fixed the verdict of a token and its child, and woken nothing.
+/// What comes after a check has set the outcome of a token and its child, and has woken no task.
 #[derive(Clone, Copy, Debug)]
 enum Comes {
     Timer,
@@ -44,7 +44,7 @@ async fn a_callback_runs_once_with_what_a_check_has_fixed_whatever_comes_by_then
         query.on_cancel(calls.callback("query")).detach();
         tick(SECOND);
         assert_eq!(reason(&query).unwrap(), "deadline exceeded");
-        assert!(calls.all().is_empty(), "a look runs no callbacks");
+        assert!(calls.all().is_empty(), "a check runs no callbacks");
         match comes {
             Comes::Timer => advance(SECOND).await,
             Comes::Cancel => assert!(!request.cancel_with("too late")),

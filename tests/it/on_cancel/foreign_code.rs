@@ -23,7 +23,7 @@ enum Moment {
     RunByRoot,
     /// or it was cancelled before,
     RunAtOnce,
-    /// or it is still there when the last handle of its cancelled token goes.
+    /// or it is still registered when the last handle of its cancelled token is dropped.
     RunAtTheLast,
     /// What a callback owns is dropped: after it ran,
     Spent,
@@ -168,7 +168,7 @@ fn check_reentry(moment: Moment, deed: Deed, which: usize) {
     assert!(middle.is_cancelled(), "{case}");
     drop((root, middle));
     assert_eq!(others.callbacks_left(), 0, "{case}");
-    // The leaf may have gone uncancelled.
+    // The leaf may have been dropped without a cancel.
     assert!((2..=3).contains(&others.all().len()), "{case}");
 }
 
@@ -221,14 +221,14 @@ fn a_callback_runs_once_whatever_is_done_to_its_token_before_its_cancel_comes_by
     let keep = Arc::clone(&kept);
     let cases: [(&str, First); 6] = [
         (
-            "looked at",
+            "checked",
             Box::new(move |[middle, leaf]| {
                 assert_eq!(reason(&leaf).unwrap(), "root");
                 *keep.lock().unwrap() = Some((middle, leaf));
             }),
         ),
         (
-            "looked at, and its last handle dropped",
+            "checked, and its last handle dropped",
             Box::new(|[_middle, leaf]| assert_eq!(reason(&leaf).unwrap(), "root")),
         ),
         ("its last handle dropped", Box::new(drop)),
@@ -241,7 +241,7 @@ fn a_callback_runs_once_whatever_is_done_to_its_token_before_its_cancel_comes_by
             Box::new(|[middle, _leaf]| assert!(!middle.cancel_with("middle"))),
         ),
         (
-            "looked at and cancelled once more",
+            "checked and cancelled once more",
             Box::new(|[_middle, leaf]| {
                 assert_eq!(reason(&leaf).unwrap(), "root");
                 assert!(!leaf.cancel_with("leaf"));

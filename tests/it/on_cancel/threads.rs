@@ -75,7 +75,7 @@ fn a_callback_that_is_registered_during_a_cancel_runs_once() {
 }
 
 #[test]
-fn a_callback_whose_token_and_ancestor_are_cancelled_and_looked_at_at_once_runs_once() {
+fn a_callback_whose_token_and_ancestor_are_cancelled_and_checked_at_once_runs_once() {
     let (tokens, ran) = (chains(), counters());
     for (round, [.., leaf]) in tokens.iter().enumerate() {
         leaf.on_cancel(counts(&ran, round)).detach();
@@ -96,7 +96,7 @@ fn a_callback_whose_token_and_ancestor_are_cancelled_and_looked_at_at_once_runs_
     assert!(ran.iter().all(|ran| ran.load(Relaxed) == 1));
 }
 
-/// The last handle goes during the cancel: it may have come in time or not, but nothing is left behind.
+/// The last handle is dropped during the cancel: in time or not, nothing is leaked.
 #[test]
 fn a_callback_whose_last_handle_is_dropped_during_a_cancel_runs_once_at_most_and_is_dropped() {
     let ran = counters();
@@ -153,7 +153,7 @@ impl Tree {
         }
         for token in &tree.tokens {
             let calls = Calls::new();
-            // Not all: most tokens have nobody who waits, and are not listed.
+            // Not all: most tokens have no waiter, and are not listed.
             if number(3) > 0 {
                 token.on_cancel(calls.callback("")).detach();
             }

@@ -1,6 +1,6 @@
 //! T7: no lock is held while a waker is woken or dropped.
 
-use super::{hold, look, settler};
+use super::{hold, poll_once, waiter};
 use crate::support::{panic_of, panicking_waker};
 use std::{
     fmt::Debug,
@@ -16,7 +16,7 @@ use stopcock::{CancellationToken, Settled};
 
 // T7: no lock is held while a waker is woken or dropped.
 
-/// A waker that does something once when it is woken, or when it goes.
+/// A waker that does something once when it is woken, or when it is dropped.
 #[derive(Default)]
 struct Hooks {
     on_wake: Mutex<Option<Deed>>,
@@ -67,10 +67,10 @@ const FOREIGN_CODES: [(&str, ForeignCode); 5] = [
     ("waits and leaves", |tokens, _| {
         for token in &tokens {
             let held = hold(token);
-            let (mut settled, _) = settler(token);
-            assert!(look(&mut settled).is_pending());
+            let (mut settled, _) = waiter(token);
+            assert!(poll_once(&mut settled).is_pending());
             drop(held);
-            let _ = look(&mut settled);
+            let _ = poll_once(&mut settled);
         }
     }),
     ("cancels", |tokens, _| {
@@ -84,13 +84,13 @@ const FOREIGN_CODES: [(&str, ForeignCode); 5] = [
 /// When it does so.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum When {
-    /// Somebody who waits is woken.
+    /// A waiter is woken.
     Woken,
     /// The waker is dropped, as it was the last of its kind, after it was woken,
     Notified,
     /// or as another one came,
     Replaced,
-    /// or as whoever waited has left.
+    /// or when the waiter was dropped.
     Left,
 }
 
@@ -111,7 +111,7 @@ fn foreign_code_may_do_anything_in_a_wake_up_and_in_the_drop_of_a_waker() {
                 let elsewhere = CancellationToken::new();
                 elsewhere.cancel();
                 let held_elsewhere = Box::new([hold(&elsewhere), hold(&elsewhere.child_token())]);
-                let (_settler, woken_elsewhere) = settler(&elsewhere);
+                let (_waiter, woken_elsewhere) = waiter(&elsewhere);
 
                 let done = Arc::new(AtomicUsize::new(0));
                 let deed: Deed = Box::new({
@@ -132,16 +132,16 @@ fn foreign_code_may_do_anything_in_a_wake_up_and_in_the_drop_of_a_waker() {
                 let mut settled = Some(settled);
                 match when {
                     When::Woken | When::Notified => {}
-                    When::Replaced => assert!(look(settled.as_mut().unwrap()).is_pending()),
+                    When::Replaced => assert!(poll_once(settled.as_mut().unwrap()).is_pending()),
                     When::Left => settled = None,
                 }
                 drop(held);
                 assert_eq!(done.load(SeqCst), 1, "{case}");
                 assert_eq!(woken_elsewhere.count(), 1, "{case}");
                 if let Some(mut settled) = settled {
-                    assert!(look(&mut settled).is_ready(), "{case}");
+                    assert!(poll_once(&mut settled).is_ready(), "{case}");
                 }
-                assert!(look(&mut middle.settled()).is_ready(), "{case}");
+                assert!(poll_once(&mut middle.settled()).is_ready(), "{case}");
             }
         }
     }
@@ -164,7 +164,7 @@ fn a_wake_may_drop_its_own_settler_and_with_it_the_last_handle() {
         }));
         let polled = Pin::new(&mut settled).poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
-        let neighbours: Vec<_> = (0..neighbours).map(|_| settler(&token)).collect();
+        let neighbours: Vec<_> = (0..neighbours).map(|_| waiter(&token)).collect();
         *slot.lock().unwrap() = Some(settled);
         drop(token);
         drop(held);
@@ -174,20 +174,20 @@ fn a_wake_may_drop_its_own_settler_and_with_it_the_last_handle() {
 }
 
 #[test]
-fn a_wake_may_let_go_of_what_another_level_waits_for() {
+fn a_wake_may_drop_a_holder_that_another_level_waits_for() {
     let root = CancellationToken::new();
     let child = root.child_token();
     root.cancel();
     let held_at_root = hold(&root);
     let held = hold(&child);
-    let (mut at_root, wakes) = settler(&root);
+    let (mut at_root, wakes) = waiter(&root);
     let mut at_child = child.settled();
     let waker = Hooks::on_wake(Box::new(move || drop(held_at_root)));
     let polled = Pin::new(&mut at_child).poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
     drop(held);
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut at_root).is_ready());
+    assert!(poll_once(&mut at_root).is_ready());
 }
 
 #[test]
@@ -200,9 +200,9 @@ fn a_wake_that_makes_and_drops_an_adapter_leaves_no_waiter() {
     let waker = Hooks::on_wake(Box::new(move || drop(hold(&child))));
     let polled = Pin::new(&mut at_child).poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
-    let settlers = [settler(&root), settler(&root)];
+    let waiters = [waiter(&root), waiter(&root)];
     drop(held);
-    for (_, wakes) in settlers {
+    for (_, wakes) in waiters {
         assert_eq!(wakes.count(), 1);
     }
 }
@@ -213,7 +213,7 @@ fn a_panicking_waker_stops_no_other_and_the_first_panic_comes_out_of_the_drop() 
     let child = root.child_token();
     let held = hold(&child);
     root.cancel();
-    let mut settlers = Vec::new();
+    let mut waiters = Vec::new();
     let mut panicking = Vec::new();
     for (token, message) in [(&child, "first"), (&child, "second"), (&root, "third")] {
         let mut settled = token.settled();
@@ -221,12 +221,12 @@ fn a_panicking_waker_stops_no_other_and_the_first_panic_comes_out_of_the_drop() 
         let polled = Pin::new(&mut settled).poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         panicking.push(settled);
-        settlers.push(settler(token));
+        waiters.push(waiter(token));
     }
     assert_eq!(panic_of(|| drop(held)), "first");
-    for (settled, wakes) in &mut settlers {
+    for (settled, wakes) in &mut waiters {
         assert_eq!(wakes.count(), 1);
-        assert!(look(settled).is_ready());
+        assert!(poll_once(settled).is_ready());
     }
     // Once.
     drop(hold(&child));
@@ -241,12 +241,12 @@ fn a_panicking_waker_does_not_throw_into_an_unwinding() {
     let waker = panicking_waker("woken");
     let polled = Pin::new(&mut settled).poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
-    let (mut other, wakes) = settler(&token);
+    let (mut other, wakes) = waiter(&token);
     let message = panic_of(|| {
         let _held = held;
         panic!("the task failed");
     });
     assert_eq!(message, "the task failed");
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut other).is_ready());
+    assert!(poll_once(&mut other).is_ready());
 }

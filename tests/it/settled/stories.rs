@@ -5,7 +5,7 @@ use crate::{sequences::sequences, support::Wakes};
 use std::{fmt::Debug, pin::Pin, sync::Arc};
 use stopcock::CancellationToken;
 
-// Small stories.
+// Short sequences of operations.
 
 /// What is done at a token of a small tree.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +13,7 @@ enum Step {
     Cancel(usize),
     Hold(usize),
     LetGo(usize),
-    /// Polls who waits there.
+    /// Polls the waiter there.
     Poll(usize),
 }
 
@@ -75,13 +75,13 @@ impl Model {
     }
 }
 
-fn check_story(steps: &[Step]) {
+fn check_sequence(steps: &[Step]) {
     let root = CancellationToken::new();
     let child = root.child_token();
     let other = CancellationToken::new();
     let linked = CancellationToken::linked([&child, &other]);
     let tokens = [root, child, linked, other];
-    let mut settlers = tokens
+    let mut waiters = tokens
         .each_ref()
         .map(|token| (token.settled(), Wakes::new()));
     let mut held: [Vec<_>; ABOVE.len()] = Default::default();
@@ -102,24 +102,24 @@ fn check_story(steps: &[Step]) {
                 }
             }
             Step::Poll(node) => {
-                let (settled, wakes) = &mut settlers[node];
+                let (settled, wakes) = &mut waiters[node];
                 let is_ready = poll(Pin::new(settled), wakes).is_ready();
                 assert_eq!(is_ready, model.poll(node), "{node}: {steps:?}");
             }
         }
-        let woken = settlers.each_ref().map(|(_, wakes)| wakes.count());
+        let woken = waiters.each_ref().map(|(_, wakes)| wakes.count());
         assert_eq!(woken, model.woken, "{steps:?}");
     }
     drop(held);
     drop(tokens);
-    for (settled, wakes) in settlers {
+    for (settled, wakes) in waiters {
         drop(settled);
         assert_eq!(Arc::strong_count(&wakes), 1, "{steps:?}");
     }
 }
 
 #[test]
-fn every_short_story_of_holders_and_waiters_agrees_with_a_simple_model() {
+fn every_short_sequence_of_holders_and_waiters_matches_a_simple_model() {
     let steps: Vec<_> = (0..ABOVE.len())
         .flat_map(|node| {
             [
@@ -130,7 +130,7 @@ fn every_short_story_of_holders_and_waiters_agrees_with_a_simple_model() {
             ]
         })
         .collect();
-    // Where nobody holds or waits there is little to tell.
+    // Without holders and waiters little can happen.
     let beginnings: [&[Step]; 3] = [
         &[],
         &[Step::Hold(2), Step::Cancel(0), Step::Poll(0)],
@@ -145,7 +145,7 @@ fn every_short_story_of_holders_and_waiters_agrees_with_a_simple_model() {
     let length = if cfg!(miri) { 1 } else { 4 };
     for beginning in beginnings {
         for rest in sequences(&steps, length) {
-            check_story(&[beginning, &rest].concat());
+            check_sequence(&[beginning, &rest].concat());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! On real threads.
 
-use super::{look, next};
+use super::{next, poll_once};
 use futures::{Stream, StreamExt, executor::block_on};
 use std::{
     pin::{Pin, pin},
@@ -101,12 +101,12 @@ fn of_adapters_that_are_dropped_on_many_threads_all_are_waited_for_and_no_wait_i
                 }
             }
         });
-        assert!(look(&mut root.settled()).is_ready());
+        assert!(poll_once(&mut root.settled()).is_ready());
     }
 }
 
 #[test]
-fn what_was_done_in_the_drops_is_seen_by_who_waits_on_another_thread() {
+fn writes_in_the_drops_are_visible_to_a_waiter_on_another_thread() {
     let rounds = if cfg!(miri) { 5 } else { 2000 };
     for _ in 0..rounds {
         let token = CancellationToken::new();

@@ -1,6 +1,6 @@
 //! Which waiters are woken, when, and on which thread.
 
-use super::{hold, look, poll, settler};
+use super::{hold, poll, poll_once, waiter};
 use crate::support::Wakes;
 use futures::stream;
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 use stopcock::{CancelStreamExt, CancellationToken, Settled, StopReason};
 
-// Who is told.
+// Which tasks are woken.
 
 #[test]
 fn only_the_latest_waker_is_woken_and_once() {
@@ -44,7 +44,7 @@ fn one_that_was_moved_is_woken() {
     let token = CancellationToken::new();
     let held = hold(&token);
     token.cancel();
-    let (settled, wakes) = settler(&token);
+    let (settled, wakes) = waiter(&token);
     let mut moved = Box::new(settled);
     assert!(poll(Pin::new(&mut *moved), &wakes).is_pending());
     drop(held);
@@ -53,35 +53,32 @@ fn one_that_was_moved_is_woken() {
 }
 
 #[test]
-fn of_many_who_wait_all_are_woken_but_those_who_left() {
+fn of_many_waiters_all_are_woken_except_those_that_were_dropped() {
     let count: usize = if cfg!(miri) { 8 } else { 40 };
     for leaving in [0, 1, 2, 3, count - 1] {
         let root = CancellationToken::new();
         let tokens = [root.child_token(), root.clone(), root.child_token()];
         let held = hold(&tokens[0].child_token());
         root.cancel();
-        let mut settlers: Vec<_> = (0..count).map(|n| settler(&tokens[n % 2])).collect();
-        assert!(look(&mut tokens[2].settled()).is_ready());
+        let mut waiters: Vec<_> = (0..count).map(|n| waiter(&tokens[n % 2])).collect();
+        assert!(poll_once(&mut tokens[2].settled()).is_ready());
         let stays = |n: usize| leaving == 0 || n % leaving != 0;
-        let all: Vec<_> = settlers
-            .iter()
-            .map(|(_, wakes)| Arc::clone(wakes))
-            .collect();
+        let all: Vec<_> = waiters.iter().map(|(_, wakes)| Arc::clone(wakes)).collect();
         let mut n = 0;
-        settlers.retain(|_| {
+        waiters.retain(|_| {
             n += 1;
             stays(n - 1)
         });
-        // And some who never waited.
+        // And some that never waited.
         drop((root.settled(), tokens[0].settled()));
         drop(held);
         for (n, wakes) in all.iter().enumerate() {
             assert_eq!(wakes.count(), usize::from(stays(n)), "{n} of {leaving}");
         }
-        for (settled, _) in &mut settlers {
-            assert!(look(settled).is_ready());
+        for (settled, _) in &mut waiters {
+            assert!(poll_once(settled).is_ready());
         }
-        drop(settlers);
+        drop(waiters);
         assert!(all.iter().all(|wakes| Arc::strong_count(wakes) == 1));
     }
 }
@@ -100,7 +97,7 @@ fn waiters_are_woken_in_the_order_in_which_they_came() {
     let held = hold(&token);
     token.cancel();
     let log = Arc::new(Mutex::new(Vec::new()));
-    let settlers: Vec<_> = (0..5)
+    let waiters: Vec<_> = (0..5)
         .map(|n| {
             let mut settled = token.settled();
             let waker = Waker::from(Arc::new(Entry(n, Arc::clone(&log))));
@@ -111,7 +108,7 @@ fn waiters_are_woken_in_the_order_in_which_they_came() {
         .collect();
     drop(held);
     assert_eq!(*log.lock().unwrap(), [0, 1, 2, 3, 4]);
-    drop(settlers);
+    drop(waiters);
 }
 
 #[test]
@@ -119,15 +116,15 @@ fn a_waiter_that_leaves_after_it_was_woken_takes_no_other_ones_place() {
     let token = CancellationToken::new();
     token.cancel();
     let first = hold(&token);
-    let (told, _) = settler(&token);
+    let (notified, _) = waiter(&token);
     drop(first);
     let second = hold(&token);
-    let (mut waits, wakes) = settler(&token);
+    let (mut waits, wakes) = waiter(&token);
     // Its place is the one that the other had.
-    drop(told);
+    drop(notified);
     drop(second);
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut waits).is_ready());
+    assert!(poll_once(&mut waits).is_ready());
 }
 
 #[test]
@@ -135,12 +132,12 @@ fn a_waiter_that_was_woken_is_ready_though_there_is_a_holder_by_then() {
     let token = CancellationToken::new();
     token.cancel();
     let held = hold(&token);
-    let (mut settled, wakes) = settler(&token);
+    let (mut settled, wakes) = waiter(&token);
     drop(held);
     let _late = hold(&token);
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut settled).is_ready(), "that moment has been");
-    assert!(look(&mut token.settled()).is_pending());
+    assert!(poll_once(&mut settled).is_ready(), "that moment has been");
+    assert!(poll_once(&mut token.settled()).is_pending());
 }
 
 #[test]
@@ -150,15 +147,15 @@ fn each_level_settles_when_the_last_under_it_is_dropped() {
     let leaf = middle.child_token();
     root.cancel();
     let held = [hold(&root), hold(&middle), hold(&leaf)];
-    let settlers = [&root, &middle, &leaf].map(settler);
-    let told = || settlers.each_ref().map(|(_, wakes)| wakes.count());
+    let waiters = [&root, &middle, &leaf].map(waiter);
+    let notified = || waiters.each_ref().map(|(_, wakes)| wakes.count());
     let [at_root, at_middle, at_leaf] = held;
     drop(at_middle);
-    assert_eq!(told(), [0, 0, 0]);
+    assert_eq!(notified(), [0, 0, 0]);
     drop(at_leaf);
-    assert_eq!(told(), [0, 1, 1]);
+    assert_eq!(notified(), [0, 1, 1]);
     drop(at_root);
-    assert_eq!(told(), [1, 1, 1]);
+    assert_eq!(notified(), [1, 1, 1]);
 }
 
 #[test]
@@ -208,14 +205,14 @@ fn it_keeps_its_token_and_no_more() {
         })
         .detach();
     let held = hold(&child);
-    let (mut settled, wakes) = settler(&child);
+    let (mut settled, wakes) = waiter(&child);
     drop((child, held));
     assert_eq!((wakes.count(), Arc::strong_count(&alive)), (0, 2));
     root.cancel();
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 
-    let (settled, wakes) = settler(&CancellationToken::new());
+    let (settled, wakes) = waiter(&CancellationToken::new());
     drop(settled);
     assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (0, 1));
 }
@@ -225,10 +222,10 @@ fn one_that_was_ready_is_ready_again() {
     let token = CancellationToken::new();
     let held = hold(&token);
     token.cancel();
-    let (mut settled, _) = settler(&token);
+    let (mut settled, _) = waiter(&token);
     drop(held);
     for _ in 0..3 {
-        assert!(look(&mut settled).is_ready());
+        assert!(poll_once(&mut settled).is_ready());
     }
 }
 
@@ -240,7 +237,7 @@ fn cancel_and_settle_cancels_when_it_is_called() {
     drop(settled);
     let token = CancellationToken::new();
     token.cancel_with("first");
-    assert!(look(&mut token.cancel_and_settle()).is_ready());
+    assert!(poll_once(&mut token.cancel_and_settle()).is_ready());
     assert_eq!(token.stop_reason().unwrap().to_string(), "first");
     let _settled = token.child_token().settled();
     assert!(!CancellationToken::new().is_cancelled());
@@ -249,7 +246,7 @@ fn cancel_and_settle_cancels_when_it_is_called() {
 #[test]
 fn settled_itself_cancels_nothing() {
     let token = CancellationToken::new();
-    drop(settler(&token));
+    drop(waiter(&token));
     assert!(!token.is_cancelled());
 }
 

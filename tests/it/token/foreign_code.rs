@@ -206,7 +206,7 @@ fn foreign_code_may_do_anything_to_a_token_its_ancestor_or_its_descendant() {
     }
 }
 
-/// Between its look and its place in the list, and with no list above that has it.
+/// Between its check and its registration, and with no list above that has it.
 #[test]
 fn a_first_waiter_whose_ancestor_is_cancelled_while_its_waker_is_cloned_is_ready() {
     for above in 0..3 {
@@ -240,7 +240,7 @@ fn a_wake_may_drop_its_own_waiter_and_with_it_the_last_handle() {
 }
 
 #[test]
-fn a_wake_may_drop_a_neighbour_that_was_not_told_yet() {
+fn a_wake_may_drop_a_neighbour_that_was_not_woken_yet() {
     let [root, middle, leaf] = chain();
     let hooks = Hooks::new();
     let mut first = middle.cancelled();
@@ -412,7 +412,7 @@ fn the_latest_waker_is_woken_though_the_drop_of_an_earlier_one_panicked() {
     assert_eq!(between.count(), 0);
 }
 
-/// The error is held by nobody but the losing call, which has to tell the waiters of what it found all the same.
+/// Only the call that loses has the error. It has to wake the waiters that it found all the same.
 #[test]
 fn a_losing_reason_that_panics_when_dropped_leaves_everything_cancelled() {
     for above in 0..3 {

@@ -142,7 +142,7 @@ fn check_steps(steps: &[Step]) {
 }
 
 #[test]
-fn every_short_story_of_a_small_tree_goes_as_a_simple_model_says() {
+fn every_short_sequence_of_operations_on_a_small_tree_matches_a_simple_model() {
     let longest = if cfg!(miri) { 2 } else { 5 };
     for steps in sequences(&STEPS, longest).skip(1) {
         check_steps(&steps);

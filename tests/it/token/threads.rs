@@ -77,7 +77,7 @@ fn a_parent_and_a_child_cancelled_at_once_leave_no_descendant_behind() {
     }
 }
 
-/// T5 and S8: whoever makes a child and waits on it is woken, or finds it cancelled.
+/// T5 and S8: a task that makes a child and waits on it is woken, or finds it cancelled.
 #[test]
 fn a_child_made_and_waited_on_during_a_cancel_is_cancelled_or_woken() {
     let tokens: Vec<_> = (0..ROUNDS).map(|_| CancellationToken::new()).collect();

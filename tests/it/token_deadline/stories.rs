@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Cancel(usize),
-    Look(usize),
-    /// A second goes by.
+    Check(usize),
+    /// A second passes.
     Tick,
 }
 
@@ -35,7 +35,7 @@ const BELOW: [&[usize]; 6] = [
 struct Model {
     now: u32,
     reasons: [Option<String>; BELOW.len()],
-    told: [bool; BELOW.len()],
+    notified: [bool; BELOW.len()],
 }
 
 impl Model {
@@ -50,7 +50,7 @@ impl Model {
     fn cancel(&mut self, token: usize, reason: &str) -> bool {
         let has_won = self.give(token, reason);
         for &below in BELOW[token] {
-            self.told[below] = true;
+            self.notified[below] = true;
         }
         has_won
     }
@@ -65,7 +65,7 @@ impl Model {
     }
 }
 
-async fn check_story(steps: &[Step], are_waited_on: bool) {
+async fn check_sequence(steps: &[Step], are_waited_on: bool) {
     let root = CancellationToken::new();
     let timed = root.child_with_timeout(2 * SECOND);
     let middle = timed.child_token();
@@ -82,12 +82,12 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
         waiters.push((waiter(token), token.on_cancel(call)));
     }
     let mut model = Model::default();
-    let check_told = |model: &Model| {
+    let check_notified = |model: &Model| {
         for (node, ((_, wakes), _)) in waiters.iter().enumerate() {
-            let told = usize::from(model.told[node]);
-            assert_eq!(wakes.count(), told, "{node}: {steps:?}");
+            let notified = usize::from(model.notified[node]);
+            assert_eq!(wakes.count(), notified, "{node}: {steps:?}");
             let calls = &calls.lock().unwrap()[node];
-            let reason = model.reasons[node].iter().filter(|_| model.told[node]);
+            let reason = model.reasons[node].iter().filter(|_| model.notified[node]);
             assert!(calls.iter().eq(reason), "{node}: {calls:?} in {steps:?}");
         }
     };
@@ -98,7 +98,7 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
                 let has_won = tokens[node].cancel_with(why);
                 assert_eq!(has_won, model.cancel(node, why), "{steps:?}");
             }
-            Step::Look(node) => {
+            Step::Check(node) => {
                 let is_cancelled = tokens[node].is_cancelled();
                 assert_eq!(is_cancelled, model.reasons[node].is_some(), "{steps:?}");
             }
@@ -107,9 +107,9 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
                 model.tick();
             }
         }
-        check_told(&model);
+        check_notified(&model);
     }
-    // From below or from above, as a look fixes what is on the way up.
+    // From below or from above, as a check sets the outcomes of the ancestors.
     let mut nodes: Vec<_> = (0..BELOW.len()).collect();
     if steps.len() % 2 == 1 {
         nodes.reverse();
@@ -121,33 +121,33 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
             "{node}: {steps:?}"
         );
     }
-    check_told(&model);
-    // The timers tell who has not been told.
+    check_notified(&model);
+    // The timers notify those that have not been notified.
     while model.now < 3 {
         tick(SECOND);
         model.tick();
     }
     sleep(MILLISECOND).await;
     for node in 1..BELOW.len() {
-        model.told[node] = true;
+        model.notified[node] = true;
     }
-    check_told(&model);
+    check_notified(&model);
     for (token, expected) in tokens.iter().zip(&model.reasons) {
         assert_eq!(reason(token), *expected, "{steps:?}");
     }
 }
 
 #[test]
-fn every_short_story_of_deadlines_and_cancels_agrees_with_a_simple_model() {
+fn every_short_sequence_of_deadlines_and_cancels_matches_a_simple_model() {
     let mut steps = vec![Step::Tick];
-    steps.extend((0..BELOW.len()).flat_map(|node| [Step::Cancel(node), Step::Look(node)]));
+    steps.extend((0..BELOW.len()).flat_map(|node| [Step::Cancel(node), Step::Check(node)]));
     let runtime = paused_runtime();
     let length = if cfg!(miri) { 1 } else { WHYS.len() };
-    for story in sequences(&steps, length) {
+    for sequence in sequences(&steps, length) {
         for are_waited_on in [true, false] {
-            // The longest ones are too many to be gone through twice.
-            if story.len() < length || are_waited_on == (length % 2 == 0) {
-                runtime.block_on(check_story(&story, are_waited_on));
+            // There are too many of the longest ones to run each twice.
+            if sequence.len() < length || are_waited_on == (length % 2 == 0) {
+                runtime.block_on(check_sequence(&sequence, are_waited_on));
             }
         }
     }
@@ -156,7 +156,7 @@ fn every_short_story_of_deadlines_and_cancels_agrees_with_a_simple_model() {
 /// D7.
 #[test]
 fn under_a_paused_clock_a_story_of_many_deadlines_is_the_same_at_every_run() {
-    fn story() -> Vec<(u32, Duration)> {
+    fn sequence() -> Vec<(u32, Duration)> {
         let log = Arc::new(Mutex::new(Vec::new()));
         paused_runtime().block_on(async {
             let start = Instant::now();
@@ -183,9 +183,9 @@ fn under_a_paused_clock_a_story_of_many_deadlines_is_the_same_at_every_run() {
         mem::take(&mut *log.lock().unwrap())
     }
 
-    let first = story();
+    let first = sequence();
     assert!(first.len() > 20);
     assert!(first.is_sorted_by_key(|(_, when)| *when));
-    assert_eq!(story(), first);
-    assert_eq!(story(), first);
+    assert_eq!(sequence(), first);
+    assert_eq!(sequence(), first);
 }

@@ -107,7 +107,7 @@ async fn an_always_ready_source_at_a_steady_pace_is_at_most_a_millisecond_late()
                 let deadline = Instant::now() + length;
                 let source = stream::repeat_with(move || tick(pace)).boxed();
                 let (late_by, late) = lateness(stop(source, deadline), deadline);
-                // The item during which the deadline passes is nobody's fault.
+                // The item during which the deadline passes does not count as late.
                 let own = if pace > MILLISECOND {
                     pace
                 } else {
@@ -161,7 +161,7 @@ async fn the_time_of_the_consumer_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn the_clock_is_read_after_1_2_4_8_16_items_and_not_at_every_one() {
-    // Two adapters look before and after one another.
+    // Two adapters check one after the other.
     for (name, stop) in STOPS {
         let mut stream = stop(stream::repeat(()).boxed(), Instant::now() + SECOND);
         for _ in 0..17 {
@@ -375,12 +375,12 @@ async fn a_deadline_settles_when_what_it_stopped_has_been_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_awaits_a_deadline_to_settle_is_woken_by_its_timer_and_then_by_the_last_drop() {
+async fn a_waiter_for_a_deadline_to_settle_is_woken_by_its_timer_and_then_by_the_last_drop() {
     let token = CancellationToken::with_timeout(SECOND);
     let mut events = stream::pending::<u8>().take_until_cancelled(token.child_token());
     let connection = tokio::spawn(async move {
         let last = events.next().await;
-        // The source is gone, and the adapter is not.
+        // The source has been dropped, and the adapter has not.
         sleep(SECOND).await;
         (last, events.stop_reason().cloned())
     });

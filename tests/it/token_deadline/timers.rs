@@ -139,7 +139,7 @@ fn dropping_the_last_handle_early_releases_the_timer() {
 }
 
 #[test]
-fn whoever_still_has_a_descendant_or_a_waiter_has_the_timer() {
+fn a_descendant_or_a_waiter_keeps_the_timer() {
     let keepers: [fn(CancellationToken) -> Box<dyn Send>; 5] = [
         |token| Box::new(token.child_token().child_token()),
         |token| Box::new(CancellationToken::linked([token, CancellationToken::new()])),

@@ -127,12 +127,12 @@ async fn a_timer_survives_panicking_wakers_and_callbacks_and_runs_the_others() {
     }
 
     let at = Instant::now() + SECOND;
-    let mut told = Vec::new();
+    let mut notified = Vec::new();
     let mut kept = Vec::new();
     for _ in 0..3 {
         let token = CancellationToken::with_deadline(at);
         let child = token.child_token();
-        told.push(waiter(&token));
+        notified.push(waiter(&token));
         token.on_cancel(|_| panic!("called")).detach();
         token
             .on_cancel(|_| std::panic::panic_any(PanicsOnDrop))
@@ -144,11 +144,11 @@ async fn a_timer_survives_panicking_wakers_and_callbacks_and_runs_the_others() {
             assert!(polled.is_pending());
             kept.push(cancelled);
         }
-        told.push(waiter(&child));
-        told.push(waiter(&token));
+        notified.push(waiter(&child));
+        notified.push(waiter(&token));
     }
     sleep(2 * SECOND).await;
-    for (_, wakes) in &told {
+    for (_, wakes) in &notified {
         assert_eq!(wakes.count(), 1);
     }
     // The runtime and its timers go on.
@@ -216,7 +216,7 @@ async fn a_callback_that_a_timer_runs_may_do_anything_to_other_deadlines() {
     assert_eq!(*log.lock().unwrap(), ["at", "later"]);
 }
 
-/// T4: those with a deadline below are told after it, and are no less cancelled.
+/// T4: descendants with a deadline are notified after it, but are cancelled all the same.
 #[tokio::test(start_paused = true)]
 async fn while_a_callback_of_an_ancestor_runs_the_tokens_with_a_deadline_below_report_cancelled() {
     for is_asked_why in [false, true] {

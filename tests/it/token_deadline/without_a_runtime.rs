@@ -1,6 +1,6 @@
 //! Deadlines outside of a runtime, and after its end.
 
-use super::{LOOKS, MAKES, SECOND, is_exceeded, paused_runtime, reason, tick, waiter};
+use super::{CHECKS, MAKES, SECOND, is_exceeded, paused_runtime, reason, tick, waiter};
 use crate::support::{Wakes, panic_of};
 use std::{
     future::Future,
@@ -59,8 +59,8 @@ fn outside_of_a_runtime_every_other_use_of_a_deadline_works() {
         let _context = runtime.enter();
         CancellationToken::with_timeout(3600 * SECOND)
     };
-    for (name, look) in LOOKS {
-        assert!(!look(&token), "{name}");
+    for (name, check) in CHECKS {
+        assert!(!check(&token), "{name}");
     }
     assert!(token.remaining() > Some(SECOND));
     assert!(token.child_token().cancel_with("child"));
