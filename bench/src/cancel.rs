@@ -9,7 +9,6 @@ macro_rules! trees {
     ($of:ident, $token:ty) => {
         pub(crate) mod $of {
             use super::TOGETHER;
-            use crate::looks::{Looks, looks};
             use futures::future::join_all;
             use std::{
                 future::Future,
@@ -51,7 +50,10 @@ macro_rules! trees {
             }
 
             #[inline]
-            fn with_waiting_children<R>(n: usize, act: impl FnOnce(&Token, &[Token]) -> R) -> R {
+            pub(crate) fn with_waiting_children<R>(
+                n: usize,
+                act: impl FnOnce(&Token, &[Token]) -> R,
+            ) -> R {
                 let root = Token::new();
                 let children: Vec<_> = (0..n).map(|_| root.child_token()).collect();
                 let waiters: Vec<_> = children
@@ -73,16 +75,6 @@ macro_rules! trees {
                 let waiter = wait(links.last().into_iter().map(Token::cancelled));
                 links[0].cancel();
                 drop(waiter);
-            }
-
-            /// Of another thread, while a token with so many waiting children is cancelled.
-            pub(crate) fn looks_during(
-                n: usize,
-                look: impl Fn(&Token, &[Token]) -> bool + Sync,
-            ) -> Looks {
-                with_waiting_children(n, |root, children| {
-                    looks(|| root.cancel(), || look(root, children))
-                })
             }
         }
     };

@@ -3,7 +3,7 @@
 use crate::{
     allocations, callgrind,
     case::{Case, Quantity, Row, bar, median},
-    churn, code_size, drop_latency, looks, stops, timeouts, versions,
+    check_latency, churn, code_size, drop_latency, stops, timeouts, versions,
 };
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,10 @@ pub(crate) fn print(rows: &[Row], word: &str) {
         print_row(row, counts);
     }
     for (work, lines) in [
-        (looks::WORK, looks::lines as fn() -> Vec<String>),
+        (
+            check_latency::WORK,
+            check_latency::lines as fn() -> Vec<String>,
+        ),
         (churn::WORK, churn::lines),
         (timeouts::WORK, timeouts::lines),
         (drop_latency::WORK, drop_latency::lines),

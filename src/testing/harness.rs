@@ -1,8 +1,10 @@
 use super::{
-    Event, Letter, Output, Record, Source, Stop, StopPoint, Stoppable, View, clock::Clock,
-    probe::nth_letter, quiet::take_location, subject::outcome_of,
+    Event, Letter, Output, Record, Source, Stop, StopPoint, Stoppable, View,
+    clock::Clock,
+    probe::nth_letter,
+    quiet::take_location,
+    subject::{Outcome, outcome_of},
 };
-use crate::StopReason;
 use futures_core::Stream;
 use futures_util::task::AtomicWaker;
 use std::{
@@ -72,9 +74,6 @@ pub struct Harness<S: Stream + ?Sized> {
     last: Option<Output>,
     clock: Clock,
 }
-
-/// Whether a stream is terminated, and why it was stopped, if it can say so.
-pub(super) type Outcome = Option<(bool, Option<StopReason>)>;
 
 /// What a poll panicked with.
 pub(super) type Panic = Box<dyn Any + Send>;

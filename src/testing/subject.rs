@@ -1,6 +1,5 @@
 //! What the kit asks of a stream under test.
 
-use super::harness::Outcome;
 #[cfg(feature = "tokio")]
 use crate::SpawnedGenerator;
 use crate::{
@@ -145,6 +144,9 @@ where
         self.stop_reason()
     }
 }
+
+/// Whether a stream is terminated, and why it was stopped, if it can say so.
+pub(super) type Outcome = Option<(bool, Option<StopReason>)>;
 
 /// What a stream that can say so says of its end.
 pub(super) fn outcome_of<S: Stoppable>(stream: &S) -> Outcome {

@@ -109,7 +109,7 @@ impl Hooks {
     }
 }
 
-/// One poll by hand, by somebody who does not care for wake-ups.
+/// One poll by hand, without a check of the wake-ups.
 pub(crate) fn poll<S: Stream + ?Sized>(stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
     Wakes::new().poll(stream)
 }

@@ -17,29 +17,29 @@ pub(crate) const WORK: &str = "longest `is_cancelled` during a cancel";
 
 const ROUNDS: usize = 9;
 
-/// Of one thread, from before a cancel until it is over. Each with its look at the clock, in microseconds.
-pub(crate) struct Looks {
+/// Of one thread, from before a cancel until it is over. Each with its read of the clock, in microseconds.
+struct Checks {
     longest: f64,
     mean: f64,
 }
 
-/// This thread cancels, another one looks again and again.
-pub(crate) fn looks(cancel: impl FnOnce(), look: impl Fn() -> bool + Sync) -> Looks {
+/// This thread cancels, another one checks again and again.
+fn checks(cancel: impl FnOnce(), check: impl Fn() -> bool + Sync) -> Checks {
     let (has_begun, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
-        let looks = scope.spawn(|| {
-            black_box(look());
+        let checks = scope.spawn(|| {
+            black_box(check());
             let start = Instant::now();
             has_begun.store(true, SeqCst);
             let (mut count, mut last, mut longest) = (0_u32, start, Duration::ZERO);
             while count == 0 || !is_over.load(SeqCst) {
-                black_box(look());
+                black_box(check());
                 let now = Instant::now();
                 longest = longest.max(now - last);
                 last = now;
                 count += 1;
             }
-            Looks {
+            Checks {
                 longest: microseconds(longest),
                 mean: microseconds(last - start) / f64::from(count),
             }
@@ -49,7 +49,7 @@ pub(crate) fn looks(cancel: impl FnOnce(), look: impl Fn() -> bool + Sync) -> Lo
         }
         cancel();
         is_over.store(true, SeqCst);
-        looks.join().expect("a thread that looks")
+        checks.join().expect("a thread that checks")
     })
 }
 
@@ -58,35 +58,45 @@ fn microseconds(time: Duration) -> f64 {
 }
 
 /// The median of the longest, and of the means.
-fn medians(looks: &[Looks]) -> Looks {
-    Looks {
-        longest: median(looks.iter().map(|looks| looks.longest)),
-        mean: median(looks.iter().map(|looks| looks.mean)),
+fn medians(checks: &[Checks]) -> Checks {
+    Checks {
+        longest: median(checks.iter().map(|checks| checks.longest)),
+        mean: median(checks.iter().map(|checks| checks.mean)),
     }
 }
 
-type Case = (&'static str, fn(usize) -> Looks);
+type Case = (&'static str, fn(usize) -> Checks);
 
-/// The lines of the table: the longest look of a cancel and the mean one, of several cancels the median.
+/// The lines of the table: the longest check during a cancel and the mean one, of several cancels the median.
 pub(crate) fn lines() -> Vec<String> {
     let limit: Case = ("no check (the limit)", |n| {
-        ours::looks_during(n, |_, _| false)
+        ours::with_waiting_children(n, |root, _| checks(|| root.cancel(), || false))
     });
     let token: [Case; 3] = [
         ("tokio-util", |n| {
-            tokio::looks_during(n, |token, _| token.is_cancelled())
+            tokio::with_waiting_children(n, |root, _| {
+                checks(|| root.cancel(), || root.is_cancelled())
+            })
         }),
         ("**ours**", |n| {
-            ours::looks_during(n, |token, _| token.is_cancelled())
+            ours::with_waiting_children(n, |root, _| {
+                checks(|| root.cancel(), || root.is_cancelled())
+            })
         }),
         limit,
     ];
     let child: [Case; 3] = [
         ("tokio-util", |n| {
-            tokio::looks_during(n, |_, children| children[children.len() / 2].is_cancelled())
+            tokio::with_waiting_children(n, |root, children| {
+                let child = &children[children.len() / 2];
+                checks(|| root.cancel(), || child.is_cancelled())
+            })
         }),
         ("**ours**", |n| {
-            ours::looks_during(n, |_, children| children[children.len() / 2].is_cancelled())
+            ours::with_waiting_children(n, |root, children| {
+                let child = &children[children.len() / 2];
+                checks(|| root.cancel(), || child.is_cancelled())
+            })
         }),
         limit,
     ];
@@ -108,16 +118,16 @@ pub(crate) fn lines() -> Vec<String> {
 fn compare(work: &str, cases: &[Case], children: usize, cancels: usize) -> Vec<String> {
     let mut rounds: Vec<_> = cases.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
-        for ((_, look), rounds) in cases.iter().zip(&mut rounds) {
-            let looks: Vec<_> = (0..cancels).map(|_| look(children)).collect();
-            rounds.push(medians(&looks));
+        for ((_, check), rounds) in cases.iter().zip(&mut rounds) {
+            let checks: Vec<_> = (0..cancels).map(|_| check(children)).collect();
+            rounds.push(medians(&checks));
         }
     }
     let line = |(index, (name, _)): (usize, &Case)| {
         let work = if index == 0 { work } else { "" };
         let pairs = rounds[index].iter().zip(&rounds[0]);
-        let ratio = median(pairs.map(|(looks, first)| looks.longest / first.longest));
-        let Looks { longest, mean } = medians(&rounds[index]);
+        let ratio = median(pairs.map(|(checks, first)| checks.longest / first.longest));
+        let Checks { longest, mean } = medians(&rounds[index]);
         format!("| {work} | {name} | | {ratio:.2} × ({longest:.2} µs, mean {mean:.3} µs) | | | |")
     };
     cases.iter().enumerate().map(line).collect()
