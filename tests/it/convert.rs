@@ -201,7 +201,8 @@ fn callbacks_may_drop_the_other_adopted_tokens_and_adopt_more() {
 }
 
 #[test]
-fn whatever_drops_meanwhile_a_cancel_of_theirs_on_another_thread_is_seen_as_it_returns() {
+fn a_cancel_of_theirs_on_another_thread_is_visible_when_it_returns_though_handles_are_dropped_during_it()
+ {
     const ROUNDS: usize = if cfg!(miri) { 10 } else { 2_000 };
     for round in 0..ROUNDS {
         let parent = Theirs::new();

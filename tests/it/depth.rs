@@ -226,8 +226,8 @@ fn the_callbacks_all_along_a_chain_run_from_the_root_to_the_leaf() {
             let (root, leaf) = (tokens[0].clone(), tokens[SOME - 1].clone());
             order.drop(tokens);
             root.cancel_with("root");
-            let told = logged.try_iter();
-            assert!(told.eq((0..SOME).map(|level| (level, "root".to_owned()))));
+            let notified = logged.try_iter();
+            assert!(notified.eq((0..SOME).map(|level| (level, "root".to_owned()))));
             assert!(leaf.is_cancelled());
         });
     }
@@ -429,16 +429,16 @@ fn the_root_reaches_a_leaf_whose_ancestors_have_no_handle_any_more() {
 /// T10: every hundredth waker keeps the cancel waiting until another thread has looked at the root, at children that
 /// were told already and at others that were not.
 #[test]
-fn looks_do_not_wait_for_a_cancel_of_a_million_children() {
+fn checks_do_not_wait_for_a_cancel_of_a_million_children() {
     struct AsksForALook {
         ask: Sender<Sender<()>>,
     }
 
     impl Wake for AsksForALook {
         fn wake(self: Arc<Self>) {
-            let (looked, looks) = channel();
-            self.ask.send(looked).unwrap();
-            looks.recv().unwrap();
+            let (checked, checks) = channel();
+            self.ask.send(checked).unwrap();
+            checks.recv().unwrap();
         }
     }
 
@@ -461,17 +461,17 @@ fn looks_do_not_wait_for_a_cancel_of_a_million_children() {
 
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut looks = 0;
-            for looked in asked {
+            let mut checks = 0;
+            for checked in asked {
                 assert!(root.is_cancelled());
-                for child in children.iter().skip(looks).step_by(MILLION / 100) {
+                for child in children.iter().skip(checks).step_by(MILLION / 100) {
                     assert!(child.is_cancelled());
                     assert!(child.stop_reason().is_some());
                 }
-                looks += 1;
-                looked.send(()).unwrap();
+                checks += 1;
+                checked.send(()).unwrap();
             }
-            assert_eq!(looks, MILLION / 100);
+            assert_eq!(checks, MILLION / 100);
         });
         root.cancel();
     });
@@ -482,7 +482,7 @@ fn looks_do_not_wait_for_a_cancel_of_a_million_children() {
 
 /// T10 without anybody's leave: the looks go on during all of the cancel.
 #[test]
-fn a_look_is_never_taken_back_during_a_cancel_of_a_million_children() {
+fn a_check_is_never_contradicted_during_a_cancel_of_a_million_children() {
     let _turn = ONE_AT_A_TIME.lock();
     let root = CancellationToken::new();
     let children: Vec<_> = (0..MILLION).map(|_| root.child_token()).collect();
@@ -509,7 +509,7 @@ fn a_look_is_never_taken_back_during_a_cancel_of_a_million_children() {
 /// T10 for everything else that can be done to a token. The cancel stands still in a callback, with half of a million
 /// children told, until another thread has done it all.
 #[test]
-fn nobody_waits_for_a_cancel_of_a_million_children() {
+fn no_thread_waits_for_a_cancel_of_a_million_children() {
     let _turn = ONE_AT_A_TIME.lock();
     let root = CancellationToken::new();
     let children: Vec<_> = (0..MILLION).map(|_| root.child_token()).collect();
@@ -523,7 +523,7 @@ fn nobody_waits_for_a_cancel_of_a_million_children() {
         })
         .collect();
     // By the first of them that is still to be told.
-    let mut untold = waiters.split_off(MILLION / 2);
+    let mut unwoken = waiters.split_off(MILLION / 2);
 
     let (stands_still, stood_still) = channel();
     let is_done = Arc::new(AtomicBool::new(false));
@@ -573,16 +573,20 @@ fn nobody_waits_for_a_cancel_of_a_million_children() {
             for mut adapter in adapters {
                 assert!(poll_stream(Pin::new(&mut adapter)).is_ready());
             }
-            for waiter in untold.drain(..MILLION / 4) {
+            for waiter in unwoken.drain(..MILLION / 4) {
                 drop(waiter);
             }
-            for waiter in &mut untold {
+            for waiter in &mut unwoken {
                 assert!(poll(waiter, Wakes::new()).is_ready());
             }
-            drop(untold);
+            drop(unwoken);
             is_done.store(true, SeqCst);
         });
         assert!(root.cancel_with("root"));
     });
-    assert_eq!(wakes.count(), MILLION / 2 + 1, "the loser told one");
+    assert_eq!(
+        wakes.count(),
+        MILLION / 2 + 1,
+        "the cancel that lost woke one"
+    );
 }

@@ -93,7 +93,7 @@ fn without_tracking_and_before_it_nothing_is_listed() {
 }
 
 #[test]
-fn one_made_before_tracking_and_dropped_after_counts_to_the_end_and_disturbs_nobody() {
+fn a_holder_made_before_tracking_counts_until_it_is_dropped_and_affects_no_other() {
     let token = CancellationToken::new();
     let before = token.hold();
     token.track_holders();

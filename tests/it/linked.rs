@@ -36,14 +36,14 @@ fn tokens() -> [CancellationToken; 3] {
 #[test]
 fn the_first_parent_that_is_cancelled_gives_its_reason_whichever_it_is() {
     for order in orders() {
-        for looks in [false, true] {
+        for checks in [false, true] {
             let parents = tokens();
             let linked = CancellationToken::linked(&parents);
             let child = linked.child_token();
             for cancelled in order {
                 assert!(parents[cancelled].cancel_with(NAMES[cancelled]));
                 assert!(child.is_cancelled());
-                if looks {
+                if checks {
                     assert_eq!(reason(&child).unwrap(), NAMES[order[0]]);
                 }
             }
@@ -297,7 +297,7 @@ fn check_steps(steps: &[Step]) {
 }
 
 #[test]
-fn every_short_story_of_a_few_linked_tokens_goes_as_a_simple_model_says() {
+fn every_short_sequence_of_operations_on_a_few_linked_tokens_matches_a_simple_model() {
     let longest = if cfg!(miri) { 1 } else { REASONS.len() };
     for steps in sequences(&STEPS, longest).skip(1) {
         check_steps(&steps);
@@ -440,7 +440,7 @@ fn nothing_is_twice_as_dear_for_each_level_of_diamonds() {
 }
 
 #[test]
-fn diamonds_that_are_first_looked_at_when_cancelled_go_every_way_once() {
+fn diamonds_that_are_first_checked_when_cancelled_are_walked_once() {
     for with_joints in [false, true] {
         for drops_root in [false, true] {
             let (root, leaf) = diamonds(LEVELS, with_joints);
@@ -456,7 +456,7 @@ fn diamonds_that_are_first_looked_at_when_cancelled_go_every_way_once() {
 }
 
 #[test]
-fn a_cancel_beside_diamonds_that_stay_open_goes_every_way_there_once() {
+fn a_cancel_beside_diamonds_that_stay_open_walks_them_once() {
     for with_joints in [false, true] {
         let (root, leaf) = diamonds(LEVELS, with_joints);
         let other = CancellationToken::new();
@@ -484,7 +484,7 @@ fn many_levels_of_diamonds_need_no_deep_stack() {
 }
 
 #[test]
-fn a_token_linked_to_many_goes_with_any_of_them() {
+fn a_token_linked_to_many_is_cancelled_with_any_of_them() {
     const MANY: usize = if cfg!(miri) { 20 } else { 300 };
 
     for cancelled in [0, 1, MANY / 2, MANY - 1] {
@@ -506,7 +506,7 @@ const ROUNDS: usize = if cfg!(miri) { 30 } else { 5_000 };
 
 /// T1 and T6.
 #[test]
-fn of_parents_that_are_cancelled_at_once_one_is_the_first_for_everybody_below() {
+fn of_parents_that_are_cancelled_at_once_the_same_one_is_first_for_all_descendants() {
     let rounds: Vec<_> = (0..ROUNDS)
         .map(|_| {
             let parents = tokens();
@@ -540,7 +540,7 @@ fn of_parents_that_are_cancelled_at_once_one_is_the_first_for_everybody_below() 
 /// T5 and T6.
 #[test]
 #[cfg_attr(miri, ignore = "it leaks on purpose")]
-fn what_is_linked_and_listened_to_during_the_cancel_of_a_parent_is_told_once() {
+fn a_listener_on_a_token_that_is_linked_during_the_cancel_of_a_parent_is_notified_once() {
     for cancelled in 0..2 {
         let rounds: Vec<_> = (0..ROUNDS).map(|_| (tokens(), Calls::new())).collect();
         in_step(2, ROUNDS, |thread, round| {

@@ -138,7 +138,7 @@ fn step() -> BoxedStrategy<Step> {
 struct Model {
     now: Stamp,
     tokens: Vec<Token>,
-    told: Vec<Notified>,
+    notified: Vec<Notified>,
     /// Of these no law says whether they are told.
     unsure: BTreeSet<usize>,
 }
@@ -181,7 +181,7 @@ struct Token {
     /// In the order in which they came.
     listeners: Vec<Listener>,
     /// Those that wait until the sources are gone.
-    settlers: Vec<usize>,
+    settle_waiters: Vec<usize>,
 }
 
 #[derive(PartialEq)]
@@ -211,7 +211,7 @@ impl Model {
             handles: 1,
             sources: 0,
             listeners: Vec::new(),
-            settlers: Vec::new(),
+            settle_waiters: Vec::new(),
         });
     }
 
@@ -256,13 +256,13 @@ impl Model {
     /// Everybody who has a deadline behind it is told: wakers by the timer, callbacks by a task after it.
     #[cfg(feature = "tokio")]
     fn run_timers(&mut self) {
-        let earlier = self.told.len();
+        let earlier = self.notified.len();
         for token in 0..self.tokens.len() {
             if self.verdict(token).is_some() {
                 self.tell(token);
             }
         }
-        self.told[earlier..].sort_by_key(|(_, _, reason)| reason.is_some());
+        self.notified[earlier..].sort_by_key(|(_, _, reason)| reason.is_some());
     }
 
     fn tell(&mut self, token: usize) {
@@ -272,7 +272,7 @@ impl Model {
                 Listener::Waker(_) => None,
                 Listener::Callback(_) => reason,
             };
-            self.told.push((token, listener.id(), reason));
+            self.notified.push((token, listener.id(), reason));
         }
     }
 
@@ -280,7 +280,7 @@ impl Model {
     fn register(&mut self, token: usize, id: usize) {
         match self.verdict(token) {
             None => self.tokens[token].listeners.push(Listener::Callback(id)),
-            reason => self.told.push((token, id, reason)),
+            reason => self.notified.push((token, id, reason)),
         }
     }
 
@@ -302,17 +302,19 @@ impl Model {
 
     fn wait_for_sources(&mut self, token: usize, earlier: Option<usize>, id: usize) -> bool {
         let Token {
-            sources, settlers, ..
+            sources,
+            settle_waiters,
+            ..
         } = &mut self.tokens[token];
-        let place = settlers
+        let place = settle_waiters
             .iter_mut()
-            .find(|settler| Some(**settler) == earlier);
+            .find(|settle_waiter| Some(**settle_waiter) == earlier);
         match (*sources, earlier, place) {
             (0, ..) => return false,
             // It has been told.
             (_, Some(_), None) => return false,
             (_, _, Some(place)) => *place = id,
-            (_, None, None) => settlers.push(id),
+            (_, None, None) => settle_waiters.push(id),
         }
         true
     }
@@ -322,7 +324,9 @@ impl Model {
         let was_listed = self.kept().contains(&id);
         for token in &mut self.tokens {
             token.listeners.retain(|listener| listener.id() != id);
-            token.settlers.retain(|settler| *settler != id);
+            token
+                .settle_waiters
+                .retain(|settle_waiter| *settle_waiter != id);
         }
         was_listed
     }
@@ -331,7 +335,9 @@ impl Model {
     fn kept(&self) -> BTreeSet<usize> {
         let of = |token: &Token| {
             let listeners = token.listeners.iter().map(Listener::id);
-            listeners.chain(token.settlers.clone()).collect::<Vec<_>>()
+            listeners
+                .chain(token.settle_waiters.clone())
+                .collect::<Vec<_>>()
         };
         self.tokens.iter().flat_map(of).collect()
     }
@@ -346,8 +352,8 @@ impl Model {
         for above in self.tokens[token].lineage.clone() {
             self.tokens[above].sources -= 1;
             if self.tokens[above].sources == 0 {
-                for id in mem::take(&mut self.tokens[above].settlers) {
-                    self.told.push((above, id, None));
+                for id in mem::take(&mut self.tokens[above].settle_waiters) {
+                    self.notified.push((above, id, None));
                 }
             }
         }
@@ -378,8 +384,8 @@ struct Party {
 
 impl Party {
     fn note(&self, reason: Option<&StopReason>) {
-        let told = (self.token, self.id, reason.map(Reason::of));
-        self.log.lock().unwrap().push(told);
+        let notified = (self.token, self.id, reason.map(Reason::of));
+        self.log.lock().unwrap().push(notified);
     }
 }
 
@@ -737,13 +743,13 @@ impl Story {
 
     /// What can be seen without a look at a token.
     fn check(&mut self) {
-        let mut told = mem::take(&mut *self.log.lock().unwrap());
-        told.retain(|(_, id, _)| !self.model.unsure.contains(id));
-        let mut expected = mem::take(&mut self.model.told);
+        let mut notified = mem::take(&mut *self.log.lock().unwrap());
+        notified.retain(|(_, id, _)| !self.model.unsure.contains(id));
+        let mut expected = mem::take(&mut self.model.notified);
         // Those of one token in their order, and tokens in any.
-        told.sort_by_key(|(token, ..)| *token);
+        notified.sort_by_key(|(token, ..)| *token);
         expected.sort_by_key(|(token, ..)| *token);
-        assert_eq!(told, expected);
+        assert_eq!(notified, expected);
 
         let parties = self.parties.iter();
         let kept = parties.filter(|party| Arc::strong_count(party) > 1);

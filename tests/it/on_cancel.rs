@@ -622,14 +622,14 @@ fn a_callback_runs_once_whatever_is_done_to_its_token_before_its_cancel_comes_by
     let keep = Arc::clone(&kept);
     let cases: [(&str, First); 6] = [
         (
-            "looked at",
+            "checked",
             Box::new(move |[middle, leaf]| {
                 assert_eq!(reason(&leaf).unwrap(), "root");
                 *keep.lock().unwrap() = Some((middle, leaf));
             }),
         ),
         (
-            "looked at, and its last handle dropped",
+            "checked, and its last handle dropped",
             Box::new(|[_middle, leaf]| assert_eq!(reason(&leaf).unwrap(), "root")),
         ),
         ("its last handle dropped", Box::new(drop)),
@@ -642,7 +642,7 @@ fn a_callback_runs_once_whatever_is_done_to_its_token_before_its_cancel_comes_by
             Box::new(|[middle, _leaf]| assert!(!middle.cancel_with("middle"))),
         ),
         (
-            "looked at and cancelled once more",
+            "checked and cancelled once more",
             Box::new(|[_middle, leaf]| {
                 assert_eq!(reason(&leaf).unwrap(), "root");
                 assert!(!leaf.cancel_with("leaf"));
@@ -828,7 +828,7 @@ fn a_callback_that_is_registered_during_a_cancel_runs_once() {
 }
 
 #[test]
-fn a_callback_whose_token_and_ancestor_are_cancelled_and_looked_at_at_once_runs_once() {
+fn a_callback_whose_token_and_ancestor_are_cancelled_and_checked_at_once_runs_once() {
     let (tokens, ran) = (chains(), counters());
     for (round, [.., leaf]) in tokens.iter().enumerate() {
         leaf.on_cancel(counts(&ran, round)).detach();
@@ -1018,7 +1018,7 @@ mod deadlines {
             query.on_cancel(calls.callback("query")).detach();
             tick(SECOND);
             assert_eq!(reason(&query).unwrap(), "deadline exceeded");
-            assert!(calls.all().is_empty(), "a look runs no callbacks");
+            assert!(calls.all().is_empty(), "a check runs no callbacks");
             match comes {
                 Comes::Timer => advance(SECOND).await,
                 Comes::Cancel => assert!(!request.cancel_with("too late")),

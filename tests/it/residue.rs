@@ -386,7 +386,7 @@ fn many_adopted_tokens_leave_nothing_in_whatever_order_they_go() {
 
 /// While somebody holds on to what was stopped.
 #[test]
-fn those_who_wait_for_a_cancelled_token_to_settle_leave_nothing() {
+fn waiters_for_a_cancelled_token_to_settle_leave_nothing() {
     let token = CancellationToken::new().child_token();
     let _held = adapter(&token);
     token.cancel();
@@ -497,7 +497,7 @@ fn a_token_linked_to_one_that_comes_twice_takes_no_more_than_a_child() {
 }
 
 #[test]
-fn a_clone_and_a_look_allocate_nothing() {
+fn a_clone_and_a_check_allocate_nothing() {
     let child = CancellationToken::new().child_token();
     drop(waiter(&child));
     assert_eq!(cost(|| child.clone()), NOTHING);

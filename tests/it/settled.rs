@@ -33,7 +33,7 @@ fn poll<Fut: Future>(future: Pin<&mut Fut>, wakes: &Arc<Wakes>) -> Poll<Fut::Out
 }
 
 /// One poll by hand, by somebody who does not care for wake-ups.
-fn look(settled: &mut Settled) -> Poll<()> {
+fn poll_once(settled: &mut Settled) -> Poll<()> {
     poll(Pin::new(settled), &Wakes::new())
 }
 
@@ -42,7 +42,7 @@ fn next<S: Stream + ?Sized>(stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
 }
 
 /// Who waits for `token` to settle, was polled once, and is pending.
-fn settler(token: &CancellationToken) -> (Settled, Arc<Wakes>) {
+fn waiter(token: &CancellationToken) -> (Settled, Arc<Wakes>) {
     let wakes = Wakes::new();
     let mut settled = token.settled();
     assert!(poll(Pin::new(&mut settled), &wakes).is_pending());
@@ -167,19 +167,19 @@ fn for_all(check: impl Fn(Hold, Place, &str)) {
 #[test]
 fn it_is_pending_until_the_cancel_even_without_a_holder() {
     let token = CancellationToken::new();
-    let (mut settled, wakes) = settler(&token);
+    let (mut settled, wakes) = waiter(&token);
     drop(hold(&token));
     assert_eq!(wakes.count(), 0);
-    assert!(look(&mut settled).is_pending());
+    assert!(poll_once(&mut settled).is_pending());
     token.cancel();
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 }
 
 #[test]
 fn it_is_ready_after_a_cancel_of_its_token_or_of_any_ancestor() {
     for (at, place) in PLACES {
         let root = CancellationToken::new();
-        let (mut settled, wakes) = settler(&place(&root));
+        let (mut settled, wakes) = waiter(&place(&root));
         root.cancel();
         assert_eq!(wakes.count(), 1, "{at}");
         assert!(poll(Pin::new(&mut settled), &wakes).is_ready(), "{at}");
@@ -188,7 +188,7 @@ fn it_is_ready_after_a_cancel_of_its_token_or_of_any_ancestor() {
 }
 
 #[test]
-fn whoever_holds_something_at_or_under_the_token_keeps_it_from_settling_until_it_is_dropped() {
+fn every_holder_at_or_under_the_token_keeps_it_from_settling_until_it_is_dropped() {
     for_all(|hold, place, case| {
         for at_last in [false, true] {
             let root = CancellationToken::new();
@@ -198,52 +198,52 @@ fn whoever_holds_something_at_or_under_the_token_keeps_it_from_settling_until_it
                 drop(below);
             }
             root.cancel();
-            let (mut settled, wakes) = settler(&root);
+            let (mut settled, wakes) = waiter(&root);
             assert!(poll(Pin::new(&mut settled), &wakes).is_pending(), "{case}");
             assert_eq!(wakes.count(), 0, "{case}");
             drop(held);
             assert_eq!(wakes.count(), 1, "{case}");
             assert!(poll(Pin::new(&mut settled), &wakes).is_ready(), "{case}");
-            assert!(look(&mut root.settled()).is_ready(), "{case}");
+            assert!(poll_once(&mut root.settled()).is_ready(), "{case}");
             assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (1, 1), "{case}");
         }
     });
 }
 
 #[test]
-fn whoever_is_dropped_before_the_cancel_does_not_count() {
+fn a_holder_that_is_dropped_before_the_cancel_does_not_count() {
     for_all(|hold, place, case| {
         let root = CancellationToken::new();
-        let (mut settled, wakes) = settler(&root);
+        let (mut settled, wakes) = waiter(&root);
         drop(hold(&place(&root)));
         assert_eq!(wakes.count(), 0, "{case}");
         root.cancel();
-        assert!(look(&mut settled).is_ready(), "{case}");
+        assert!(poll_once(&mut settled).is_ready(), "{case}");
     });
 }
 
 #[test]
-fn whoever_was_made_after_the_cancel_counts_as_well() {
+fn a_holder_that_is_made_after_the_cancel_counts_as_well() {
     for_all(|hold, place, case| {
         let root = CancellationToken::new();
         let mut settled = root.cancel_and_settle();
         let held = hold(&place(&root));
-        assert!(look(&mut settled).is_pending(), "{case}");
+        assert!(poll_once(&mut settled).is_pending(), "{case}");
         drop(held);
-        assert!(look(&mut settled).is_ready(), "{case}");
+        assert!(poll_once(&mut settled).is_ready(), "{case}");
     });
 }
 
 #[test]
-fn whoever_holds_something_above_or_beside_does_not_count() {
+fn a_holder_of_an_ancestor_or_a_sibling_does_not_count() {
     for (at, place) in PLACES.into_iter().skip(1) {
         let root = CancellationToken::new();
         let token = place(&root);
         let _above = hold(&root);
         let _beside = [hold(&root.child_token()), hold(&place(&root))];
         root.cancel();
-        assert!(look(&mut token.settled()).is_ready(), "{at}");
-        assert!(look(&mut root.settled()).is_pending(), "{at}");
+        assert!(poll_once(&mut token.settled()).is_ready(), "{at}");
+        assert!(poll_once(&mut root.settled()).is_pending(), "{at}");
     }
 }
 
@@ -253,22 +253,22 @@ fn a_linked_token_counts_for_each_of_its_parents() {
     let linked = CancellationToken::linked(&parents);
     let held = hold(&linked.child_token());
     parents[1].cancel();
-    assert!(look(&mut linked.settled()).is_pending());
-    let mut settlers: Vec<_> = parents
+    assert!(poll_once(&mut linked.settled()).is_pending());
+    let mut waiters: Vec<_> = parents
         .iter()
         .map(|token| token.cancel_and_settle())
         .collect();
-    for settled in &mut settlers {
-        assert!(look(settled).is_pending());
+    for settled in &mut waiters {
+        assert!(poll_once(settled).is_pending());
     }
     drop(held);
-    for settled in &mut settlers {
-        assert!(look(settled).is_ready());
+    for settled in &mut waiters {
+        assert!(poll_once(settled).is_ready());
     }
 }
 
 #[test]
-fn those_who_only_wait_do_not_count() {
+fn futures_that_only_wait_do_not_count() {
     let token = CancellationToken::new();
     let child = token.child_token();
     let mut waiting = child.cancelled();
@@ -276,8 +276,8 @@ fn those_who_only_wait_do_not_count() {
     let _unpolled = (child.cancelled(), child.clone().cancelled_owned());
     let _registration = child.on_cancel(|_| {});
     let _guard = child.drop_guard_ref();
-    let _settler = settler(&child);
-    assert!(look(&mut token.cancel_and_settle()).is_ready());
+    let _waiter = waiter(&child);
+    assert!(poll_once(&mut token.cancel_and_settle()).is_ready());
 }
 
 // Until when: the end of the source, not that of the adapter.
@@ -297,28 +297,32 @@ fn an_adapter_counts_until_its_source_is_dropped_wherever_it_ends_and_is_stopped
                 if n == cancel_before {
                     root.cancel();
                 }
-                let is_settled = look(&mut settled).is_ready();
+                let is_settled = poll_once(&mut settled).is_ready();
                 let expected = record.is_dropped() && root.is_cancelled();
                 assert_eq!(is_settled, expected, "before poll {n}: {case}");
                 let _ = next(pin!(&mut stream));
             }
             root.cancel();
-            assert_eq!(look(&mut settled).is_ready(), record.is_dropped(), "{case}");
+            assert_eq!(
+                poll_once(&mut settled).is_ready(),
+                record.is_dropped(),
+                "{case}"
+            );
             assert_eq!(stream.is_terminated(), record.is_dropped(), "{case}");
             drop(stream);
-            assert!(look(&mut settled).is_ready(), "{case}");
+            assert!(poll_once(&mut settled).is_ready(), "{case}");
         }
     }
 }
 
 #[test]
-fn who_waits_is_woken_by_the_poll_that_stops_the_last() {
+fn a_waiter_is_woken_by_the_poll_that_stops_the_last_stream() {
     let root = CancellationToken::new();
     let mut streams: Vec<_> = ["", "aa", "--", "|"]
         .map(|script| Source::new(script).take_until_cancelled(root.child_token()))
         .into();
     root.cancel();
-    let (mut settled, wakes) = settler(&root);
+    let (mut settled, wakes) = waiter(&root);
     for (n, stream) in streams.iter_mut().enumerate() {
         assert_eq!(wakes.count(), 0);
         assert_eq!(next(pin!(stream)), Poll::Ready(None));
@@ -348,7 +352,7 @@ fn a_body_counts_until_it_is_dropped_at_any_of_its_yields() {
             }
             let has_ended = yields == 3 && next(items.as_mut()) == Poll::Ready(None);
             let mut settled = token.cancel_and_settle();
-            assert_eq!(look(&mut settled).is_ready(), has_ended, "{yields}");
+            assert_eq!(poll_once(&mut settled).is_ready(), has_ended, "{yields}");
             assert_eq!(Arc::strong_count(&alive), 2 - usize::from(has_ended));
             // The stream is kept, or not.
             let _kept = is_stopped.then(|| {
@@ -356,7 +360,7 @@ fn a_body_counts_until_it_is_dropped_at_any_of_its_yields() {
                 items
             });
             assert_eq!(Arc::strong_count(&alive), 1);
-            assert!(look(&mut settled).is_ready(), "{yields}");
+            assert!(poll_once(&mut settled).is_ready(), "{yields}");
         }
     }
 }
@@ -370,11 +374,11 @@ fn a_future_counts_until_it_is_ready_or_stopped_though_it_is_kept() {
     assert!(poll(waits.as_mut(), &Wakes::new()).is_pending());
     assert_eq!(poll(done.as_mut(), &Wakes::new()), Poll::Ready(Some(1)));
     let mut settled = token.cancel_and_settle();
-    assert!(look(&mut settled).is_pending());
+    assert!(poll_once(&mut settled).is_pending());
     assert_eq!(poll(waits.as_mut(), &Wakes::new()), Poll::Ready(None));
-    assert!(look(&mut settled).is_pending());
+    assert!(poll_once(&mut settled).is_pending());
     assert_eq!(poll(unpolled.as_mut(), &Wakes::new()), Poll::Ready(None));
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 }
 
 #[test]
@@ -389,14 +393,14 @@ fn of_nested_adapters_each_counts_for_its_own_token() {
             true => [outer.cancel_and_settle(), inner.settled()],
             false => [inner.cancel_and_settle(), outer.settled()],
         };
-        assert!(look(&mut first).is_pending());
+        assert!(poll_once(&mut first).is_pending());
         // To the outer one a stop of the inner one is an end: both are over.
         assert_eq!(next(pin!(&mut stream)), Poll::Ready(None));
-        assert!(look(&mut first).is_ready());
-        assert!(look(&mut second).is_pending());
+        assert!(poll_once(&mut first).is_ready());
+        assert!(poll_once(&mut second).is_pending());
         inner.cancel();
         outer.cancel();
-        assert!(look(&mut second).is_ready());
+        assert!(poll_once(&mut second).is_ready());
     }
 }
 
@@ -413,12 +417,12 @@ fn nested_adapters_under_one_token_settle_when_the_last_is_dropped_whichever_is_
             .take_until_cancelled(inner)
             .take_until_cancelled(outer);
         let (mut at_root, mut at_child) = (root.settled(), child.cancel_and_settle());
-        assert!(look(&mut at_child).is_pending());
+        assert!(poll_once(&mut at_child).is_pending());
         assert_eq!(next(pin!(&mut stream)), Poll::Ready(None));
-        assert!(look(&mut at_child).is_ready());
-        assert!(look(&mut at_root).is_pending());
+        assert!(poll_once(&mut at_child).is_ready());
+        assert!(poll_once(&mut at_root).is_pending());
         root.cancel();
-        assert!(look(&mut at_root).is_ready());
+        assert!(poll_once(&mut at_root).is_ready());
     }
 }
 
@@ -432,17 +436,17 @@ fn a_stream_that_is_lent_counts_until_the_loan_is_over() {
         let mut lent = (&mut source).take_until_cancelled(&token);
         assert_eq!(next(pin!(&mut lent)), Poll::Ready(Some('a')));
         let mut settled = token.cancel_and_settle();
-        assert!(look(&mut settled).is_pending());
+        assert!(poll_once(&mut settled).is_pending());
         // The adapter has let go of the loan, and is still there.
         assert_eq!(next(pin!(&mut lent)), Poll::Ready(None));
-        assert!(look(&mut settled).is_ready());
+        assert!(poll_once(&mut settled).is_ready());
         assert!(lent.is_terminated());
     }
     {
         let _unpolled = (&mut source).take_until_cancelled(&token);
-        assert!(look(&mut token.settled()).is_pending());
+        assert!(poll_once(&mut token.settled()).is_pending());
     }
-    assert!(look(&mut token.settled()).is_ready());
+    assert!(poll_once(&mut token.settled()).is_ready());
     assert!(!record.is_dropped());
     assert_eq!(next(pin!(&mut source)), Poll::Ready(Some('b')));
 }
@@ -453,12 +457,12 @@ fn a_loan_of_an_adapter_leaves_what_is_lent_counted() {
     let mut lender = Source::new("ab").take_until_cancelled(&token);
     let mut lent = (&mut lender).take_until_cancelled(&other);
     assert_eq!(next(pin!(&mut lent)), Poll::Ready(Some('a')));
-    assert!(look(&mut other.cancel_and_settle()).is_pending());
+    assert!(poll_once(&mut other.cancel_and_settle()).is_pending());
     assert_eq!(next(pin!(&mut lent)), Poll::Ready(None));
-    assert!(look(&mut other.settled()).is_ready());
-    assert!(look(&mut token.cancel_and_settle()).is_pending());
+    assert!(poll_once(&mut other.settled()).is_ready());
+    assert!(poll_once(&mut token.cancel_and_settle()).is_pending());
     drop(lender);
-    assert!(look(&mut token.settled()).is_ready());
+    assert!(poll_once(&mut token.settled()).is_ready());
 }
 
 #[test]
@@ -468,12 +472,12 @@ fn an_adapter_that_is_forgotten_counts_for_ever_and_does_no_other_harm() {
     let child = root.child_token();
     mem::forget(hold(&child));
     root.cancel();
-    let (mut settled, wakes) = settler(&root);
+    let (mut settled, wakes) = waiter(&root);
     drop(hold(&child));
     assert_eq!(wakes.count(), 0);
-    assert!(look(&mut settled).is_pending());
-    assert!(look(&mut child.settled()).is_pending());
-    assert!(look(&mut root.child_token().settled()).is_ready());
+    assert!(poll_once(&mut settled).is_pending());
+    assert!(poll_once(&mut child.settled()).is_pending());
+    assert!(poll_once(&mut root.child_token().settled()).is_ready());
     drop(settled);
     assert_eq!(Arc::strong_count(&wakes), 1);
 }
@@ -541,10 +545,10 @@ fn whatever_panics_in_its_drop_does_not_count_any_more() {
         let root = CancellationToken::new();
         let mut end = make(&root.child_token());
         root.cancel();
-        let (mut settled, wakes) = settler(&root);
+        let (mut settled, wakes) = waiter(&root);
         assert_eq!(panic_of(&mut end), "dropped", "{which}");
         assert_eq!(wakes.count(), 1, "{which}");
-        assert!(look(&mut settled).is_ready(), "{which}");
+        assert!(poll_once(&mut settled).is_ready(), "{which}");
     }
 }
 
@@ -554,14 +558,14 @@ fn a_source_that_panicked_counts_until_it_is_dropped() {
     let mut stream = Source::new("!").take_until_cancelled(&token);
     assert_eq!(panic_of(|| next(pin!(&mut stream))), "the script says so");
     let mut settled = token.cancel_and_settle();
-    assert!(look(&mut settled).is_pending());
+    assert!(poll_once(&mut settled).is_pending());
     assert_eq!(next(pin!(&mut stream)), Poll::Ready(None));
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 }
 
 /// What is dropped by the cancelled token's own adapter is not gone while its drop runs.
 #[test]
-fn a_source_that_looks_from_its_own_drop_finds_it_not_settled() {
+fn a_check_in_the_drop_of_a_source_finds_the_token_not_settled() {
     for (at, place) in PLACES {
         for is_polled in [false, true] {
             let root = CancellationToken::new();
@@ -570,21 +574,21 @@ fn a_source_that_looks_from_its_own_drop_finds_it_not_settled() {
                 let (root, drops) = (root.clone(), Arc::clone(&drops));
                 Source::new("").with_hook(move |moment| {
                     if moment == Moment::Drop {
-                        assert!(look(&mut root.settled()).is_pending());
+                        assert!(poll_once(&mut root.settled()).is_pending());
                         drops.fetch_add(1, SeqCst);
                     }
                 })
             };
             let mut stream = source.take_until_cancelled(place(&root));
             let mut settled = root.cancel_and_settle();
-            assert!(look(&mut settled).is_pending());
+            assert!(poll_once(&mut settled).is_pending());
             if is_polled {
                 assert_eq!(next(pin!(&mut stream)), Poll::Ready(None), "{at}");
             } else {
                 drop(stream);
             }
             assert_eq!(drops.load(SeqCst), 1, "{at}");
-            assert!(look(&mut settled).is_ready(), "{at}");
+            assert!(poll_once(&mut settled).is_ready(), "{at}");
         }
     }
 }
@@ -598,7 +602,7 @@ fn a_source_that_begins_to_wait_in_its_own_drop_is_woken_after_it() {
         let token = token.clone();
         Source::new("").with_hook(move |moment| {
             if moment == Moment::Drop {
-                waiting.send(settler(&token)).unwrap();
+                waiting.send(waiter(&token)).unwrap();
             }
         })
     };
@@ -607,7 +611,7 @@ fn a_source_that_begins_to_wait_in_its_own_drop_is_woken_after_it() {
     drop(stream);
     let (mut settled, wakes) = begun.recv().unwrap();
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 }
 
 // Who is told.
@@ -641,7 +645,7 @@ fn one_that_was_moved_is_woken() {
     let token = CancellationToken::new();
     let held = hold(&token);
     token.cancel();
-    let (settled, wakes) = settler(&token);
+    let (settled, wakes) = waiter(&token);
     let mut moved = Box::new(settled);
     assert!(poll(Pin::new(&mut *moved), &wakes).is_pending());
     drop(held);
@@ -650,22 +654,19 @@ fn one_that_was_moved_is_woken() {
 }
 
 #[test]
-fn of_many_who_wait_all_are_woken_but_those_who_left() {
+fn of_many_waiters_all_are_woken_except_those_that_were_dropped() {
     let count: usize = if cfg!(miri) { 8 } else { 40 };
     for leaving in [0, 1, 2, 3, count - 1] {
         let root = CancellationToken::new();
         let tokens = [root.child_token(), root.clone(), root.child_token()];
         let held = hold(&tokens[0].child_token());
         root.cancel();
-        let mut settlers: Vec<_> = (0..count).map(|n| settler(&tokens[n % 2])).collect();
-        assert!(look(&mut tokens[2].settled()).is_ready());
+        let mut waiters: Vec<_> = (0..count).map(|n| waiter(&tokens[n % 2])).collect();
+        assert!(poll_once(&mut tokens[2].settled()).is_ready());
         let stays = |n: usize| leaving == 0 || n % leaving != 0;
-        let all: Vec<_> = settlers
-            .iter()
-            .map(|(_, wakes)| Arc::clone(wakes))
-            .collect();
+        let all: Vec<_> = waiters.iter().map(|(_, wakes)| Arc::clone(wakes)).collect();
         let mut n = 0;
-        settlers.retain(|_| {
+        waiters.retain(|_| {
             n += 1;
             stays(n - 1)
         });
@@ -675,10 +676,10 @@ fn of_many_who_wait_all_are_woken_but_those_who_left() {
         for (n, wakes) in all.iter().enumerate() {
             assert_eq!(wakes.count(), usize::from(stays(n)), "{n} of {leaving}");
         }
-        for (settled, _) in &mut settlers {
-            assert!(look(settled).is_ready());
+        for (settled, _) in &mut waiters {
+            assert!(poll_once(settled).is_ready());
         }
-        drop(settlers);
+        drop(waiters);
         assert!(all.iter().all(|wakes| Arc::strong_count(wakes) == 1));
     }
 }
@@ -697,7 +698,7 @@ fn waiters_are_woken_in_the_order_in_which_they_came() {
     let held = hold(&token);
     token.cancel();
     let log = Arc::new(Mutex::new(Vec::new()));
-    let settlers: Vec<_> = (0..5)
+    let waiters: Vec<_> = (0..5)
         .map(|n| {
             let mut settled = token.settled();
             let waker = Waker::from(Arc::new(Entry(n, Arc::clone(&log))));
@@ -708,7 +709,7 @@ fn waiters_are_woken_in_the_order_in_which_they_came() {
         .collect();
     drop(held);
     assert_eq!(*log.lock().unwrap(), [0, 1, 2, 3, 4]);
-    drop(settlers);
+    drop(waiters);
 }
 
 #[test]
@@ -716,15 +717,15 @@ fn a_waiter_that_leaves_after_it_was_woken_takes_no_other_ones_place() {
     let token = CancellationToken::new();
     token.cancel();
     let first = hold(&token);
-    let (told, _) = settler(&token);
+    let (notified, _) = waiter(&token);
     drop(first);
     let second = hold(&token);
-    let (mut waits, wakes) = settler(&token);
+    let (mut waits, wakes) = waiter(&token);
     // Its place is the one that the other had.
-    drop(told);
+    drop(notified);
     drop(second);
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut waits).is_ready());
+    assert!(poll_once(&mut waits).is_ready());
 }
 
 #[test]
@@ -732,12 +733,12 @@ fn a_waiter_that_was_woken_is_ready_though_there_is_a_holder_by_then() {
     let token = CancellationToken::new();
     token.cancel();
     let held = hold(&token);
-    let (mut settled, wakes) = settler(&token);
+    let (mut settled, wakes) = waiter(&token);
     drop(held);
     let _late = hold(&token);
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut settled).is_ready(), "that moment has been");
-    assert!(look(&mut token.settled()).is_pending());
+    assert!(poll_once(&mut settled).is_ready(), "that moment has been");
+    assert!(poll_once(&mut token.settled()).is_pending());
 }
 
 #[test]
@@ -747,15 +748,15 @@ fn each_level_settles_when_the_last_under_it_is_dropped() {
     let leaf = middle.child_token();
     root.cancel();
     let held = [hold(&root), hold(&middle), hold(&leaf)];
-    let settlers = [&root, &middle, &leaf].map(settler);
-    let told = || settlers.each_ref().map(|(_, wakes)| wakes.count());
+    let waiters = [&root, &middle, &leaf].map(waiter);
+    let notified = || waiters.each_ref().map(|(_, wakes)| wakes.count());
     let [at_root, at_middle, at_leaf] = held;
     drop(at_middle);
-    assert_eq!(told(), [0, 0, 0]);
+    assert_eq!(notified(), [0, 0, 0]);
     drop(at_leaf);
-    assert_eq!(told(), [0, 1, 1]);
+    assert_eq!(notified(), [0, 1, 1]);
     drop(at_root);
-    assert_eq!(told(), [1, 1, 1]);
+    assert_eq!(notified(), [1, 1, 1]);
 }
 
 #[test]
@@ -805,14 +806,14 @@ fn it_keeps_its_token_and_no_more() {
         })
         .detach();
     let held = hold(&child);
-    let (mut settled, wakes) = settler(&child);
+    let (mut settled, wakes) = waiter(&child);
     drop((child, held));
     assert_eq!((wakes.count(), Arc::strong_count(&alive)), (0, 2));
     root.cancel();
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut settled).is_ready());
+    assert!(poll_once(&mut settled).is_ready());
 
-    let (settled, wakes) = settler(&CancellationToken::new());
+    let (settled, wakes) = waiter(&CancellationToken::new());
     drop(settled);
     assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (0, 1));
 }
@@ -822,10 +823,10 @@ fn one_that_was_ready_is_ready_again() {
     let token = CancellationToken::new();
     let held = hold(&token);
     token.cancel();
-    let (mut settled, _) = settler(&token);
+    let (mut settled, _) = waiter(&token);
     drop(held);
     for _ in 0..3 {
-        assert!(look(&mut settled).is_ready());
+        assert!(poll_once(&mut settled).is_ready());
     }
 }
 
@@ -837,7 +838,7 @@ fn cancel_and_settle_cancels_when_it_is_called() {
     drop(settled);
     let token = CancellationToken::new();
     token.cancel_with("first");
-    assert!(look(&mut token.cancel_and_settle()).is_ready());
+    assert!(poll_once(&mut token.cancel_and_settle()).is_ready());
     assert_eq!(token.stop_reason().unwrap().to_string(), "first");
     let _settled = token.child_token().settled();
     assert!(!CancellationToken::new().is_cancelled());
@@ -846,7 +847,7 @@ fn cancel_and_settle_cancels_when_it_is_called() {
 #[test]
 fn settled_itself_cancels_nothing() {
     let token = CancellationToken::new();
-    drop(settler(&token));
+    drop(waiter(&token));
     assert!(!token.is_cancelled());
 }
 
@@ -914,10 +915,10 @@ const FOREIGN_CODES: [(&str, ForeignCode); 5] = [
     ("waits and leaves", |tokens, _| {
         for token in &tokens {
             let held = hold(token);
-            let (mut settled, _) = settler(token);
-            assert!(look(&mut settled).is_pending());
+            let (mut settled, _) = waiter(token);
+            assert!(poll_once(&mut settled).is_pending());
             drop(held);
-            let _ = look(&mut settled);
+            let _ = poll_once(&mut settled);
         }
     }),
     ("cancels", |tokens, _| {
@@ -958,7 +959,7 @@ fn foreign_code_may_do_anything_in_a_wake_up_and_in_the_drop_of_a_waker() {
                 let elsewhere = CancellationToken::new();
                 elsewhere.cancel();
                 let held_elsewhere = Box::new([hold(&elsewhere), hold(&elsewhere.child_token())]);
-                let (_settler, woken_elsewhere) = settler(&elsewhere);
+                let (_waiter, woken_elsewhere) = waiter(&elsewhere);
 
                 let done = Arc::new(AtomicUsize::new(0));
                 let deed: Deed = Box::new({
@@ -979,16 +980,16 @@ fn foreign_code_may_do_anything_in_a_wake_up_and_in_the_drop_of_a_waker() {
                 let mut settled = Some(settled);
                 match when {
                     When::Woken | When::Notified => {}
-                    When::Replaced => assert!(look(settled.as_mut().unwrap()).is_pending()),
+                    When::Replaced => assert!(poll_once(settled.as_mut().unwrap()).is_pending()),
                     When::Left => settled = None,
                 }
                 drop(held);
                 assert_eq!(done.load(SeqCst), 1, "{case}");
                 assert_eq!(woken_elsewhere.count(), 1, "{case}");
                 if let Some(mut settled) = settled {
-                    assert!(look(&mut settled).is_ready(), "{case}");
+                    assert!(poll_once(&mut settled).is_ready(), "{case}");
                 }
-                assert!(look(&mut middle.settled()).is_ready(), "{case}");
+                assert!(poll_once(&mut middle.settled()).is_ready(), "{case}");
             }
         }
     }
@@ -1011,7 +1012,7 @@ fn a_wake_may_drop_its_own_settler_and_with_it_the_last_handle() {
         }));
         let polled = Pin::new(&mut settled).poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
-        let neighbours: Vec<_> = (0..neighbours).map(|_| settler(&token)).collect();
+        let neighbours: Vec<_> = (0..neighbours).map(|_| waiter(&token)).collect();
         *slot.lock().unwrap() = Some(settled);
         drop(token);
         drop(held);
@@ -1021,20 +1022,20 @@ fn a_wake_may_drop_its_own_settler_and_with_it_the_last_handle() {
 }
 
 #[test]
-fn a_wake_may_let_go_of_what_another_level_waits_for() {
+fn a_wake_may_drop_a_holder_that_another_level_waits_for() {
     let root = CancellationToken::new();
     let child = root.child_token();
     root.cancel();
     let held_at_root = hold(&root);
     let held = hold(&child);
-    let (mut at_root, wakes) = settler(&root);
+    let (mut at_root, wakes) = waiter(&root);
     let mut at_child = child.settled();
     let waker = Hooks::on_wake(Box::new(move || drop(held_at_root)));
     let polled = Pin::new(&mut at_child).poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
     drop(held);
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut at_root).is_ready());
+    assert!(poll_once(&mut at_root).is_ready());
 }
 
 #[test]
@@ -1047,9 +1048,9 @@ fn a_wake_that_makes_and_drops_an_adapter_leaves_no_waiter() {
     let waker = Hooks::on_wake(Box::new(move || drop(hold(&child))));
     let polled = Pin::new(&mut at_child).poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
-    let settlers = [settler(&root), settler(&root)];
+    let waiters = [waiter(&root), waiter(&root)];
     drop(held);
-    for (_, wakes) in settlers {
+    for (_, wakes) in waiters {
         assert_eq!(wakes.count(), 1);
     }
 }
@@ -1064,7 +1065,7 @@ fn a_panicking_waker_stops_no_other_and_the_first_panic_comes_out_of_the_drop() 
     let child = root.child_token();
     let held = hold(&child);
     root.cancel();
-    let mut settlers = Vec::new();
+    let mut waiters = Vec::new();
     let mut panicking = Vec::new();
     for (token, message) in [(&child, "first"), (&child, "second"), (&root, "third")] {
         let mut settled = token.settled();
@@ -1072,12 +1073,12 @@ fn a_panicking_waker_stops_no_other_and_the_first_panic_comes_out_of_the_drop() 
         let polled = Pin::new(&mut settled).poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         panicking.push(settled);
-        settlers.push(settler(token));
+        waiters.push(waiter(token));
     }
     assert_eq!(panic_of(|| drop(held)), "first");
-    for (settled, wakes) in &mut settlers {
+    for (settled, wakes) in &mut waiters {
         assert_eq!(wakes.count(), 1);
-        assert!(look(settled).is_ready());
+        assert!(poll_once(settled).is_ready());
     }
     // Once.
     drop(hold(&child));
@@ -1092,14 +1093,14 @@ fn a_panicking_waker_does_not_throw_into_an_unwinding() {
     let waker = panicking_waker("woken");
     let polled = Pin::new(&mut settled).poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
-    let (mut other, wakes) = settler(&token);
+    let (mut other, wakes) = waiter(&token);
     let message = panic_of(|| {
         let _held = held;
         panic!("the task failed");
     });
     assert_eq!(message, "the task failed");
     assert_eq!(wakes.count(), 1);
-    assert!(look(&mut other).is_ready());
+    assert!(poll_once(&mut other).is_ready());
 }
 
 // Small stories.
@@ -1178,7 +1179,7 @@ fn check_story(steps: &[Step]) {
     let other = CancellationToken::new();
     let linked = CancellationToken::linked([&child, &other]);
     let tokens = [root, child, linked, other];
-    let mut settlers = tokens
+    let mut waiters = tokens
         .each_ref()
         .map(|token| (token.settled(), Wakes::new()));
     let mut held: [Vec<_>; ABOVE.len()] = Default::default();
@@ -1199,17 +1200,17 @@ fn check_story(steps: &[Step]) {
                 }
             }
             Step::Poll(node) => {
-                let (settled, wakes) = &mut settlers[node];
+                let (settled, wakes) = &mut waiters[node];
                 let is_ready = poll(Pin::new(settled), wakes).is_ready();
                 assert_eq!(is_ready, model.poll(node), "{node}: {steps:?}");
             }
         }
-        let woken = settlers.each_ref().map(|(_, wakes)| wakes.count());
+        let woken = waiters.each_ref().map(|(_, wakes)| wakes.count());
         assert_eq!(woken, model.woken, "{steps:?}");
     }
     drop(held);
     drop(tokens);
-    for (settled, wakes) in settlers {
+    for (settled, wakes) in waiters {
         drop(settled);
         assert_eq!(Arc::strong_count(&wakes), 1, "{steps:?}");
     }
@@ -1331,12 +1332,12 @@ fn of_adapters_that_are_dropped_on_many_threads_all_are_waited_for_and_no_wait_i
                 }
             }
         });
-        assert!(look(&mut root.settled()).is_ready());
+        assert!(poll_once(&mut root.settled()).is_ready());
     }
 }
 
 #[test]
-fn what_was_done_in_the_drops_is_seen_by_who_waits_on_another_thread() {
+fn writes_in_the_drops_are_visible_to_a_waiter_on_another_thread() {
     let rounds = if cfg!(miri) { 5 } else { 2000 };
     for _ in 0..rounds {
         let token = CancellationToken::new();

@@ -208,7 +208,7 @@ impl Signal for Fired {
 }
 
 #[test]
-fn a_foreign_signal_is_looked_at_as_often_as_it_says() {
+fn a_foreign_signal_is_checked_as_often_as_it_asks_for() {
     let mut stream = Source::new("a-bcdef").take_until_cancelled(Fired(false));
     let items: Vec<_> = std::iter::repeat_with(|| poll(pin!(&mut stream)))
         .take(6)
@@ -250,8 +250,8 @@ fn a_future_that_wakes_itself_while_the_source_is_pending_wakes_the_stream() {
 struct Foreign {
     is_fired: fn() -> bool,
     poll_fired: fn() -> Poll<StopReason>,
-    look: fn() -> u32,
-    looks: Rc<Cell<usize>>,
+    interval: fn() -> u32,
+    checks: Rc<Cell<usize>>,
 }
 
 impl Foreign {
@@ -259,8 +259,8 @@ impl Foreign {
         Self {
             is_fired: || false,
             poll_fired: || Poll::Pending,
-            look: || u32::MAX,
-            looks: Rc::default(),
+            interval: || u32::MAX,
+            checks: Rc::default(),
         }
     }
 }
@@ -275,8 +275,8 @@ impl Signal for Foreign {
     }
 
     fn check_every(self: Pin<&mut Self>, _: u32) -> u32 {
-        self.looks.set(self.looks.get() + 1);
-        (self.look)()
+        self.checks.set(self.checks.get() + 1);
+        (self.interval)()
     }
 }
 
@@ -308,7 +308,7 @@ fn a_panic_of_a_signal_that_is_asked_after_a_pending_poll_ends_the_stream() {
 }
 
 #[test]
-fn looks_come_as_often_as_they_are_wanted_but_at_every_item_at_most_and_at_every_yield_at_least() {
+fn checks_are_made_as_often_as_asked_for_but_at_most_at_every_item_and_at_least_at_every_yield() {
     let cases: [(fn() -> u32, usize); 5] = [
         (|| 0, 1025),
         (|| 1, 1025),
@@ -316,16 +316,16 @@ fn looks_come_as_often_as_they_are_wanted_but_at_every_item_at_most_and_at_every
         (|| 1024, 2),
         (|| 65_536 + 1, 2),
     ];
-    for (look, expected) in cases {
+    for (interval, expected) in cases {
         let mut signal = Foreign::new();
-        signal.look = look;
-        let looks = Rc::clone(&signal.looks);
+        signal.interval = interval;
+        let checks = Rc::clone(&signal.checks);
         let mut stream = stream::repeat('a').take_until_cancelled(signal);
         // A row, its yield, and one item more.
         for _ in 0..1026 {
             let _ = poll(pin!(&mut stream));
         }
-        assert_eq!(looks.get(), expected, "a look after {} items", look());
+        assert_eq!(checks.get(), expected, "a check after {} items", interval());
     }
 }
 
@@ -381,16 +381,16 @@ fn the_first_one_of_any_that_has_fired_stops_for_its_reason_and_each_wakes_the_l
 }
 
 #[test]
-fn any_of_two_is_looked_at_as_often_as_either_of_them_wants() {
+fn any_of_two_is_checked_as_often_as_either_of_them_asks_for() {
     for wants in [[512, u32::MAX], [u32::MAX, 512]] {
         let signals = wants.map(|wants| {
             let mut signal = Foreign::new();
             if wants == 512 {
-                signal.look = || 512;
+                signal.interval = || 512;
             }
             signal
         });
-        let looks = signals.each_ref().map(|signal| Rc::clone(&signal.looks));
+        let checks = signals.each_ref().map(|signal| Rc::clone(&signal.checks));
         let [a, b] = signals;
         let never = signal::never();
         let nested = signal::any(signal::any(never, a), b);
@@ -399,8 +399,8 @@ fn any_of_two_is_looked_at_as_often_as_either_of_them_wants() {
         for _ in 0..1026 {
             let _ = poll(pin!(&mut stream));
         }
-        for (wants, looks) in wants.into_iter().zip(looks) {
-            assert!(wants > 512 || looks.get() == 3);
+        for (wants, checks) in wants.into_iter().zip(checks) {
+            assert!(wants > 512 || checks.get() == 3);
         }
     }
 }
@@ -459,7 +459,7 @@ mod deadlines {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_future_beside_a_token_with_a_deadline_is_not_polled_at_each_look_at_the_clock() {
+    async fn a_future_beside_a_token_with_a_deadline_is_not_polled_at_each_reading_of_the_clock() {
         let polls = Rc::new(Cell::new(0));
         let future = Counted {
             polls: Rc::clone(&polls),

@@ -210,7 +210,7 @@ fn a_signal_that_panics_at_the_end_ends_the_stream() {
 }
 
 #[test]
-fn nobody_waits_for_a_signal_of_a_source_that_ended() {
+fn a_signal_wakes_no_task_after_its_source_has_ended() {
     let token = CancellationToken::new();
     let wakes = Wakes::new();
     let mut stream = pin!(stream::empty::<char>().with_cancellation(&token));

@@ -75,7 +75,7 @@ fn each_displays_as_what_happened_and_a_custom_one_as_its_error() {
 }
 
 #[test]
-fn each_has_a_debug_that_tells_it_from_the_others() {
+fn each_has_a_distinct_debug_output() {
     let texts = reasons().map(|reason| format!("{reason:?}"));
     assert!(texts[4].contains("DiskFull"));
     for (place, text) in texts.iter().enumerate() {
@@ -237,7 +237,7 @@ fn a_reader_of_std_that_is_stopped_fails() {
 }
 
 #[test]
-fn it_goes_where_an_error_goes() {
+fn it_converts_into_boxed_errors() {
     fn is_error<E: Error + Clone + Send + Sync + 'static>() {}
     is_error::<StopReason>();
 

@@ -149,7 +149,7 @@ fn debug_says_whether_and_why() {
 }
 
 #[test]
-fn a_cancel_goes_down_and_never_up_or_sideways() {
+fn a_cancel_propagates_down_and_never_up_or_sideways() {
     let [root, middle, leaf] = chain();
     let [aunt, sibling] = [root.child_token(), middle.child_token()];
     assert!(leaf.cancel_with("leaf"));
@@ -237,7 +237,7 @@ fn a_middle_token_dropped_after_it_was_cancelled_still_counts() {
 }
 
 #[test]
-fn dropping_every_handle_cancels_nothing_and_wakes_nobody() {
+fn dropping_every_handle_cancels_nothing_and_wakes_no_task() {
     let [root, middle, leaf] = chain();
     let (cancelled, wakes) = waiter(&leaf);
     drop([root, middle, leaf]);
@@ -376,7 +376,7 @@ fn a_waiter_that_was_ready_is_ready_again() {
 }
 
 #[test]
-fn a_waiter_that_is_forgotten_is_woken_and_then_gone() {
+fn a_waiter_that_is_forgotten_is_woken_and_its_waker_dropped() {
     let token = CancellationToken::new();
     let wakes = Wakes::new();
     let mut cancelled = token.cancelled();
@@ -387,7 +387,7 @@ fn a_waiter_that_is_forgotten_is_woken_and_then_gone() {
 }
 
 #[test]
-fn the_waker_of_a_waiter_that_was_forgotten_goes_with_the_token() {
+fn the_waker_of_a_waiter_that_was_forgotten_is_dropped_with_the_token() {
     let token = CancellationToken::new();
     let wakes = Wakes::new();
     let mut cancelled = token.cancelled();
@@ -605,7 +605,7 @@ fn check_steps(steps: &[Step]) {
 }
 
 #[test]
-fn every_short_story_of_a_small_tree_goes_as_a_simple_model_says() {
+fn every_short_sequence_of_operations_on_a_small_tree_matches_a_simple_model() {
     let longest = if cfg!(miri) { 2 } else { 5 };
     for steps in sequences(&STEPS, longest).skip(1) {
         check_steps(&steps);
@@ -837,7 +837,7 @@ fn a_wake_may_drop_its_own_waiter_and_with_it_the_last_handle() {
 }
 
 #[test]
-fn a_wake_may_drop_a_neighbour_that_was_not_told_yet() {
+fn a_wake_may_drop_a_neighbour_that_was_not_woken_yet() {
     let [root, middle, leaf] = chain();
     let hooks = Hooks::new();
     let mut first = middle.cancelled();

@@ -118,9 +118,9 @@ const MAKES: [(&str, Make); 10] = [
 ];
 
 /// A way to see that a token is cancelled: whether it is seen.
-type Look = fn(&CancellationToken) -> bool;
+type Check = fn(&CancellationToken) -> bool;
 
-const LOOKS: [(&str, Look); 15] = [
+const CHECKS: [(&str, Check); 15] = [
     ("is_cancelled", CancellationToken::is_cancelled),
     ("stop_reason", |token| token.stop_reason().is_some()),
     ("check", |token| token.check().is_err()),
@@ -161,31 +161,31 @@ const LOOKS: [(&str, Look); 15] = [
         let items = generator(token, async |mut y| y.yield_item(1).await);
         next(pin!(items)) == Poll::Ready(None)
     }),
-    ("the look of a child", |token| {
+    ("the check of a child", |token| {
         token.child_token().is_cancelled()
     }),
-    ("the look of a linked one", |token| {
+    ("the check of a linked one", |token| {
         CancellationToken::linked([&CancellationToken::new(), token]).is_cancelled()
     }),
 ];
 
 /// D2 and D4: what is looked at is a thread that never yields to its runtime, so that no timer runs.
-fn check_looks(phase: Duration, timeout: Duration) {
+fn check_exactness(phase: Duration, timeout: Duration) {
     for (n, (make_name, make)) in MAKES.into_iter().enumerate() {
-        for (m, (look_name, look)) in LOOKS.into_iter().enumerate() {
+        for (m, (check_name, check)) in CHECKS.into_iter().enumerate() {
             // Miri is slow.
             if cfg!(miri) && n != m % MAKES.len() {
                 continue;
             }
             let case =
-                format!("{make_name}, {look_name}, {timeout:?} from {phase:?} after the start");
+                format!("{make_name}, {check_name}, {timeout:?} from {phase:?} after the start");
             let at = Instant::now() + timeout;
             let [seen_before, not_seen] = [make(at), make(at)];
             tick(timeout - NANOSECOND);
-            assert!(!look(&seen_before), "a nanosecond before: {case}");
+            assert!(!check(&seen_before), "a nanosecond before: {case}");
             tick(NANOSECOND);
-            assert!(look(&seen_before), "at the deadline: {case}");
-            assert!(look(&not_seen), "at the deadline: {case}");
+            assert!(check(&seen_before), "at the deadline: {case}");
+            assert!(check(&not_seen), "at the deadline: {case}");
             assert!(
                 is_exceeded(&seen_before) && is_exceeded(&not_seen),
                 "{case}"
@@ -223,25 +223,25 @@ fn timeouts() -> &'static [Duration] {
 }
 
 #[test]
-fn on_a_thread_that_never_yields_every_look_is_exact_to_the_nanosecond() {
+fn on_a_thread_that_never_yields_every_check_is_exact_to_the_nanosecond() {
     for &phase in phases() {
         for &timeout in timeouts() {
             paused_runtime().block_on(async {
                 tick(phase);
-                check_looks(phase, timeout);
+                check_exactness(phase, timeout);
             });
         }
     }
 }
 
 #[test]
-fn in_a_runtime_that_is_never_driven_every_look_is_exact_to_the_nanosecond() {
+fn in_a_runtime_that_is_never_driven_every_check_is_exact_to_the_nanosecond() {
     for &phase in phases() {
         for &timeout in timeouts() {
             let runtime = paused_runtime();
             let _context = runtime.enter();
             tick(phase);
-            check_looks(phase, timeout);
+            check_exactness(phase, timeout);
         }
     }
 }
@@ -460,7 +460,7 @@ fn dropping_the_last_handle_early_releases_the_timer() {
 }
 
 #[test]
-fn whoever_still_has_a_descendant_or_a_waiter_has_the_timer() {
+fn a_descendant_or_a_waiter_keeps_the_timer() {
     let keepers: [fn(CancellationToken) -> Box<dyn Send>; 5] = [
         |token| Box::new(token.child_token().child_token()),
         |token| Box::new(CancellationToken::linked([token, CancellationToken::new()])),
@@ -627,7 +627,7 @@ async fn a_loop_that_never_awaits_is_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_check_fixes_the_reason_and_wakes_nothing_and_the_timer_wakes_once() {
-    for (name, look) in LOOKS {
+    for (name, check) in CHECKS {
         let token = CancellationToken::with_timeout(SECOND);
         let child = token.child_token();
         let runs = Arc::new(AtomicUsize::new(0));
@@ -640,16 +640,16 @@ async fn a_check_fixes_the_reason_and_wakes_nothing_and_the_timer_wakes_once() {
             .detach();
         let (_here, wakes) = waiter(&token);
         let (_below, wakes_below) = waiter(&child);
-        let told = || [runs.load(SeqCst), wakes.count(), wakes_below.count()];
+        let notified = || [runs.load(SeqCst), wakes.count(), wakes_below.count()];
 
         tick(SECOND);
-        assert!(look(&child) && look(&token), "{name}");
-        assert_eq!(told(), [0, 0, 0], "{name}");
+        assert!(check(&child) && check(&token), "{name}");
+        assert_eq!(notified(), [0, 0, 0], "{name}");
         tokio::time::sleep(MILLISECOND).await;
-        assert_eq!(told(), [1, 1, 1], "{name}");
+        assert_eq!(notified(), [1, 1, 1], "{name}");
         assert!(!child.cancel_with("child") && !token.cancel_with("token"));
         sleep(SECOND).await;
-        assert_eq!(told(), [1, 1, 1], "{name}");
+        assert_eq!(notified(), [1, 1, 1], "{name}");
         assert!(is_exceeded(&token) && is_exceeded(&child), "{name}");
     }
 }
@@ -676,7 +676,7 @@ async fn a_deadline_over_a_tower_of_diamonds_is_seen_and_wakes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_beside_a_tower_of_diamonds_looks_through_it_once() {
+async fn a_cancel_beside_a_tower_of_diamonds_walks_it_once() {
     let levels = if cfg!(miri) { 10 } else { 40 };
     let top = (0..levels).fold(CancellationToken::with_timeout(SECOND), |below, _| {
         CancellationToken::linked([below.child_token(), below.child_token()])
@@ -716,7 +716,7 @@ async fn a_callback_that_has_not_run_runs_when_the_token_is_dropped_if_its_deadl
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Cancel(usize),
-    Look(usize),
+    Check(usize),
     /// A second goes by.
     Tick,
 }
@@ -737,7 +737,7 @@ const BELOW: [&[usize]; 6] = [
 struct Model {
     now: u32,
     reasons: [Option<String>; BELOW.len()],
-    told: [bool; BELOW.len()],
+    notified: [bool; BELOW.len()],
 }
 
 impl Model {
@@ -752,7 +752,7 @@ impl Model {
     fn cancel(&mut self, token: usize, reason: &str) -> bool {
         let has_won = self.give(token, reason);
         for &below in BELOW[token] {
-            self.told[below] = true;
+            self.notified[below] = true;
         }
         has_won
     }
@@ -786,10 +786,10 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
     let mut model = Model::default();
     let check_told = |model: &Model| {
         for (node, ((_, wakes), _)) in waiters.iter().enumerate() {
-            let told = usize::from(model.told[node]);
-            assert_eq!(wakes.count(), told, "{node}: {steps:?}");
+            let notified = usize::from(model.notified[node]);
+            assert_eq!(wakes.count(), notified, "{node}: {steps:?}");
             let calls = &calls.lock().unwrap()[node];
-            let reason = model.reasons[node].iter().filter(|_| model.told[node]);
+            let reason = model.reasons[node].iter().filter(|_| model.notified[node]);
             assert!(calls.iter().eq(reason), "{node}: {calls:?} in {steps:?}");
         }
     };
@@ -800,7 +800,7 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
                 let has_won = tokens[node].cancel_with(why);
                 assert_eq!(has_won, model.cancel(node, why), "{steps:?}");
             }
-            Step::Look(node) => {
+            Step::Check(node) => {
                 let is_cancelled = tokens[node].is_cancelled();
                 assert_eq!(is_cancelled, model.reasons[node].is_some(), "{steps:?}");
             }
@@ -831,7 +831,7 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
     }
     sleep(MILLISECOND).await;
     for node in 1..BELOW.len() {
-        model.told[node] = true;
+        model.notified[node] = true;
     }
     check_told(&model);
     for (token, expected) in tokens.iter().zip(&model.reasons) {
@@ -842,7 +842,7 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
 #[test]
 fn every_short_story_of_deadlines_and_cancels_agrees_with_a_simple_model() {
     let mut steps = vec![Step::Tick];
-    steps.extend((0..BELOW.len()).flat_map(|node| [Step::Cancel(node), Step::Look(node)]));
+    steps.extend((0..BELOW.len()).flat_map(|node| [Step::Cancel(node), Step::Check(node)]));
     let runtime = paused_runtime();
     let length = if cfg!(miri) { 1 } else { WHYS.len() };
     for story in sequences(&steps, length) {
@@ -962,12 +962,12 @@ async fn a_timer_survives_panicking_wakers_and_callbacks_and_runs_the_others() {
     }
 
     let at = Instant::now() + SECOND;
-    let mut told = Vec::new();
+    let mut notified = Vec::new();
     let mut kept = Vec::new();
     for _ in 0..3 {
         let token = CancellationToken::with_deadline(at);
         let child = token.child_token();
-        told.push(waiter(&token));
+        notified.push(waiter(&token));
         token.on_cancel(|_| panic!("called")).detach();
         token
             .on_cancel(|_| std::panic::panic_any(PanicsOnDrop))
@@ -979,11 +979,11 @@ async fn a_timer_survives_panicking_wakers_and_callbacks_and_runs_the_others() {
             assert!(polled.is_pending());
             kept.push(cancelled);
         }
-        told.push(waiter(&child));
-        told.push(waiter(&token));
+        notified.push(waiter(&child));
+        notified.push(waiter(&token));
     }
     sleep(2 * SECOND).await;
-    for (_, wakes) in &told {
+    for (_, wakes) in &notified {
         assert_eq!(wakes.count(), 1);
     }
     // The runtime and its timers go on.
@@ -1082,7 +1082,7 @@ async fn while_a_callback_of_an_ancestor_runs_the_tokens_with_a_deadline_below_r
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_seen_to_be_cancelled_before_its_deadline_has_not_exceeded_it() {
+async fn a_token_that_was_seen_cancelled_before_its_deadline_has_not_exceeded_it() {
     let parent = CancellationToken::new();
     let place = Arc::new(Mutex::new(None::<CancellationToken>));
     let seen = Arc::new(Mutex::new(None));
@@ -1170,8 +1170,8 @@ fn outside_of_a_runtime_every_other_use_of_a_deadline_works() {
         let _context = runtime.enter();
         CancellationToken::with_timeout(3600 * SECOND)
     };
-    for (name, look) in LOOKS {
-        assert!(!look(&token), "{name}");
+    for (name, check) in CHECKS {
+        assert!(!check(&token), "{name}");
     }
     assert!(token.remaining() > Some(SECOND));
     assert!(token.child_token().cancel_with("child"));
@@ -1288,7 +1288,7 @@ async fn every_thread_sees_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_look_on_another_thread_and_a_cancel_at_the_deadline_all_agree_on_the_reason() {
+async fn after_a_check_on_another_thread_and_a_cancel_at_the_deadline_all_agree_on_the_reason() {
     let rounds = if cfg!(miri) { 10 } else { 500 };
     let handle = Handle::current();
     for _ in 0..rounds {
@@ -1296,13 +1296,13 @@ async fn of_a_look_on_another_thread_and_a_cancel_at_the_deadline_all_agree_on_t
         let children = [token.child_token(), token.child_token()];
         tick(NANOSECOND);
         thread::scope(|scope| {
-            let look = scope.spawn(|| {
+            let check = scope.spawn(|| {
                 let _context = handle.enter();
                 reason(&children[0])
             });
             assert!(!children[1].cancel_with("child"));
             assert!(!token.cancel_with("token"));
-            let seen = look.join().unwrap();
+            let seen = check.join().unwrap();
             assert_eq!(seen, Some(StopReason::DeadlineExceeded.to_string()));
         });
         assert!(is_exceeded(&token) && is_exceeded(&children[1]));
@@ -1700,7 +1700,7 @@ async fn a_deadline_settles_when_what_it_stopped_has_been_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_awaits_a_deadline_to_settle_is_woken_by_its_timer_and_then_by_the_last_drop() {
+async fn a_waiter_for_a_deadline_to_settle_is_woken_by_its_timer_and_then_by_the_last_drop() {
     let token = CancellationToken::with_timeout(SECOND);
     let mut events = stream::pending::<u8>().take_until_cancelled(token.child_token());
     let connection = tokio::spawn(async move {

@@ -305,7 +305,7 @@ fn auto_traits_pass_through_the_forms_that_keep_time() {
 }
 
 #[test]
-fn a_stream_that_drops_on_cancel_may_be_moved_and_goes_wherever_its_source_may() {
+fn a_stream_that_drops_on_cancel_is_unpin_and_sync_and_is_send_if_its_source_is() {
     use stopcock::{DropOnCancel, TryWithCancellation, WithCancellation};
 
     type All<S> = (
