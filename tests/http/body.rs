@@ -176,7 +176,7 @@ async fn a_complete_body_is_not_cut() {
     assert!(body.frame().await.is_none());
 }
 
-/// Cancelled on another thread meanwhile, a body is complete or ends with an error.
+/// If another thread cancels during the reads, a body is complete or ends with an error.
 #[test]
 fn a_race_with_a_cancel_cuts_no_body_without_an_error() {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! Trees of a million tokens: deep ones on a small stack (T9, T12), wide ones while others look on (T10).
+//! Trees of a million tokens: deep ones on a small stack (T9, T12), wide ones during checks of other threads (T10).
 
 use crate::support::{Wakes, poll as poll_stream};
 use futures::stream;
@@ -17,10 +17,10 @@ use stopcock::{CancelStreamExt, CancellationToken, CancelledOwned, StopReason};
 
 const MILLION: usize = if cfg!(miri) { 300 } else { 1_000_000 };
 
-/// Where each of them looks up to the root when it is waited on: the square of it is a million looks or more.
+/// Where each waiter walks up to the root: the square of it is a million steps or more.
 const SOME: usize = if cfg!(miri) { 50 } else { 3_000 };
 
-/// Of those with several parents: a look notes which of them it has been at.
+/// Of those with several parents: a walk stores which of them it has visited.
 const JOINTS: usize = if cfg!(miri) { 20 } else { 10_000 };
 
 /// How often a thread gives way to another one until it despairs of it.
@@ -173,7 +173,7 @@ fn a_chain_with_waiters_all_along_is_cancelled() {
         let mut waiters: Vec<CancelledOwned> = Vec::new();
         let root = CancellationToken::new();
         let mut token = root.clone();
-        // Fewer of them: each new waiter looks up to the root.
+        // Fewer of them: each new waiter walks up to the root.
         for _ in 0..MILLION / 1000 {
             // Before and after the child in the list.
             let child = token.child_token();
@@ -310,7 +310,7 @@ fn a_chain_of_links_is_cancelled_and_dropped_in_any_order() {
     }
 }
 
-/// Two ways lead from each joint to the next: from end to end more than anybody could go.
+/// Two paths lead from each joint to the next: from end to end more than could ever be walked.
 #[test]
 fn a_ladder_of_diamonds_is_cancelled_and_dropped_in_any_order() {
     for order in ORDERS {
@@ -380,7 +380,7 @@ fn a_chain_of_deadlines_is_cancelled_or_is_over_and_is_dropped_in_any_order() {
     }
 }
 
-/// The waiter is all that is left of the chain, and goes while the cancel is at it.
+/// Only the waiter still owns the chain, and is dropped while the cancel visits it.
 #[test]
 fn a_chain_that_is_dropped_with_its_waiter_during_the_cancel_is_dropped_without_recursion() {
     struct Drops(Mutex<Option<CancelledOwned>>);
@@ -426,8 +426,8 @@ fn the_root_reaches_a_leaf_whose_ancestors_have_no_handle_any_more() {
     });
 }
 
-/// T10: every hundredth waker keeps the cancel waiting until another thread has looked at the root, at children that
-/// were told already and at others that were not.
+/// T10: every hundredth waker blocks the cancel until another thread has checked the root, children that were notified
+/// already and others that were not.
 #[test]
 fn checks_do_not_wait_for_a_cancel_of_a_million_children() {
     struct AsksForALook {
@@ -480,7 +480,7 @@ fn checks_do_not_wait_for_a_cancel_of_a_million_children() {
     assert_eq!(Arc::strong_count(&wakes), 1);
 }
 
-/// T10 without anybody's leave: the looks go on during all of the cancel.
+/// T10 without synchronisation: the checks continue during the whole cancel.
 #[test]
 fn a_check_is_never_contradicted_during_a_cancel_of_a_million_children() {
     let _turn = ONE_AT_A_TIME.lock();
@@ -506,8 +506,8 @@ fn a_check_is_never_contradicted_during_a_cancel_of_a_million_children() {
     }
 }
 
-/// T10 for everything else that can be done to a token. The cancel stands still in a callback, with half of a million
-/// children told, until another thread has done it all.
+/// T10 for all other operations on a token. The cancel is blocked in a callback, with half of a million children
+/// notified, until another thread has done them all.
 #[test]
 fn no_thread_waits_for_a_cancel_of_a_million_children() {
     let _turn = ONE_AT_A_TIME.lock();
@@ -522,7 +522,7 @@ fn no_thread_waits_for_a_cancel_of_a_million_children() {
             cancelled
         })
         .collect();
-    // By the first of them that is still to be told.
+    // Blocked by the first of them that is still to be notified.
     let mut unwoken = waiters.split_off(MILLION / 2);
 
     let (stands_still, stood_still) = channel();
@@ -532,7 +532,7 @@ fn no_thread_waits_for_a_cancel_of_a_million_children() {
             let is_done = Arc::clone(&is_done);
             move |_| {
                 stands_still.send(()).unwrap();
-                // Not for ever: whoever waits for this cancel is to fail and not to hang.
+                // Not forever: a thread that waits for this cancel has to fail and not to hang.
                 let has_come = || {
                     thread::yield_now();
                     is_done.load(SeqCst)

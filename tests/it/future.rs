@@ -1,4 +1,5 @@
-//! `CancelFutureExt`: the signal first, at every poll, and the future gone before the answer.
+//! `CancelFutureExt`: the signal is checked first at every poll, and the future is dropped before the output is
+//! returned.
 
 use crate::support::{Wakes, panic_of};
 use std::{

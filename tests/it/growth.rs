@@ -1,5 +1,5 @@
-//! What it costs as ancestries grow (T14). Of so many tokens that what takes their square takes minutes, and what takes
-//! no more than there are takes a fraction of a second: whoever breaks the law waits.
+//! How costs grow with the ancestry (T14). There are so many tokens that quadratic work takes minutes, and linear work
+//! a fraction of a second: a test that breaks the law does not end.
 
 use crate::{
     residue::{NOTHING, cost},
@@ -239,7 +239,7 @@ async fn a_link_to_one_cancelled_and_one_born_past_its_deadline_later_has_the_re
     }
 }
 
-/// What a cancel has noted of a parent it uses for no other: one dropped meanwhile, and another in its place.
+/// What a cancel has stored for one parent is not used for another one that was made at the address of the first.
 #[test]
 fn a_cancel_on_its_way_gives_each_link_the_reason_of_the_parent_cancelled_first() {
     let root = CancellationToken::new();

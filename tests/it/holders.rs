@@ -1,4 +1,4 @@
-//! `track_holders` and `holders`: who keeps a token from settling.
+//! `track_holders` and `holders`: what keeps a token from settling.
 
 use futures::{FutureExt, StreamExt, stream};
 use std::{

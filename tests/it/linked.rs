@@ -153,7 +153,7 @@ fn it_is_made_of_whatever_borrows_tokens() {
     assert!(by_reference.is_cancelled() && !some.is_cancelled());
 }
 
-/// In a list with its own child: what cancels the parent comes by on two ways.
+/// In a list with its own child: a cancel of the parent comes by two paths.
 #[test]
 fn parents_may_be_related() {
     for depth in 1..3 {
@@ -381,7 +381,7 @@ fn while_a_callback_runs_everything_below_both_parents_reports_cancelled() {
     assert!(!b.is_cancelled());
 }
 
-/// More ways lead up so many levels of diamonds than anybody could go.
+/// More paths lead up these levels of diamonds than could ever be walked.
 const LEVELS: usize = if cfg!(miri) { 8 } else { 64 };
 
 /// Levels of which each has two tokens, both linked to both or both children of one that is linked to both.
@@ -400,7 +400,7 @@ fn diamonds(levels: usize, with_joints: bool) -> (CancellationToken, Cancellatio
     (root, CancellationToken::linked(&level))
 }
 
-/// What would take two to the 64 steps if every way were gone.
+/// Would take two to the 64 steps if each path were walked.
 fn check_diamonds(levels: usize, with_joints: bool) {
     let (root, leaf) = diamonds(levels, with_joints);
     let below = leaf.child_token();
@@ -551,7 +551,7 @@ fn a_listener_on_a_token_that_is_linked_during_the_cancel_of_a_parent_is_notifie
                 let linked = CancellationToken::linked(&parents[..2]);
                 let child = linked.child_token();
                 child.on_cancel(calls.callback("child")).detach();
-                // It does not count as gone uncancelled.
+                // It does not count as dropped without a cancel.
                 std::mem::forget(child);
             }
         });
@@ -610,7 +610,7 @@ mod deadlines {
         assert!(!late.is_cancelled());
     }
 
-    /// D4: whichever came first, though no timer ran and nobody looked.
+    /// D4: whichever came first, though no timer ran and no check was made.
     #[tokio::test(start_paused = true)]
     async fn a_cancel_after_the_deadline_of_another_parent_comes_too_late() {
         for deadline_first in [false, true] {

@@ -1,5 +1,5 @@
-//! Random stories of a few tokens, told to the crate and to a reference that has nothing but the definitions: T1 to
-//! T6, T12, D1 to D4, S5, S8, and what `settled` says.
+//! Random sequences of operations on a few tokens, run on the crate and on a reference model that follows the
+//! definitions only: T1 to T6, T12, D1 to D4, S5, S8, and `settled`.
 
 use futures::{Stream, stream};
 use proptest::{
@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, advance},
 };
 
-/// One step of a story. A number picks one of those that there are, of whatever a step is done to.
+/// One operation. A number picks one of the existing objects of the kind that the operation applies to.
 #[derive(Clone, Debug)]
 enum Step {
     New,
@@ -132,14 +132,14 @@ fn step() -> BoxedStrategy<Step> {
     }
 }
 
-/// What the laws say of tokens, without a tree: each knows all that it descends from, and what happened to it. Every
-/// answer is found by going through all tokens.
+/// What the laws require of tokens, without a tree: each token stores all its ancestors, and what happened to it. Every
+/// result is computed by iterating over all tokens.
 #[derive(Default)]
 struct Model {
     now: Stamp,
     tokens: Vec<Token>,
     notified: Vec<Notified>,
-    /// Of these no law says whether they are told.
+    /// No law says whether these are notified.
     unsure: BTreeSet<usize>,
 }
 
@@ -180,7 +180,7 @@ struct Token {
     sources: usize,
     /// In the order in which they came.
     listeners: Vec<Listener>,
-    /// Those that wait until the sources are gone.
+    /// Those that wait until the sources have been dropped.
     settle_waiters: Vec<usize>,
 }
 
@@ -216,7 +216,7 @@ impl Model {
     }
 
     /// What happened first to it or to any above it.
-    fn verdict(&self, token: usize) -> Option<Reason> {
+    fn outcome(&self, token: usize) -> Option<Reason> {
         let lineage = self.tokens[token].lineage.iter();
         let events = lineage.filter_map(|token| self.event(&self.tokens[*token]));
         events.min().map(|(_, reason)| reason)
@@ -241,32 +241,32 @@ impl Model {
     }
 
     fn cancel(&mut self, token: usize, reason: Reason) -> bool {
-        let wins = self.verdict(token).is_none();
+        let wins = self.outcome(token).is_none();
         if wins {
             self.tokens[token].cancelled = Some((self.now, reason));
         }
         for below in 0..self.tokens.len() {
             if self.tokens[below].lineage.contains(&token) {
-                self.tell(below);
+                self.notify(below);
             }
         }
         wins
     }
 
-    /// Everybody who has a deadline behind it is told: wakers by the timer, callbacks by a task after it.
+    /// Every listener whose deadline has passed is notified: wakers by the timer, callbacks by a task after it.
     #[cfg(feature = "tokio")]
     fn run_timers(&mut self) {
         let earlier = self.notified.len();
         for token in 0..self.tokens.len() {
-            if self.verdict(token).is_some() {
-                self.tell(token);
+            if self.outcome(token).is_some() {
+                self.notify(token);
             }
         }
         self.notified[earlier..].sort_by_key(|(_, _, reason)| reason.is_some());
     }
 
-    fn tell(&mut self, token: usize) {
-        let reason = self.verdict(token);
+    fn notify(&mut self, token: usize) {
+        let reason = self.outcome(token);
         for listener in mem::take(&mut self.tokens[token].listeners) {
             let reason = match listener {
                 Listener::Waker(_) => None,
@@ -276,9 +276,9 @@ impl Model {
         }
     }
 
-    /// Whether it is listed, and not told at once.
+    /// Registers a callback, or notifies it at once.
     fn register(&mut self, token: usize, id: usize) {
-        match self.verdict(token) {
+        match self.outcome(token) {
             None => self.tokens[token].listeners.push(Listener::Callback(id)),
             reason => self.notified.push((token, id, reason)),
         }
@@ -286,7 +286,7 @@ impl Model {
 
     /// Lists a waker, in the place of the earlier one if there is one.
     fn wait(&mut self, token: usize, earlier: Option<usize>, id: usize) -> bool {
-        if self.verdict(token).is_some() {
+        if self.outcome(token).is_some() {
             return false;
         }
         let listeners = &mut self.tokens[token].listeners;
@@ -311,7 +311,7 @@ impl Model {
             .find(|settle_waiter| Some(**settle_waiter) == earlier);
         match (*sources, earlier, place) {
             (0, ..) => return false,
-            // It has been told.
+            // It has been notified.
             (_, Some(_), None) => return false,
             (_, _, Some(place)) => *place = id,
             (_, None, None) => settle_waiters.push(id),
@@ -319,7 +319,7 @@ impl Model {
         true
     }
 
-    /// Takes it out of every list, and says whether it was in one.
+    /// Removes it from every list. Returns whether it was in one.
     fn leave(&mut self, id: usize) -> bool {
         let was_listed = self.kept().contains(&id);
         for token in &mut self.tokens {
@@ -331,7 +331,7 @@ impl Model {
         was_listed
     }
 
-    /// The wakers and callbacks that are still to be told.
+    /// The wakers and callbacks that are still to be notified.
     fn kept(&self) -> BTreeSet<usize> {
         let of = |token: &Token| {
             let listeners = token.listeners.iter().map(Listener::id);
@@ -359,23 +359,23 @@ impl Model {
         }
     }
 
-    /// A handle goes. What goes with it and is cancelled has its callbacks run, if they have not yet.
+    /// Drops a handle. If cancelled tokens are dropped with it, their callbacks run, if they have not yet.
     fn drop_handle(&mut self, token: usize) {
         self.tokens[token].handles -= 1;
-        for gone in 0..self.tokens.len() {
-            let is_owned = |owner: &Token| owner.handles > 0 && owner.lineage.contains(&gone);
+        for dropped in 0..self.tokens.len() {
+            let is_owned = |owner: &Token| owner.handles > 0 && owner.lineage.contains(&dropped);
             if self.tokens.iter().any(is_owned) {
                 continue;
             }
-            match self.verdict(gone) {
-                Some(_) => self.tell(gone),
-                None => self.tokens[gone].listeners.clear(),
+            match self.outcome(dropped) {
+                Some(_) => self.notify(dropped),
+                None => self.tokens[dropped].listeners.clear(),
             }
         }
     }
 }
 
-/// What is woken, or runs as a callback: says so in the log.
+/// A waker or a callback that writes to the log when it is woken or called.
 struct Party {
     token: usize,
     id: usize,
@@ -397,7 +397,7 @@ impl Wake for Party {
 
 /// The real tokens, what was made of them, and the model beside them.
 #[derive(Default)]
-struct Story {
+struct Scenario {
     model: Model,
     tokens: Vec<Option<CancellationToken>>,
     waiters: Vec<Waiter>,
@@ -438,7 +438,7 @@ struct Settling {
     settled: Settled,
 }
 
-impl Story {
+impl Scenario {
     /// The tokens that still have a handle.
     fn handles(&self) -> Vec<usize> {
         let tokens = 0..self.tokens.len();
@@ -622,7 +622,7 @@ impl Story {
         }
     }
 
-    /// One that is ready is dropped, as it is by whoever awaits it.
+    /// A ready future is dropped, as it is by a task that awaits it.
     fn poll_waiter(&mut self, mut waiter: Waiter, earlier: Option<usize>) {
         let waker = self.waker(waiter.waker);
         let polled = Pin::new(&mut waiter.cancelled).poll(&mut Context::from_waker(&waker));
@@ -697,7 +697,7 @@ impl Story {
         let polled = Pin::new(&mut settling.settled).poll(&mut Context::from_waker(&waker));
 
         let token = settling.token;
-        if !settling.is_cancelled && self.model.verdict(token).is_some() {
+        if !settling.is_cancelled && self.model.outcome(token).is_some() {
             settling.is_cancelled = true;
             if let Some(earlier) = settling.waker.take() {
                 // To wake it is of no use any more, and no harm.
@@ -727,7 +727,7 @@ impl Story {
 
     fn look(&self, token: usize) {
         let real = self.real(token);
-        let expected = self.model.verdict(token);
+        let expected = self.model.outcome(token);
         assert_eq!(real.is_cancelled(), expected.is_some(), "{token}");
         let reason = real.stop_reason().as_ref().map(Reason::of);
         assert_eq!(reason, expected, "{token}");
@@ -735,13 +735,13 @@ impl Story {
         assert_eq!(checked, expected, "{token}");
     }
 
-    fn look_at_all(&self) {
+    fn check_all(&self) {
         for token in self.handles() {
             self.look(token);
         }
     }
 
-    /// What can be seen without a look at a token.
+    /// Compares what can be seen without a check of a token.
     fn check(&mut self) {
         let mut notified = mem::take(&mut *self.log.lock().unwrap());
         notified.retain(|(_, id, _)| !self.model.unsure.contains(id));
@@ -791,7 +791,7 @@ impl Story {
 const MILLISECOND: u64 = 1_000_000;
 
 #[cfg(feature = "tokio")]
-impl Story {
+impl Scenario {
     async fn take_timed(&mut self, timed: &Timed, handles: &[usize]) {
         let now = self.model.now.0;
         match *timed {
@@ -833,7 +833,7 @@ impl Story {
                 let deadlines = self.model.tokens.iter().filter_map(|token| token.deadline);
                 if let Some(next) = deadlines.filter(|at| *at > now).min() {
                     self.slip(next - now - 1);
-                    self.look_at_all();
+                    self.check_all();
                     self.check();
                     self.slip(1);
                 }
@@ -879,43 +879,43 @@ fn take<T>(from: &mut Vec<T>, number: usize) -> Option<T> {
     Some(from.remove(place))
 }
 
-/// If it `is_watched`, all tokens are looked at after every step: a look fixes what it sees, and must change nothing.
-async fn tell(steps: &[Step], is_watched: bool) {
-    let mut story = Story::default();
+/// If it `is_watched`, all tokens are checked after every step: a check makes outcomes final, and must change nothing.
+async fn run_steps(steps: &[Step], is_watched: bool) {
+    let mut scenario = Scenario::default();
     #[cfg(feature = "tokio")]
     {
-        story.start = Some(Instant::now());
+        scenario.start = Some(Instant::now());
     }
-    story.add(CancellationToken::new(), &[], None);
+    scenario.add(CancellationToken::new(), &[], None);
     for step in steps {
-        story.take(step).await;
+        scenario.take(step).await;
         if is_watched {
-            story.look_at_all();
+            scenario.check_all();
         }
-        story.check();
+        scenario.check();
     }
-    story.look_at_all();
-    story.check();
-    story.end();
+    scenario.check_all();
+    scenario.check();
+    scenario.end();
 }
 
 #[cfg(feature = "tokio")]
-fn block_on(story: impl Future<Output = ()>) {
+fn block_on(scenario: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build();
-    runtime.unwrap().block_on(story);
+    runtime.unwrap().block_on(scenario);
 }
 
 #[cfg(not(feature = "tokio"))]
-fn block_on(story: impl Future<Output = ()>) {
-    futures::executor::block_on(story);
+fn block_on(scenario: impl Future<Output = ()>) {
+    futures::executor::block_on(scenario);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if cfg!(miri) { 4 } else { 2000 },
         failure_persistence: None,
-        // In a debug build the default takes longer than the stories.
+        // In a debug build the default takes longer than the sequences.
         rng_algorithm: RngAlgorithm::XorShift,
         ..ProptestConfig::default()
     })]
@@ -925,7 +925,7 @@ proptest! {
         steps in vec(step(), 1..if cfg!(miri) { 30 } else { 100 }),
         is_watched in any::<bool>(),
     ) {
-        block_on(tell(&steps, is_watched));
+        block_on(run_steps(&steps, is_watched));
     }
 }
 

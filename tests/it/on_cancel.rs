@@ -424,7 +424,7 @@ enum Moment {
     RunByRoot,
     /// or it was cancelled before,
     RunAtOnce,
-    /// or it is still there when the last handle of its cancelled token goes.
+    /// or it is still registered when the last handle of its cancelled token is dropped.
     RunAtTheLast,
     /// What a callback owns is dropped: after it ran,
     Spent,
@@ -569,7 +569,7 @@ fn check_reentry(moment: Moment, deed: Deed, which: usize) {
     assert!(middle.is_cancelled(), "{case}");
     drop((root, middle));
     assert_eq!(others.callbacks_left(), 0, "{case}");
-    // The leaf may have gone uncancelled.
+    // The leaf may have been dropped without a cancel.
     assert!((2..=3).contains(&others.all().len()), "{case}");
 }
 
@@ -849,7 +849,7 @@ fn a_callback_whose_token_and_ancestor_are_cancelled_and_checked_at_once_runs_on
     assert!(ran.iter().all(|ran| ran.load(Relaxed) == 1));
 }
 
-/// The last handle goes during the cancel: it may have come in time or not, but nothing is left behind.
+/// The last handle is dropped during the cancel: in time or not, nothing is leaked.
 #[test]
 fn a_callback_whose_last_handle_is_dropped_during_a_cancel_runs_once_at_most_and_is_dropped() {
     let ran = counters();
@@ -906,7 +906,7 @@ impl Tree {
         }
         for token in &tree.tokens {
             let calls = Calls::new();
-            // Not all: most tokens have nobody who waits, and are not listed.
+            // Not all: most tokens have no waiter, and are not listed.
             if number(3) > 0 {
                 token.on_cancel(calls.callback("")).detach();
             }
@@ -1000,7 +1000,7 @@ mod deadlines {
         );
     }
 
-    /// What comes by once a look has fixed the verdict of a token and its child, and woken nothing.
+    /// What comes after a check has set the outcome of a token and its child, and has woken no task.
     #[derive(Clone, Copy, Debug)]
     enum Comes {
         Timer,

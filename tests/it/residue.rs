@@ -1,4 +1,4 @@
-//! What is left of those who came and went (T8), and what they cost while they are there, in bytes of the heap.
+//! What short-lived tokens, waiters and the like leave behind (T8), and what they cost while they exist, in heap bytes.
 
 use crate::support::poll as poll_stream;
 use futures::{Stream, stream};
@@ -119,7 +119,7 @@ use counting::{Heap, at_the_next_allocation};
 
 const MILLION: usize = if cfg!(miri) { 200 } else { 1_000_000 };
 
-/// Enough to tell what each of them would leave.
+/// Enough to see what each of them would leave.
 const MANY: usize = if cfg!(miri) { 8 } else { 10_000 };
 
 /// In bytes.
@@ -142,7 +142,7 @@ fn guest<T: 'static>(guest: T) -> Guest {
     Box::new(move || drop(guest))
 }
 
-/// Somebody who comes to a token for a short while.
+/// Something that uses a token for a short time.
 type Visit = fn(&CancellationToken) -> Guest;
 
 const VISITS: &[(&str, Visit)] = &[
@@ -244,7 +244,7 @@ impl Order {
     }
 }
 
-/// In a runtime, as deadlines need one. It has nothing to do meanwhile.
+/// In a runtime, as deadlines need one. It is otherwise idle.
 fn on_a_clock(test: impl FnOnce()) {
     #[cfg(feature = "tokio")]
     let runtime = {
@@ -377,14 +377,14 @@ fn many_adopted_tokens_leave_nothing_in_whatever_order_they_go() {
             });
         }
     }
-    // What is cancelled itself is gone from theirs while it is kept.
+    // A token that is cancelled itself is unregistered from theirs, even while it is kept.
     let token = CancellationToken::from(&theirs);
     let before = Heap::now();
     token.cancel();
     assert!(before.growth().bytes < 0, "nothing was released");
 }
 
-/// While somebody holds on to what was stopped.
+/// While there is a holder.
 #[test]
 fn waiters_for_a_cancelled_token_to_settle_leave_nothing() {
     let token = CancellationToken::new().child_token();
@@ -431,7 +431,7 @@ fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_in_tur
     let left = |at_once: bool| {
         let before = Heap::now();
         let mut by_others = 0;
-        // Each of them has somebody already, so that the child needs a place that is allocated.
+        // Each of them has a listener already, so that the child needs an allocated entry.
         let parents: Vec<_> = (0..ROUNDS).map(|_| CancellationToken::new()).collect();
         let _guests: Vec<_> = parents.iter().map(waiter).collect();
         for parent in &parents {
@@ -624,7 +624,7 @@ fn a_token_with_a_deadline_that_was_cancelled_keeps_no_timer() {
     });
 }
 
-/// The room of items in the channel, and that of those who waited for room.
+/// The capacity for items in the channel, and that for the senders that waited for room.
 #[cfg(feature = "tokio")]
 #[tokio::test]
 async fn a_channel_gives_back_the_room_of_a_burst_once_all_of_it_was_consumed() {

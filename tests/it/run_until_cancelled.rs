@@ -103,7 +103,7 @@ fn check(run: Run, script: &Script, at: At, above: usize, polls: usize) {
     );
 }
 
-/// Cancelled beforehand the future is never polled; its answer is kept if it is cancelled during that very poll.
+/// If the token is cancelled first, the future is never polled; if it is cancelled during the poll, the output is kept.
 #[test]
 fn cancellation_wins_at_every_poll_that_begins_after_it_or_is_pending() {
     const POLLS: usize = 4;
@@ -268,7 +268,7 @@ fn its_token_settles_once_the_future_is_dropped() {
             let (settled, token) = (Arc::clone(&settled), token.clone());
             let is_settled = is_settled.clone();
             move |moment| match moment {
-                // During the poll, so that both come to an answer.
+                // During the poll, so that both are ready.
                 Moment::Poll(_) => token.cancel(),
                 Moment::Drop => settled.lock().unwrap().push(is_settled()),
                 _ => unreachable!(),

@@ -1,4 +1,4 @@
-//! Where foreign code runs, and what becomes of tokens whose runtime is gone.
+//! Where foreign code runs, and how tokens behave whose runtime has shut down.
 
 use crate::support::{Wakes, poll};
 use futures::{FutureExt, Stream, StreamExt, stream};
@@ -316,7 +316,7 @@ fn the_thread_that_drops_the_last_handle_after_a_deadline_runs_the_callbacks() {
         let token = CancellationToken::with_timeout(SECOND);
         let ran = log(&done, "ran");
         token.on_cancel(move |_| ran()).detach();
-        // No timer can run meanwhile.
+        // No timer can run during this.
         let begin = Instant::now();
         advance_by(SECOND);
         assert_eq!(begin.elapsed(), SECOND);

@@ -1,4 +1,4 @@
-//! `settled` and `cancel_and_settle`: who counts, until when, and who is told.
+//! `settled` and `cancel_and_settle`: what counts, until when, and which tasks are woken.
 
 use crate::{
     sequences::sequences,
@@ -32,7 +32,7 @@ fn poll<Fut: Future>(future: Pin<&mut Fut>, wakes: &Arc<Wakes>) -> Poll<Fut::Out
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
 }
 
-/// One poll by hand, by somebody who does not care for wake-ups.
+/// One poll by hand, without a check of the wake-ups.
 fn poll_once(settled: &mut Settled) -> Poll<()> {
     poll(Pin::new(settled), &Wakes::new())
 }
@@ -144,7 +144,7 @@ const PLACES: [(&str, Place); 12] = [
         let below = diamond.child_token();
         CancellationToken::linked([diamond.child_token(), below.child_token(), below])
     }),
-    // More ways lead up than anybody could go.
+    // More paths lead up than could ever be walked.
     ("a tower of diamonds", |root| {
         (0..LEVELS).fold(root.clone(), |below, _| {
             CancellationToken::linked([below.child_token(), below.child_token()])
@@ -437,7 +437,7 @@ fn a_stream_that_is_lent_counts_until_the_loan_is_over() {
         assert_eq!(next(pin!(&mut lent)), Poll::Ready(Some('a')));
         let mut settled = token.cancel_and_settle();
         assert!(poll_once(&mut settled).is_pending());
-        // The adapter has let go of the loan, and is still there.
+        // The adapter has ended the borrow, and still exists.
         assert_eq!(next(pin!(&mut lent)), Poll::Ready(None));
         assert!(poll_once(&mut settled).is_ready());
         assert!(lent.is_terminated());
@@ -563,7 +563,7 @@ fn a_source_that_panicked_counts_until_it_is_dropped() {
     assert!(poll_once(&mut settled).is_ready());
 }
 
-/// What is dropped by the cancelled token's own adapter is not gone while its drop runs.
+/// A source that is dropped by an adapter of the cancelled token still counts while its drop runs.
 #[test]
 fn a_check_in_the_drop_of_a_source_finds_the_token_not_settled() {
     for (at, place) in PLACES {
@@ -614,7 +614,7 @@ fn a_source_that_begins_to_wait_in_its_own_drop_is_woken_after_it() {
     assert!(poll_once(&mut settled).is_ready());
 }
 
-// Who is told.
+// Which tasks are woken.
 
 #[test]
 fn only_the_latest_waker_is_woken_and_once() {
@@ -670,7 +670,7 @@ fn of_many_waiters_all_are_woken_except_those_that_were_dropped() {
             n += 1;
             stays(n - 1)
         });
-        // And some who never waited.
+        // And some that never waited.
         drop((root.settled(), tokens[0].settled()));
         drop(held);
         for (n, wakes) in all.iter().enumerate() {
@@ -864,7 +864,7 @@ fn its_future_can_be_sent_kept_and_printed() {
 
 // T7: no lock is held while a waker is woken or dropped.
 
-/// A waker that does something once when it is woken, or when it goes.
+/// A waker that does something once when it is woken, or when it is dropped.
 #[derive(Default)]
 struct Hooks {
     on_wake: Mutex<Option<Deed>>,
@@ -932,13 +932,13 @@ const FOREIGN_CODES: [(&str, ForeignCode); 5] = [
 /// When it does so.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum When {
-    /// Somebody who waits is woken.
+    /// A waiter is woken.
     Woken,
     /// The waker is dropped, as it was the last of its kind, after it was woken,
     Notified,
     /// or as another one came,
     Replaced,
-    /// or as whoever waited has left.
+    /// or when the waiter was dropped.
     Left,
 }
 
@@ -1103,7 +1103,7 @@ fn a_panicking_waker_does_not_throw_into_an_unwinding() {
     assert!(poll_once(&mut other).is_ready());
 }
 
-// Small stories.
+// Short sequences of operations.
 
 /// What is done at a token of a small tree.
 #[derive(Clone, Copy, Debug)]
@@ -1111,7 +1111,7 @@ enum Step {
     Cancel(usize),
     Hold(usize),
     LetGo(usize),
-    /// Polls who waits there.
+    /// Polls the waiter there.
     Poll(usize),
 }
 
@@ -1173,7 +1173,7 @@ impl Model {
     }
 }
 
-fn check_story(steps: &[Step]) {
+fn check_sequence(steps: &[Step]) {
     let root = CancellationToken::new();
     let child = root.child_token();
     let other = CancellationToken::new();
@@ -1217,7 +1217,7 @@ fn check_story(steps: &[Step]) {
 }
 
 #[test]
-fn every_short_story_of_holders_and_waiters_agrees_with_a_simple_model() {
+fn every_short_sequence_of_holders_and_waiters_matches_a_simple_model() {
     let steps: Vec<_> = (0..ABOVE.len())
         .flat_map(|node| {
             [
@@ -1228,7 +1228,7 @@ fn every_short_story_of_holders_and_waiters_agrees_with_a_simple_model() {
             ]
         })
         .collect();
-    // Where nobody holds or waits there is little to tell.
+    // Without holders and waiters little can happen.
     let beginnings: [&[Step]; 3] = [
         &[],
         &[Step::Hold(2), Step::Cancel(0), Step::Poll(0)],
@@ -1243,7 +1243,7 @@ fn every_short_story_of_holders_and_waiters_agrees_with_a_simple_model() {
     let length = if cfg!(miri) { 1 } else { 4 };
     for beginning in beginnings {
         for rest in sequences(&steps, length) {
-            check_story(&[beginning, &rest].concat());
+            check_sequence(&[beginning, &rest].concat());
         }
     }
 }

@@ -17,7 +17,7 @@ use stopcock::{
     CancelStreamExt, CancellationToken, IntoSignal, Signal, StopReason, signal, testing::Source,
 };
 
-/// Never ready; counts its polls, and wakes itself in those for which `wake` says so.
+/// Never ready; counts its polls, and wakes itself in those for which `wake` returns `true`.
 struct Counted {
     polls: Rc<Cell<usize>>,
     wake: fn(usize) -> bool,
@@ -479,7 +479,7 @@ mod deadlines {
     }
 }
 
-/// Counts the items that it is told of.
+/// Counts the items that are reported to it.
 struct Noted(Arc<AtomicUsize>);
 
 impl Signal for Noted {

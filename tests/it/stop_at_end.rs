@@ -46,7 +46,7 @@ fn told<S: Stoppable<Item = Result<char, StopReason>>>(stream: S) -> String {
     told
 }
 
-/// A future that is ready once the source has ended, which wakes nobody.
+/// A future that is ready once the source has ended, and wakes no task.
 #[test]
 fn a_future_that_is_ready_by_the_end_has_stopped_it_though_it_has_woken_nothing() {
     let is_over = Cell::new(false);
@@ -259,7 +259,7 @@ fn on_two_threads_the_outer_one_never_takes_the_stop_for_an_end() {
     }
 }
 
-/// Reads a stream of a token that another thread cancels meanwhile, at another time in each round.
+/// Reads a stream of a token that another thread cancels during that, at another time in each round.
 fn race(round: usize, read: impl FnOnce(&CancellationToken)) {
     let token = CancellationToken::new();
     let start = std::sync::Barrier::new(2);

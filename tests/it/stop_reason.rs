@@ -215,7 +215,7 @@ fn an_io_error_of_it_displays_as_the_reason_and_gives_it_back() {
     }
 }
 
-/// What `Interrupted` would do: be retried, and end as a whole answer.
+/// An error of kind `Interrupted` would be retried, and the truncated response would look complete.
 #[test]
 fn a_reader_of_std_that_is_stopped_fails() {
     struct Stopped(Option<StopReason>);

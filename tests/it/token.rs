@@ -803,7 +803,7 @@ fn foreign_code_may_do_anything_to_a_token_its_ancestor_or_its_descendant() {
     }
 }
 
-/// Between its look and its place in the list, and with no list above that has it.
+/// Between its check and its registration, and with no list above that has it.
 #[test]
 fn a_first_waiter_whose_ancestor_is_cancelled_while_its_waker_is_cloned_is_ready() {
     for above in 0..3 {
@@ -1021,7 +1021,7 @@ fn the_latest_waker_is_woken_though_the_drop_of_an_earlier_one_panicked() {
     assert_eq!(between.count(), 0);
 }
 
-/// The error is held by nobody but the losing call, which has to tell the waiters of what it found all the same.
+/// Only the call that loses has the error. It has to wake the waiters that it found all the same.
 #[test]
 fn a_losing_reason_that_panics_when_dropped_leaves_everything_cancelled() {
     for above in 0..3 {
@@ -1052,7 +1052,7 @@ impl Drop for PanicsOnDrop {
     }
 }
 
-/// Runs `round(thread, round)` on so many threads, all of them in the same round.
+/// Runs `round(thread, round)` on several threads, all of them in the same round.
 pub(crate) fn in_step(threads: usize, rounds: usize, round: impl Fn(usize, usize) + Sync) {
     let arrived = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -1146,7 +1146,7 @@ fn a_parent_and_a_child_cancelled_at_once_leave_no_descendant_behind() {
     }
 }
 
-/// T5 and S8: whoever makes a child and waits on it is woken, or finds it cancelled.
+/// T5 and S8: a task that makes a child and waits on it is woken, or finds it cancelled.
 #[test]
 fn a_child_made_and_waited_on_during_a_cancel_is_cancelled_or_woken() {
     let tokens: Vec<_> = (0..ROUNDS).map(|_| CancellationToken::new()).collect();

@@ -71,13 +71,13 @@ fn waiter(token: &CancellationToken) -> (CancelledOwned, Arc<Wakes>) {
     (cancelled, wakes)
 }
 
-/// Paused, on this thread, and driven by nobody.
+/// Paused, on this thread, and not driven.
 fn paused_runtime() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
 }
 
-/// A way in which a token can come by a deadline. All of its ancestors' handles are gone.
+/// A way in which a token can get a deadline. All handles of its ancestors have been dropped.
 type Make = fn(Instant) -> CancellationToken;
 
 const MAKES: [(&str, Make); 10] = [
@@ -169,7 +169,7 @@ const CHECKS: [(&str, Check); 15] = [
     }),
 ];
 
-/// D2 and D4: what is looked at is a thread that never yields to its runtime, so that no timer runs.
+/// D2 and D4, on a thread that never yields to its runtime, so that no timer runs.
 fn check_exactness(phase: Duration, timeout: Duration) {
     for (n, (make_name, make)) in MAKES.into_iter().enumerate() {
         for (m, (check_name, check)) in CHECKS.into_iter().enumerate() {
@@ -518,7 +518,7 @@ async fn a_deadline_in_the_past_makes_a_token_that_is_born_cancelled() {
 async fn a_descendant_of_a_cancelled_token_has_its_reason_wherever_its_own_deadline_is() {
     for timeout in [Duration::ZERO, SECOND, 2 * SECOND, 3 * SECOND] {
         let root = CancellationToken::with_timeout(2 * SECOND);
-        // Nobody has looked at them.
+        // They have not been checked.
         let parents = [
             root.clone(),
             root.child_token(),
@@ -654,7 +654,7 @@ async fn a_check_fixes_the_reason_and_wakes_nothing_and_the_timer_wakes_once() {
     }
 }
 
-/// More ways lead up than anybody could go.
+/// More paths lead up than could ever be walked.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_over_a_tower_of_diamonds_is_seen_and_wakes() {
     for is_seen in [false, true] {
@@ -717,7 +717,7 @@ async fn a_callback_that_has_not_run_runs_when_the_token_is_dropped_if_its_deadl
 enum Step {
     Cancel(usize),
     Check(usize),
-    /// A second goes by.
+    /// A second passes.
     Tick,
 }
 
@@ -767,7 +767,7 @@ impl Model {
     }
 }
 
-async fn check_story(steps: &[Step], are_waited_on: bool) {
+async fn check_sequence(steps: &[Step], are_waited_on: bool) {
     let root = CancellationToken::new();
     let timed = root.child_with_timeout(2 * SECOND);
     let middle = timed.child_token();
@@ -784,7 +784,7 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
         waiters.push((waiter(token), token.on_cancel(call)));
     }
     let mut model = Model::default();
-    let check_told = |model: &Model| {
+    let check_notified = |model: &Model| {
         for (node, ((_, wakes), _)) in waiters.iter().enumerate() {
             let notified = usize::from(model.notified[node]);
             assert_eq!(wakes.count(), notified, "{node}: {steps:?}");
@@ -809,9 +809,9 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
                 model.tick();
             }
         }
-        check_told(&model);
+        check_notified(&model);
     }
-    // From below or from above, as a look fixes what is on the way up.
+    // From below or from above, as a check sets the outcomes of the ancestors.
     let mut nodes: Vec<_> = (0..BELOW.len()).collect();
     if steps.len() % 2 == 1 {
         nodes.reverse();
@@ -823,8 +823,8 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
             "{node}: {steps:?}"
         );
     }
-    check_told(&model);
-    // The timers tell who has not been told.
+    check_notified(&model);
+    // The timers notify those that have not been notified.
     while model.now < 3 {
         tick(SECOND);
         model.tick();
@@ -833,23 +833,23 @@ async fn check_story(steps: &[Step], are_waited_on: bool) {
     for node in 1..BELOW.len() {
         model.notified[node] = true;
     }
-    check_told(&model);
+    check_notified(&model);
     for (token, expected) in tokens.iter().zip(&model.reasons) {
         assert_eq!(reason(token), *expected, "{steps:?}");
     }
 }
 
 #[test]
-fn every_short_story_of_deadlines_and_cancels_agrees_with_a_simple_model() {
+fn every_short_sequence_of_deadlines_and_cancels_matches_a_simple_model() {
     let mut steps = vec![Step::Tick];
     steps.extend((0..BELOW.len()).flat_map(|node| [Step::Cancel(node), Step::Check(node)]));
     let runtime = paused_runtime();
     let length = if cfg!(miri) { 1 } else { WHYS.len() };
-    for story in sequences(&steps, length) {
+    for sequence in sequences(&steps, length) {
         for are_waited_on in [true, false] {
-            // The longest ones are too many to be gone through twice.
-            if story.len() < length || are_waited_on == (length % 2 == 0) {
-                runtime.block_on(check_story(&story, are_waited_on));
+            // There are too many of the longest ones to run each twice.
+            if sequence.len() < length || are_waited_on == (length % 2 == 0) {
+                runtime.block_on(check_sequence(&sequence, are_waited_on));
             }
         }
     }
@@ -1051,7 +1051,7 @@ async fn a_callback_that_a_timer_runs_may_do_anything_to_other_deadlines() {
     assert_eq!(*log.lock().unwrap(), ["at", "later"]);
 }
 
-/// T4: those with a deadline below are told after it, and are no less cancelled.
+/// T4: descendants with a deadline are notified after it, but are cancelled all the same.
 #[tokio::test(start_paused = true)]
 async fn while_a_callback_of_an_ancestor_runs_the_tokens_with_a_deadline_below_report_cancelled() {
     for is_asked_why in [false, true] {
@@ -1312,7 +1312,7 @@ async fn after_a_check_on_another_thread_and_a_cancel_at_the_deadline_all_agree_
 /// D7.
 #[test]
 fn under_a_paused_clock_a_story_of_many_deadlines_is_the_same_at_every_run() {
-    fn story() -> Vec<(u32, Duration)> {
+    fn sequence() -> Vec<(u32, Duration)> {
         let log = Arc::new(Mutex::new(Vec::new()));
         paused_runtime().block_on(async {
             let start = Instant::now();
@@ -1339,11 +1339,11 @@ fn under_a_paused_clock_a_story_of_many_deadlines_is_the_same_at_every_run() {
         mem::take(&mut *log.lock().unwrap())
     }
 
-    let first = story();
+    let first = sequence();
     assert!(first.len() > 20);
     assert!(first.is_sorted_by_key(|(_, when)| *when));
-    assert_eq!(story(), first);
-    assert_eq!(story(), first);
+    assert_eq!(sequence(), first);
+    assert_eq!(sequence(), first);
 }
 
 // D6: adapters over such tokens.
@@ -1432,7 +1432,7 @@ async fn an_always_ready_source_at_a_steady_pace_is_at_most_a_millisecond_late()
                 let deadline = Instant::now() + length;
                 let source = stream::repeat_with(move || tick(pace)).boxed();
                 let (late_by, late) = lateness(stop(source, deadline), deadline);
-                // The item during which the deadline passes is nobody's fault.
+                // The item during which the deadline passes does not count as late.
                 let own = if pace > MILLISECOND {
                     pace
                 } else {
@@ -1486,7 +1486,7 @@ async fn the_time_of_the_consumer_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn the_clock_is_read_after_1_2_4_8_16_items_and_not_at_every_one() {
-    // Two adapters look before and after one another.
+    // Two adapters check one after the other.
     for (name, stop) in STOPS {
         let mut stream = stop(stream::repeat(()).boxed(), Instant::now() + SECOND);
         for _ in 0..17 {
@@ -1705,7 +1705,7 @@ async fn a_waiter_for_a_deadline_to_settle_is_woken_by_its_timer_and_then_by_the
     let mut events = stream::pending::<u8>().take_until_cancelled(token.child_token());
     let connection = tokio::spawn(async move {
         let last = events.next().await;
-        // The source is gone, and the adapter is not.
+        // The source has been dropped, and the adapter has not.
         sleep(SECOND).await;
         (last, events.stop_reason().cloned())
     });
