@@ -3,8 +3,8 @@
 use crate::{
     on_cancel::Calls,
     sequences::sequences,
-    support::Wakes,
-    token::{in_step, poll, reason, waiter},
+    support::{Wakes, in_step},
+    token::{poll, reason, waiter},
 };
 use futures::stream;
 use std::{
@@ -194,7 +194,6 @@ enum Step {
 
 /// Two roots, a token linked to both, its child, one linked to that and to a root, and a plain child of it.
 const PARENTS: [&[usize]; 6] = [&[], &[], &[0, 1], &[2], &[1, 3], &[4]];
-
 const STEPS: [Step; 15] = [
     Step::Cancel(0),
     Step::Cancel(1),

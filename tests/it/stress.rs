@@ -17,7 +17,6 @@ use stopcock::{CancelStreamExt, CancellationToken, generator};
 
 /// How often a thread of its own is started to cancel.
 const WAITS: usize = if cfg!(miri) { 5 } else { 2000 };
-
 const ROUNDS: usize = if cfg!(miri) { 40 } else { 1_000_000 };
 
 /// So many tokens are made at a time: the threads meet once for all of them.

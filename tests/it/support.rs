@@ -2,7 +2,7 @@
 
 use futures::Stream;
 use std::{
-    env,
+    env, hint,
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker},
+    thread,
 };
 
 /// Counts how often it was woken.
@@ -108,7 +109,7 @@ impl Hooks {
     }
 }
 
-/// One poll by hand, by somebody who does not care for wake-ups.
+/// One poll by hand, without a check of the wake-ups.
 pub(crate) fn poll<S: Stream + ?Sized>(stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
     Wakes::new().poll(stream)
 }
@@ -142,4 +143,42 @@ pub(crate) fn is_without_threads(test: &str) -> bool {
     assert!(child.status.success(), "{told}");
     assert!(told.contains("1 passed"), "{told}");
     false
+}
+
+/// Runs `round(thread, round)` on several threads, all of them in the same round.
+pub(crate) fn in_step(threads: usize, rounds: usize, round: impl Fn(usize, usize) + Sync) {
+    let arrived = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let (arrived, round) = (&arrived, &round);
+            scope.spawn(move || {
+                for number in 0..rounds {
+                    arrived.fetch_add(1, SeqCst);
+                    let mut turns = 0;
+                    while arrived.load(SeqCst) < (number + 1) * threads {
+                        turns += 1;
+                        if turns % 64 == 0 || cfg!(miri) {
+                            thread::yield_now();
+                        } else {
+                            hint::spin_loop();
+                        }
+                    }
+                    round(thread, number);
+                }
+            });
+        }
+    });
+}
+
+/// A waker that panics when it wakes.
+pub(crate) fn panicking_waker(message: &'static str) -> Waker {
+    struct Panics(&'static str);
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("{}", self.0);
+        }
+    }
+
+    Waker::from(Arc::new(Panics(message)))
 }
