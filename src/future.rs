@@ -163,6 +163,57 @@ pub trait CancelFutureExt: Future {
 
 impl<Fut: Future + ?Sized> CancelFutureExt for Fut {}
 
+impl CancellationToken {
+    /// Runs `future` until it is ready, or until this token is cancelled: then the future is dropped, and the output is
+    /// `None`.
+    ///
+    /// For a `Result` with the reason, see [`with_cancellation`](crate::CancelFutureExt::with_cancellation).
+    ///
+    /// # Termination
+    ///
+    /// The token is checked first at every poll. Once it is cancelled, the future is never polled again, and it is
+    /// dropped before `None` is returned. If the token is cancelled before the first poll, the future is never polled.
+    /// An output of the future is always returned, even if the token is cancelled during that poll.
+    ///
+    /// tokio-util's method of the same name is less strict: except at the first poll, it polls the future before the
+    /// token. Also, it borrows the token, which this method does not.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `future`, and does not cancel the token.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled again after it was ready.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::future::{pending, ready};
+    /// use stopcock::CancellationToken;
+    ///
+    /// # futures::executor::block_on(async {
+    /// let token = CancellationToken::new();
+    /// assert_eq!(token.run_until_cancelled(ready(1)).await, Some(1));
+    ///
+    /// let request = token.run_until_cancelled(pending::<u8>());
+    /// token.cancel();
+    /// assert_eq!(request.await, None);
+    /// assert_eq!(token.run_until_cancelled(ready(1)).await, None);
+    /// # });
+    /// ```
+    #[track_caller]
+    pub fn run_until_cancelled<Fut: Future>(&self, future: Fut) -> RunUntilCancelled<Fut> {
+        self.clone().run_until_cancelled_owned(future)
+    }
+
+    /// Like [`run_until_cancelled`](Self::run_until_cancelled), but takes this token.
+    #[track_caller]
+    pub fn run_until_cancelled_owned<Fut: Future>(self, future: Fut) -> RunUntilCancelled<Fut> {
+        RunUntilCancelled::new(future, self)
+    }
+}
+
 /// The future of [`CancellationToken::run_until_cancelled`] and
 /// [`run_until_cancelled_owned`](CancellationToken::run_until_cancelled_owned).
 #[pin_project]

@@ -1,7 +1,11 @@
 //! What can stop a stream: tokens, futures, and any type that implements [`Signal`].
 
 #[cfg(feature = "tokio")]
+mod deadline;
+#[cfg(feature = "tokio")]
 mod draining;
+#[cfg(feature = "tokio")]
+mod idle;
 mod on_end;
 mod token;
 #[cfg(feature = "tokio-util")]
@@ -28,10 +32,7 @@ pub(crate) use watch::token_of;
 
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-pub use {
-    crate::clock::{Deadline, Idle, IntoDeadline},
-    draining::Draining,
-};
+pub use {crate::clock::IntoDeadline, deadline::Deadline, draining::Draining, idle::Idle};
 
 /// Something that fires once, and stays fired.
 ///

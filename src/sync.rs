@@ -11,10 +11,12 @@ pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::Ordering};
 #[cfg(all(test, stopcock_loom))]
 pub(crate) use turnstile::{AtomicBool, AtomicU64};
 
+/// What a count of cancels begins with: see `token/counts.rs`, which gives its bits their meaning.
+pub(crate) const COUNT_START: u64 = 1 << 20 | 0b101;
+
 #[cfg(not(all(test, stopcock_loom)))]
 mod counts {
-    use super::AtomicU64;
-    use crate::token::COUNT_START;
+    use super::{AtomicU64, COUNT_START};
     use std::cell::Cell;
 
     /// Only a few elements are used, so far apart that a cache line holds no more than two of them.
@@ -64,7 +66,7 @@ pub(crate) struct ModelCounts {
 #[cfg(all(test, stopcock_loom))]
 impl ModelCounts {
     fn new() -> Self {
-        let count = || AtomicU64::new(crate::token::COUNT_START);
+        let count = || AtomicU64::new(COUNT_START);
         Self {
             counts: [count(), count()],
             none: count(),

@@ -124,8 +124,8 @@
 //! use futures::{Stream, stream};
 //! use stopcock::{CancelStreamExt, CancellationToken, testing::{Harness, assert_no_leak}};
 //!
-//! /// The stream owns its connection. fn rows<C>(connection: C, token: &CancellationToken) -> impl Stream<Item = u32>
-//! + use<C> {
+//! /// The stream owns its connection.
+//! fn rows<C>(connection: C, token: &CancellationToken) -> impl Stream<Item = u32> + use<C> {
 //!     stream::unfold((0, connection), async |(n, connection)| Some((n, (n + 1, connection))))
 //!         .take_until_cancelled(token)
 //! }

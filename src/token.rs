@@ -19,7 +19,7 @@ mod waiter;
 #[cfg(any(feature = "tokio", feature = "tokio-util"))]
 mod weak;
 
-use crate::{RunUntilCancelled, StopReason};
+use crate::StopReason;
 use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},
@@ -35,13 +35,12 @@ use tree::{Listener, Node};
 use waiter::Waiter;
 
 #[cfg(feature = "tokio")]
-use crate::signal::IntoDeadline;
+use crate::clock::IntoDeadline;
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 #[cfg(feature = "tokio")]
 use tokio::time::Instant;
 
-pub(crate) use counts::START as COUNT_START;
 pub use guard::{DropGuard, DropGuardRef};
 pub use hold::Hold;
 pub use holders::Holder;
@@ -329,55 +328,6 @@ impl CancellationToken {
     #[track_caller]
     pub fn drop_guard_ref(&self) -> DropGuardRef<'_> {
         DropGuardRef::new(self)
-    }
-
-    /// Runs `future` until it is ready, or until this token is cancelled: then the future is dropped, and the output is
-    /// `None`.
-    ///
-    /// For a `Result` with the reason, see [`with_cancellation`](crate::CancelFutureExt::with_cancellation).
-    ///
-    /// # Termination
-    ///
-    /// The token is checked first at every poll. Once it is cancelled, the future is never polled again, and it is
-    /// dropped before `None` is returned. If the token is cancelled before the first poll, the future is never polled.
-    /// An output of the future is always returned, even if the token is cancelled during that poll.
-    ///
-    /// tokio-util's method of the same name is less strict: except at the first poll, it polls the future before the
-    /// token. Also, it borrows the token, which this method does not.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it drops `future`, and does not cancel the token.
-    ///
-    /// # Panics
-    ///
-    /// If it is polled again after it was ready.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::future::{pending, ready};
-    /// use stopcock::CancellationToken;
-    ///
-    /// # futures::executor::block_on(async {
-    /// let token = CancellationToken::new();
-    /// assert_eq!(token.run_until_cancelled(ready(1)).await, Some(1));
-    ///
-    /// let request = token.run_until_cancelled(pending::<u8>());
-    /// token.cancel();
-    /// assert_eq!(request.await, None);
-    /// assert_eq!(token.run_until_cancelled(ready(1)).await, None);
-    /// # });
-    /// ```
-    #[track_caller]
-    pub fn run_until_cancelled<Fut: Future>(&self, future: Fut) -> RunUntilCancelled<Fut> {
-        self.clone().run_until_cancelled_owned(future)
-    }
-
-    /// Like [`run_until_cancelled`](Self::run_until_cancelled), but takes this token.
-    #[track_caller]
-    pub fn run_until_cancelled_owned<Fut: Future>(self, future: Fut) -> RunUntilCancelled<Fut> {
-        RunUntilCancelled::new(future, self)
     }
 
     /// Runs `callback` with the reason when this token is cancelled, or at once if it is cancelled already.

@@ -1,8 +1,5 @@
-use super::{Signal, StreamEnd};
-use crate::{
-    StopReason,
-    clock::{Deadline, require_runtime},
-};
+use super::{Deadline, Signal, StreamEnd};
+use crate::{StopReason, clock::require_runtime};
 use pin_project::pin_project;
 use std::{
     fmt::{self, Debug, Formatter},

@@ -4,7 +4,7 @@
 //! There are few counts, and each tree uses one of them. Trees may share a count: then a cancel in one of them costs a
 //! check in another a walk, and nothing else. Counts are static, so nothing has to own or to free them.
 
-use crate::sync::{Ordering, cancel_counts};
+use crate::sync::{COUNT_START, Ordering, cancel_counts};
 use std::{array, iter};
 
 /// How many counts there are. A loom model has few, which keeps the number of accesses low.
@@ -36,7 +36,9 @@ const IN_PROGRESS: u64 = 1 << 4;
 const BEGUN: u64 = 1 << 20;
 
 /// The start value of a count: greater than any `state` without a cached count.
-pub(crate) const START: u64 = BEGUN | FLAGS;
+pub(super) const START: u64 = BEGUN | FLAGS;
+
+const _: () = assert!(START == COUNT_START);
 
 /// The counts of the trees that a node is in. There are several if its parents are in several trees.
 // Packed, so that it takes only three bytes of a node.
