@@ -13,19 +13,21 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How late a poll may be before its consumer counts as having been away: a sixteenth of the timeout, and this.
+/// If a poll is late by more than this and by more than a sixteenth of the timeout, the consumer counts as having been
+/// away.
 const AWAY_AFTER: Duration = Duration::from_millis(10);
 
-/// The signal of [`with_idle_timeout`](crate::CancelStreamExt::with_idle_timeout): no item for too long.
+/// The signal of [`with_idle_timeout`](crate::CancelStreamExt::with_idle_timeout): fires when no item comes for too
+/// long.
 //
-// Only the clock says that the time is over. The timer does nothing but wake.
+// Only the clock decides whether the timeout has passed. The timer only wakes the task.
 pub struct Idle {
     timeout: Duration,
-    /// When it is over, once the source is pending; `Some(None)` if no clock can count to that.
+    /// When the timeout passes. `None` until the source is pending; `Some(None)` if the clock cannot count to that.
     over_at: Option<Option<Instant>>,
-    /// The consumer was away when the time was over, so that it was started anew.
+    /// The consumer was away when the timeout passed, so the timeout was restarted.
     was_away: bool,
-    /// Set for some earlier `over_at`, and for the next one only when it goes off.
+    /// Set for an earlier `over_at`. It is reset only when it fires.
     timer: Option<Pin<Box<Timer>>>,
 }
 
@@ -39,7 +41,7 @@ impl Idle {
         }
     }
 
-    /// Wakes this waker then, or before.
+    /// Wakes this waker at `at`, or earlier.
     fn wake_at(&mut self, at: Instant, waker: &Waker) {
         let timer = self.timer.get_or_insert_with(|| {
             require_runtime(
@@ -57,14 +59,14 @@ impl Idle {
         if timer.as_mut().poll(waker).is_pending() {
             return;
         }
-        // It has gone off in this very poll, which was for an earlier time.
+        // It has fired in this poll, for an earlier time.
         timer.as_mut().reset(at);
         if timer.as_mut().poll(waker).is_ready() {
             waker.wake_by_ref();
         }
     }
 
-    /// Whether a time that is over by so much was over while nobody polled, for the first time since the last item.
+    /// Whether the consumer was away when the timeout passed, `late` ago, for the first time since the last item.
     fn is_away(&mut self, late: Duration) -> bool {
         let is_late = late > AWAY_AFTER && late > self.timeout / 16;
         !mem::replace(&mut self.was_away, is_late) && is_late
@@ -72,14 +74,14 @@ impl Idle {
 }
 
 impl Signal for Idle {
-    /// The source is always asked first: an item wins.
+    /// The source is always polled first: an item wins.
     #[inline]
     fn is_fired(self: Pin<&mut Self>) -> bool {
         false
     }
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        // It may be for want of budget alone that the source is pending. It has its turn again at once.
+        // The source may be pending only because the task has no budget left. Then the task is polled again at once.
         if poll_budget(cx).is_pending() {
             return Poll::Pending;
         }
@@ -93,7 +95,7 @@ impl Signal for Idle {
             if !self.is_away(now - over_at) {
                 return Poll::Ready(StopReason::IdleTimeout);
             }
-            // The source may have had no chance to give anything: it is polled by nobody else.
+            // The source may have had no chance to yield an item: only this stream polls it.
             over_at = now + timeout;
             self.over_at = Some(Some(over_at));
         }
@@ -101,7 +103,7 @@ impl Signal for Idle {
         Poll::Pending
     }
 
-    /// The clock is read when the source is pending.
+    /// The clock is read only when the source is pending.
     #[inline]
     fn needs_checks(&self) -> bool {
         false
