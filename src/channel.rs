@@ -32,7 +32,7 @@ const LARGE: usize = 4 * ROOM;
 pub(crate) struct Channel<T> {
     queue: Mutex<Queue<T>>,
     capacity: usize,
-    /// Cancelled by the signal, and by a consumer that goes.
+    /// Cancelled by the signal, and when the consumer is dropped.
     stop: CancellationToken,
 }
 
@@ -44,7 +44,7 @@ struct Queue<T> {
     consumer: Option<Waker>,
     /// The task of the body, woken at the stop alone.
     body: Option<Waker>,
-    /// Who waits until the body is gone.
+    /// The task that waits until the body has been dropped.
     joiner: Option<Waker>,
     /// Nothing is taken in any more, and no waker is kept for the stop.
     is_stopped: bool,
@@ -61,11 +61,11 @@ struct Queue<T> {
 
 struct Waiting<T> {
     item: T,
-    /// `None` once it has been told that nothing is taken in any more.
+    /// `None` once it has been woken because nothing is taken in any more.
     waker: Option<Waker>,
 }
 
-/// What a body leaves behind.
+/// What a body leaves.
 pub(crate) enum Last<T> {
     Item(T),
     Panic(Box<dyn Any + Send>),
@@ -106,10 +106,10 @@ impl<T: Send + 'static> Channel<T> {
         channel
     }
 
-    /// Has whoever cancels close it, for those whom nobody else would tell.
+    /// Has the canceller close it, for a body that no task polls.
     pub(crate) fn close_at_stop(self: &Arc<Self>) {
         let closed = Arc::clone(self);
-        // It is called at the latest when the consumer goes.
+        // It is called at the latest when the consumer is dropped.
         self.stop.on_cancel(move |_| closed.close()).detach();
     }
 }
@@ -129,7 +129,7 @@ impl<T> Channel<T> {
         self.lock().grace
     }
 
-    /// How the body ended, once it is gone.
+    /// How the body ended, once it has been dropped.
     pub(crate) fn ended(&self) -> Option<Result<(), StopReason>> {
         self.lock().ended.clone()
     }
@@ -158,10 +158,10 @@ impl<T> Channel<T> {
         token
     }
 
-    /// The body is gone, and has left this behind.
+    /// The body has been dropped, and this is what it leaves.
     pub(crate) fn end(&self, ended: Result<(), StopReason>, last: Option<Last<T>>) {
         let (ended, last, unwanted) = match (last, self.stop.stop_reason()) {
-            // An error that nobody is going to see: as a rule what has become of the stop.
+            // An error that is not going to be delivered: as a rule a consequence of the stop.
             (Some(Last::Item(item)), Some(reason)) => (Err(reason), None, Some(item)),
             (last, _) => (ended, last, None),
         };
@@ -191,7 +191,7 @@ impl<T> Channel<T> {
         panic.resume();
     }
 
-    /// At the stop: who waits is told, and what is in the channel is dropped, as it is not going to be delivered.
+    /// At the stop: wakes the sends that wait, and drops what is in the channel, as it is not going to be delivered.
     pub(crate) fn close(&self) {
         let mut queue = self.lock();
         queue.is_stopped = true;
@@ -301,7 +301,7 @@ impl<T> Channel<T> {
         drop(waiting);
     }
 
-    /// Until the body is gone.
+    /// Ready once the body has been dropped.
     pub(crate) fn poll_ended(&self, cx: &Context<'_>) -> Poll<Result<(), StopReason>> {
         let waker = cx.waker().clone();
         let mut queue = self.lock();
@@ -360,7 +360,7 @@ impl<T> Queue<T> {
         !self.is_stopped && self.ended.is_none()
     }
 
-    /// Whom to tell that nothing is taken in any more. Their items stay theirs.
+    /// The wakers of the sends that wait, for when nothing is taken in any more. The sends keep their items.
     fn take_line(&mut self) -> Vec<Waker> {
         let wakers = self.line.iter_mut().map(|waiting| waiting.waker.take());
         wakers.flatten().collect()
@@ -438,7 +438,7 @@ impl<T> Stream for Receiver<T> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let queue = self.channel.lock();
-        // An error after the items comes in the place of a report of the stop, which whoever reports has counted.
+        // An error after the items comes in the place of a report of the stop, which the reporting stream has counted.
         let items = queue.items.len();
         (0, queue.ended.is_some().then_some(items))
     }
@@ -449,7 +449,7 @@ impl<T> Drop for Receiver<T> {
         let mut queue = self.channel.lock();
         // It need not hear of its own drop.
         let consumer = queue.consumer.take();
-        // A consumer that has come to the end goes as well.
+        // A consumer that has come to the end is dropped as well.
         let reason = match &queue.ended {
             Some(ended) => reason_of(ended),
             None => StopReason::ConsumerDropped,

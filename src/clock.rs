@@ -14,10 +14,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// How many items at most may come between two looks at the clock.
+/// How many items at most may come between two reads of the clock.
 pub(crate) const STRIDE: u8 = 64;
 
-/// How late a look may be, as far as the pace of the last items can tell.
+/// How late a read of the clock may be, judged by the pace of the last items.
 const SLACK: Duration = Duration::from_millis(1);
 
 /// What can be turned into a point in time: whatever is `Into<tokio::time::Instant>`, as `std`'s `Instant` is.
@@ -38,67 +38,67 @@ impl<T: Into<Instant>> IntoDeadline for T {
     }
 }
 
-/// How often to read the clock while items come in a row.
+/// How often to read the clock while items come in a run.
 ///
 /// Before the first item, after each `Pending`, and after each stride. A stride is 1 item at first, at most twice as
 /// many as the last one, and so few that at the pace of the last one they take no longer than [`SLACK`].
 pub(crate) struct Pace {
-    last_look: Option<Instant>,
+    last_read: Option<Instant>,
     stride: u8,
-    /// How many items have come in this row, as far as looked at.
-    pub(crate) row: u8,
+    /// How many items have come in this run, as of the last read.
+    pub(crate) run: u8,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            last_look: None,
+            last_read: None,
             stride: 1,
-            row: 0,
+            run: 0,
         }
     }
 }
 
 impl Pace {
-    /// Reads the clock, after `items` that came in a row since it was last read: how many may come until it is to be
+    /// Reads the clock, after `items` that came in this run since it was last read: how many may come until it is to be
     /// read again, or `None` if it is `at` or later.
     #[inline]
     pub(crate) fn read(&mut self, at: Instant, items: u32) -> Option<u32> {
         match items {
-            0 => self.begin_row(at),
-            _ => self.read_in_row(at, items),
+            0 => self.begin_run(at),
+            _ => self.read_in_run(at, items),
         }
     }
 
     #[inline]
-    pub(crate) fn read_in_row(&mut self, at: Instant, items: u32) -> Option<u32> {
+    pub(crate) fn read_in_run(&mut self, at: Instant, items: u32) -> Option<u32> {
         let now = Instant::now();
         if now >= at {
             return None;
         }
-        match self.last_look.replace(now) {
+        match self.last_read.replace(now) {
             // As a rule, in a long run: the next stride is as long as this one.
-            Some(last_look)
-                if items == STRIDE.into() && self.stride == STRIDE && now <= last_look + SLACK =>
+            Some(last_read)
+                if items == STRIDE.into() && self.stride == STRIDE && now <= last_read + SLACK =>
             {
-                self.row = STRIDE;
+                self.run = STRIDE;
             }
-            last_look => {
-                self.end_stride(items, last_look.map(|last_look| now - last_look));
+            last_read => {
+                self.end_stride(items, last_read.map(|last_read| now - last_read));
             }
         }
         Some(self.stride.into())
     }
 
-    /// The same before the first item of a row.
+    /// The same before the first item of a run.
     #[inline]
-    pub(crate) fn begin_row(&mut self, at: Instant) -> Option<u32> {
+    pub(crate) fn begin_run(&mut self, at: Instant) -> Option<u32> {
         let now = Instant::now();
         if now >= at {
             return None;
         }
-        self.last_look = Some(now);
-        self.row = 0;
+        self.last_read = Some(now);
+        self.run = 0;
         Some(self.stride.into())
     }
 
@@ -113,7 +113,7 @@ impl Pace {
         self.stride = fitting.clamp(1, most.into()) as u8;
 
         let items = u8::try_from(items).unwrap_or(STRIDE);
-        self.row = self.row.saturating_add(items);
+        self.run = self.run.saturating_add(items);
     }
 }
 
@@ -164,7 +164,7 @@ impl Timer {
         }
     }
 
-    /// Not once it has gone off, or its runtime is gone: that wake-up may have been spent on an item.
+    /// `false` once it has fired, or its runtime has shut down: that wake-up may have been spent on an item.
     #[inline]
     pub(crate) fn will_wake(&self, waker: &Waker) -> bool {
         matches!(&self.registered, Some((_, id)) if *id == WakerId::of(waker))

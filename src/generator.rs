@@ -26,8 +26,8 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// ```
 ///
 /// The body is an async closure or an async fn; the older `|mut y| async move { .. }` does not compile, as its future
-/// cannot borrow the yielder. The body runs inside the consumer's poll: nothing is spawned or allocated, and between two
-/// polls it does not run. It may borrow, and the stream is `Send` when the body is.
+/// cannot borrow the yielder. The body runs inside the consumer's poll: nothing is spawned or allocated, and between
+/// two polls it does not run. It may borrow, and the stream is `Send` when the body is.
 ///
 /// # Termination
 ///
@@ -49,8 +49,8 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 ///
 /// # Cancel safety
 ///
-/// Dropping a `next()` future loses no item. Inside the body, an item that [`yield_item`](Yielder::yield_item) has handed
-/// over comes out, even if its future is dropped then, as by a `select!`.
+/// Dropping a `next()` future loses no item. Inside the body, an item that [`yield_item`](Yielder::yield_item) has
+/// handed over comes out, even if its future is dropped then, as by a `select!`.
 ///
 /// # Examples
 ///
@@ -127,16 +127,16 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// - "type annotations needed", at `|mut y|`, or "lifetime may not live long enough", at `|mut y: Yielder<'_, T>|`: the
 ///   body is a closure that returns an async block, `|mut y| async move { .. }`. Write an async closure,
 ///   `async move |mut y| { .. }`.
-/// - "`n` does not live long enough", "borrowed for `'static`", in a function that returns the generator: the body borrows
-///   `n`. Write `async move |mut y|`.
+/// - "`n` does not live long enough", "borrowed for `'static`", in a function that returns the generator: the body
+///   borrows `n`. Write `async move |mut y|`.
 /// - "`token` does not live long enough", or "cannot return value referencing local variable `token`", where a function
 ///   that returns `impl Stream` is called with `&token`: since edition 2024 such a stream counts as borrowing each
 ///   argument. Write `impl Stream<Item = T> + use<>`.
-/// - "type annotations needed for `TryGenerator<..>`": `?` does not say which error the body returns. Write the return type,
-///   `async |mut y| -> io::Result<()> { .. }`, or end with `Ok::<_, io::Error>(())`.
+/// - "type annotations needed for `TryGenerator<..>`": `?` does not say which error the body returns. Write the return
+///   type, `async |mut y| -> io::Result<()> { .. }`, or end with `Ok::<_, io::Error>(())`.
 /// - "the placeholder `_` is not allowed within types": see [Storing one](#storing-one).
-/// - "the method `next` exists for struct `TryGenerator<..>`, but its trait bounds were not satisfied": the error type is
-///   not `From<StopReason>`. Call [`map_stop`](TryGenerator::map_stop) first.
+/// - "the method `next` exists for struct `TryGenerator<..>`, but its trait bounds were not satisfied": the error type
+///   is not `From<StopReason>`. Call [`map_stop`](TryGenerator::map_stop) first.
 ///
 /// What cannot be done with a yielder is shown at [`Yielder`].
 #[track_caller]
@@ -246,7 +246,7 @@ where
     Valve::new(Coroutine::new(body, parent), signal)
 }
 
-/// The end of a coroutine: it is told why it was stopped, and gives what its body has returned.
+/// The end of a coroutine: it gets the reason of the stop, and returns what its body has returned.
 enum EndOfBody {}
 
 impl<T, B, R> AtEnd<Coroutine<T, B, R>> for EndOfBody
@@ -406,8 +406,8 @@ where
     }
 
     /// Calls `f` once, when the stream has ended, like
-    /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end). The body has been dropped by then. An `Err` of
-    /// the body is an item, and a natural end.
+    /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end). The body has been dropped by then. An `Err`
+    /// of the body is an item, and a natural end.
     pub fn on_end<F>(self, f: F) -> TryGenerator<T, E, B, OnEnd<G, F>, M>
     where
         F: FnOnce(Result<(), &StopReason>),

@@ -154,7 +154,7 @@ impl<T> Consumer<T> {
     }
 }
 
-/// The future of `join`: ready when the body of a producer is gone.
+/// The future of `join`: ready when the body of a producer has been dropped.
 ///
 /// `Ok` if it ended by itself, else why it was stopped or what it ended with.
 ///
@@ -192,9 +192,9 @@ macro_rules! impl_stream {
             }
 
             /// Calls `f` once, when the stream has ended, like
-            /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end): with `Ok` if the body ended by itself,
-            /// else with what [`stop_reason`](Self::stop_reason) returns. The body may not be gone yet; for that there is
-            /// [`join`](Self::join), which drops the stream.
+            /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end): with `Ok` if the body ended by
+            /// itself, else with what [`stop_reason`](Self::stop_reason) returns. The body may not have been dropped
+            /// yet; for that there is [`join`](Self::join), which drops the stream.
             pub fn on_end<F>(self, f: F) -> $producer<T, F>
             where
                 F: FnOnce(Result<(), &StopReason>),
@@ -213,11 +213,11 @@ macro_rules! impl_stream {
                 self.consumer.stop_reason()
             }
 
-            /// Drops the consumer, and waits until the body is gone: `Ok` if it ended by itself, else why it was
-            /// stopped, or what it ended with.
+            /// Drops the consumer, and waits until the body has been dropped: `Ok` if it ended by itself, else the
+            /// reason of its stop, or what it ended with.
             ///
-            /// If it still runs it is stopped, with [`StopReason::ConsumerDropped`]. The error of a body that may fail is an
-            /// item, and no reason.
+            /// If it still runs it is stopped, with [`StopReason::ConsumerDropped`]. The error of a body that may fail
+            /// is an item, and no reason.
             ///
             /// An adapter around the stream takes it: lend it, as in `(&mut numbers).take(5)`, to join it afterwards.
             ///

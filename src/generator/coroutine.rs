@@ -109,8 +109,8 @@ where
         }
         let made = this.stage.as_mut().project_replace(Stage::Over(None));
         if let StageReplaced::Made(body) = made {
-            // SAFETY: the yielder goes to the body of this very coroutine, whose future is dropped before the slot.
-            // `'static` is a stand-in for that lifetime: a body is written for every lifetime (2).
+            // SAFETY: the yielder is passed to the body of this very coroutine, whose future is dropped before the
+            // slot. `'static` is a stand-in for that lifetime: a body is written for every lifetime (2).
             let yielder = unsafe { this.slot.as_mut().yielder() };
             let future = UnsafeCell::new(body(yielder));
             this.stage.set(Stage::Running(Body(future)));
@@ -132,7 +132,7 @@ where
         self.project().slot.end(StopReason::Cancelled);
     }
 
-    /// To be told before it is dropped why it was stopped, if it was. Gives what the body has returned.
+    /// To be called before it is dropped, with the reason if it was stopped. Returns what the body has returned.
     #[cold]
     pub(super) fn end(self: Pin<&mut Self>, stop_reason: Option<&StopReason>) -> Option<R> {
         let this = self.project();
@@ -201,12 +201,13 @@ where
         let mut slot = self.project().slot;
         // Now the body's locals go. None of what they might poll a yield with is the stream's waker.
         slot.as_mut().open(NO_WAKER);
-        // Whatever else it may have been has been told.
+        // All other cases have been reported.
         slot.end(StopReason::ConsumerDropped);
     }
 }
 
-/// A waker is compared by the address at which the poll has it: whoever hands its context on has the same.
+/// A waker is compared by the address at which the poll has it: a future that passes its context on passes that address
+/// on.
 fn address(waker: &Waker) -> usize {
     ptr::from_ref(waker).addr()
 }
@@ -255,7 +256,7 @@ impl<T> Slot<T> {
 
     #[inline]
     fn open(self: Pin<&mut Self>, waker: usize) {
-        // SAFETY: the body is not being polled, so that nobody else is at the slot (3).
+        // SAFETY: the body is not being polled, so that nothing else uses the slot (3).
         unsafe { (*self.inner.get()).waker = waker }
     }
 
@@ -265,7 +266,7 @@ impl<T> Slot<T> {
         unsafe { (*self.inner.get()).item.take() }
     }
 
-    /// Cancels the stream's token, unless it was told of an end before.
+    /// Cancels the stream's token, unless it has had an end before.
     #[inline(always)]
     fn end(self: Pin<&mut Self>, reason: StopReason) {
         // SAFETY: as in `open`.
@@ -297,8 +298,8 @@ const _: () = assert!(align_of::<Waker>() > HAS_WAITED);
 
 /// What yields may count for that are polled in vain in one poll of the body, before the body is taken for stuck.
 ///
-/// Nothing tells for certain: a `select!` whose other branch is ready polls the yield again and again, as an executor
-/// inside of the body does. But a `select!` is done after some time, and an executor goes on for ever, woken by the
+/// There is no certain sign: a `select!` whose other branch is ready polls the yield again and again, as an executor
+/// inside of the body does. But a `select!` is done after some time, and an executor goes on forever, woken by the
 /// yield itself. So the limit is where a poll of the body has taken so long that its task is stuck in any case.
 const STUCK_AFTER: u32 = 1 << 26;
 
@@ -454,7 +455,7 @@ impl<'a, T> Yielder<'a, T> {
     /// # Panics
     ///
     /// If it is waited for by something that does not return to the stream meanwhile, such as a `block_on` inside
-    /// of the body: nobody could take the item. That is noticed by how often the future is polled within one poll of
+    /// of the body: no poll could take the item. That is noticed by how often the future is polled within one poll of
     /// the stream: a million times by another waker than the stream's, or 67 million by that. A `select!` whose other
     /// branch is ready some thousand times meanwhile is far from it.
     pub fn yield_item(&mut self, item: T) -> YieldItem<'_, 'a, T> {
@@ -482,8 +483,8 @@ impl<'a, T> Yielder<'a, T> {
     /// | the body panics | [`Cancelled`](StopReason::Cancelled) |
     ///
     /// At a stop, and when the stream is dropped, it is cancelled before the body is dropped, so that locals whose
-    /// `Drop` asks it are told the truth. A body that returns or panics has dropped its locals itself by then. A panic
-    /// of what the cancel runs comes out of the poll or the drop that ends the stream.
+    /// `Drop` asks it get the right answer. A body that returns or panics has dropped its locals itself by then. A
+    /// panic of what the cancel runs comes out of the poll or the drop that ends the stream.
     ///
     /// # Examples
     ///

@@ -3,7 +3,7 @@ use std::mem;
 
 /// The token that is cancelled when its stream ends. Whoever does not ask for it has none.
 ///
-/// It cancels nothing itself, and drops nothing but what somebody else keeps: either might run anything, and the token
+/// It cancels nothing itself, and drops nothing that has no other owner: either might run anything, and the token
 /// is borrowed.
 pub(super) struct StreamToken {
     /// Until it is asked for, the token of the signal, if it is that of one.
@@ -14,7 +14,7 @@ pub(super) struct StreamToken {
 enum State {
     Unasked,
     Asked,
-    /// For who asks as late as that: what the body drops.
+    /// For code that asks as late as that: what the body drops.
     Ended(StopReason),
 }
 
@@ -41,7 +41,7 @@ impl StreamToken {
         }
     }
 
-    /// Keeps the reason for who asks later. Gives it back if somebody has asked, or it has ended before.
+    /// Keeps the reason for a later request. Gives it back if the token has been requested, or it has ended before.
     #[inline]
     pub(super) fn end_unasked(&mut self, reason: StopReason) -> Result<(), StopReason> {
         match self.state {

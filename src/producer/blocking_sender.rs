@@ -15,7 +15,7 @@ use std::{
 /// [`try_blocking_generator`](crate::try_blocking_generator), the stream's items `R` are results, of which it sends the
 /// `Ok`.
 ///
-/// Clones send to the same stream, from any thread. The stream ends when its body does, whoever has a clone.
+/// Clones send to the same stream, from any thread. The stream ends when its body does, even if there are still clones.
 pub struct BlockingSender<T, R = T> {
     channel: Arc<Channel<R>>,
     wrap: fn(T) -> R,
@@ -30,8 +30,8 @@ impl<T, R> BlockingSender<T, R> {
     ///
     /// # Errors
     ///
-    /// Why nobody wants the item: the signal has fired, or the consumer is gone. At once, even while it blocks. After
-    /// the end of the body [`Cancelled`](StopReason::Cancelled), or what the body ended with.
+    /// Why the item is not taken: the signal has fired, or the consumer has been dropped. At once, even while it
+    /// blocks. After the end of the body [`Cancelled`](StopReason::Cancelled), or what the body ended with.
     pub fn send(&self, item: T) -> Result<(), StopReason> {
         let mut outgoing = Outgoing::new(&self.channel, (self.wrap)(item));
         let waker = waker_of_this_thread();
@@ -48,7 +48,7 @@ impl<T, R> BlockingSender<T, R> {
         }
     }
 
-    /// Whether anybody still wants items: for a loop that does not send at each turn.
+    /// Whether items are still taken: for a loop that does not send in each iteration.
     ///
     /// # Errors
     ///

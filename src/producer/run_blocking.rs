@@ -29,17 +29,17 @@ use std::{
 ///
 /// The call begins now, and needs no runtime. Giving up on it, at the signal or by dropping the future, does not wait:
 /// the call goes on in the background to its end, and its late answer is dropped there. If it had not begun, what it
-/// captured is dropped at once. A call that was given up holds up nobody: it runs on a thread of its own, named
+/// captured is dropped at once. A call that was given up delays nothing else: it runs on a thread of its own, named
 /// `stopcock`, so neither other blocking work nor the shutdown of a runtime waits for it.
 ///
-/// Under a token it counts for [`CancellationToken::settled`] until the call is done, given up or not, and a late answer
-/// dropped. The future itself asks the signal, whatever that is, so no other task watches it.
+/// Under a token it counts for [`CancellationToken::settled`] until the call is done, given up or not, and a late
+/// answer dropped. The future itself asks the signal, whatever that is, so no other task watches it.
 ///
 /// # Cost
 ///
-/// A thread per call: some tens of microseconds, which a call that is worth giving up on does not notice. For many short
-/// ones there is the pool of the runtime, `spawn_blocking(..).with_cancellation(&token)`, where a call that is given up
-/// keeps its place, and the runtime's shutdown waits for it.
+/// A thread per call: some tens of microseconds, which a call that is worth giving up on does not notice. For many
+/// short ones there is the pool of the runtime, `spawn_blocking(..).with_cancellation(&token)`, where a call that is
+/// given up keeps its place, and the runtime's shutdown waits for it.
 ///
 /// # Paused clock
 ///
@@ -70,7 +70,7 @@ use std::{
 /// let answer = run_blocking(&token, || legacy(7, Duration::ZERO)).await;
 /// assert_eq!(answer.unwrap(), 7);
 ///
-/// // Hangs for longer than anybody wants to wait.
+/// // Hangs for longer than the caller wants to wait.
 /// let answer = run_blocking(&token, || legacy(7, Duration::from_secs(3600)));
 /// token.cancel();
 /// assert!(matches!(answer.await, Err(StopReason::Cancelled)));

@@ -13,7 +13,8 @@ use std::{
 /// Sends items from the body of a [`spawn_generator`](crate::spawn_generator()). Where that is a
 /// [`try_spawn_generator`](crate::try_spawn_generator), the stream's items `R` are results, of which it sends the `Ok`.
 ///
-/// Clones send to the same stream, from any task or thread. The stream ends when its body does, whoever has a clone.
+/// Clones send to the same stream, from any task or thread. The stream ends when its body does, even if there are still
+/// clones.
 pub struct Sender<T, R = T> {
     channel: Arc<Channel<R>>,
     wrap: fn(T) -> R,
@@ -26,13 +27,13 @@ impl<T, R> Sender<T, R> {
 
     /// Sends an item. Waits for room while the body is `capacity` items ahead of the consumer.
     ///
-    /// Those that wait come in in the order of their first polls. After 1024 items without a wait the task yields once,
-    /// so that its siblings get their turn.
+    /// Sends that wait are served in the order of their first polls. After 1024 items without a wait the task yields
+    /// once, so that its siblings get their turn.
     ///
     /// # Errors
     ///
-    /// Why nobody wants the item: the signal has fired, or the consumer is gone. At once, even while it waits. After
-    /// the end of the body [`Cancelled`](StopReason::Cancelled), or what the body ended with.
+    /// Why the item is not taken: the signal has fired, or the consumer has been dropped. At once, even while it waits.
+    /// After the end of the body [`Cancelled`](StopReason::Cancelled), or what the body ended with.
     ///
     /// # Cancel safety
     ///
@@ -41,7 +42,7 @@ impl<T, R> Sender<T, R> {
         Sending(Outgoing::new(&self.channel, (self.wrap)(item)))
     }
 
-    /// Whether anybody still wants items.
+    /// Whether items are still taken.
     ///
     /// # Errors
     ///
@@ -50,7 +51,7 @@ impl<T, R> Sender<T, R> {
         self.channel.check()
     }
 
-    /// Waits until nobody wants items any more, and says why.
+    /// Waits until items are not taken any more, and returns the reason. Like `closed` of tokio's `mpsc::Sender`.
     pub async fn closed(&self) -> StopReason {
         let token = self.token();
         token.cancelled().await;
@@ -60,7 +61,7 @@ impl<T, R> Sender<T, R> {
     /// The token for what the body starts, so that it ends with the stream. The same one at each call.
     ///
     /// It is a child of the signal's token, where that is one, made at the first call. It is cancelled with the stream:
-    /// when the signal fires, for its reason; when the consumer goes, with
+    /// when the signal fires, for its reason; when the consumer is dropped, with
     /// [`ConsumerDropped`](StopReason::ConsumerDropped); and when the body has ended, with
     /// [`Cancelled`](StopReason::Cancelled) or with what it ended with. Cancelling it stops nothing but its own.
     pub fn token(&self) -> CancellationToken {

@@ -29,15 +29,15 @@ use tokio::runtime::Handle;
 /// ```
 ///
 /// For a body that works while its consumer is busy: prefetching, polling, listening. It replaces a task and a channel,
-/// where the task goes on after the consumer was dropped. Where nothing has to run ahead, a
-/// [`generator`](crate::generator()) needs neither.
+/// where the task continues after the consumer was dropped. Kotlin calls this `produce`. Where nothing has to run
+/// ahead, a [`generator`](crate::generator()) needs neither.
 ///
 /// The task is spawned by this call, on the current runtime; [`spawn_generator_on`] takes a handle.
 ///
 /// # Termination
 ///
-/// The stream ends when the body has returned and all that it sent has been delivered; from its return on, clones of the
-/// sender fail. When the signal fires, the stream ends without an error: no item comes out any more, even if one is
+/// The stream ends when the body has returned and all that it sent has been delivered; from its return on, clones of
+/// the sender fail. When the signal fires, the stream ends without an error: no item comes out any more, even if one is
 /// ready, and what is in the channel is dropped. A token of this crate stops the body at once. Any other signal is
 /// watched by a task, and stops the body when that task runs.
 ///
@@ -143,8 +143,8 @@ where
 /// # Errors
 ///
 /// The last item, if it is an `Err`, is the error of the body or that of the stop, `E::from(reason)`: one in all, the
-/// stop's if the signal fired first. What the body returns after a stop is not delivered. A runtime that shuts down is a
-/// stop as well, with [`StopReason::Cancelled`]. So a truncated stream never looks complete.
+/// stop's if the signal fired first. What the body returns after a stop is not delivered. A runtime that shuts down is
+/// a stop as well, with [`StopReason::Cancelled`]. So a truncated stream never looks complete.
 ///
 /// # Panics
 ///
@@ -264,7 +264,7 @@ pub struct SpawnedGenerator<T, F: FnOnce(Result<(), &StopReason>) = fn(Result<()
 }
 
 impl<T, F: FnOnce(Result<(), &StopReason>)> SpawnedGenerator<T, F> {
-    /// Gives the body so much time to clean up once it is stopped, by the signal or by a consumer that goes.
+    /// Gives the body this much time to clean up once it is stopped, by the signal or because the consumer was dropped.
     ///
     /// At the stop it sees its sends fail and its token cancelled at once. What it still awaits is polled on until it
     /// returns, or until the time is over; then it is dropped. The stream itself ends at the stop, and does not wait:
@@ -334,7 +334,7 @@ impl<T, Fut: Future> Future for Work<T, Fut> {
         panic.catch(|| polled = Some(this.body.as_mut().poll(cx)));
         let ended = match polled {
             Some(Poll::Pending) => {
-                // The stop has woken this task. In the grace there may be others who wait for room.
+                // The stop has woken this task. During the grace period other tasks may wait for room.
                 if this.channel.stop().is_cancelled() {
                     this.channel.close();
                 }

@@ -4,13 +4,14 @@
 //! `blocking`, can keep what is promised here:
 //!
 //! - A call that was given up may never return. In a pool it keeps a place for ever: once all are taken, the blocking
-//!   work of everybody else waits for calls that nobody wants. A runtime also waits for its pool when it shuts down.
+//!   work of all other callers waits for calls whose result is not needed. A runtime also waits for its pool when it
+//!   shuts down.
 //! - Work that waits in a queue keeps its captures. A thread of its own begins at once, or not at all.
 //! - When the system has no more threads, tokio's pool panics, and `blocking` waits for one without a word. Here it is
 //!   an error, and the caller gets it.
 //!
-//! The price is a new thread per call, some tens of microseconds: the bench has it beside `spawn_blocking`. Whoever makes
-//! many short calls is better off with the pool, which this crate's tokens can stop as well: as a future, by
+//! The price is a new thread per call, some tens of microseconds: the bench has it beside `spawn_blocking`. Whoever
+//! makes many short calls is better off with the pool, which this crate's tokens can stop as well: as a future, by
 //! `spawn_blocking(..).with_cancellation(&token)`.
 
 use crate::StopReason;

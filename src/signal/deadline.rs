@@ -79,7 +79,7 @@ impl Deadline {
     /// A check during a run, not after a `Pending`.
     #[inline(never)]
     fn check_in_run(&mut self, at: Instant, items: u32) -> u32 {
-        match self.pace.read_in_row(at, items) {
+        match self.pace.read_in_run(at, items) {
             None => self.end(),
             Some(next_check) if self.flag.is_some() => next_check,
             Some(next_check) => self.provide_flag(next_check),
@@ -97,7 +97,7 @@ impl Deadline {
         if items > 0 {
             return self.check_in_run(at, items);
         }
-        let Some(next_check) = self.pace.begin_row(at) else {
+        let Some(next_check) = self.pace.begin_run(at) else {
             return self.end();
         };
         // Checked at the first poll, so that a missing runtime shows before the source is first slow.
@@ -118,7 +118,7 @@ impl Deadline {
     /// Makes the flag once the run has more items than may come without one.
     #[inline(never)]
     fn provide_flag(&mut self, next_check: u32) -> u32 {
-        match STRIDE.saturating_sub(self.pace.row) {
+        match STRIDE.saturating_sub(self.pace.run) {
             0 if self.poll_flag().is_ready() => self.end(),
             0 => next_check,
             left => next_check.min(left.into()),
@@ -180,7 +180,7 @@ impl Signal for Deadline {
         if items > 0 {
             return self.check_in_run(at, items);
         }
-        match self.pace.begin_row(at) {
+        match self.pace.begin_run(at) {
             Some(next_check) => next_check,
             None => self.end(),
         }

@@ -46,24 +46,24 @@ impl<A> Drop for Open<A> {
     }
 }
 
-/// Where the stream and the canceller find the adapter. Nobody waits for anybody: whoever finds it borrowed leaves a note
-/// for the one that has it.
+/// Where the stream and the canceller find the adapter. Neither waits for the other: the one that finds it borrowed
+/// leaves a note for the other.
 struct Shared<A> {
     /// Where `drop_on_cancel()` was called: what a source needs as it is dropped is found there.
     home: RuntimeContext,
-    /// A borrow flag, in a safe dress: it is tried and never waited for, so that it may be held while the source is polled
-    /// or dropped. `None` once the stream is dropped.
+    /// A borrow flag, in a safe dress: it is tried and never waited for, so that it may be held while the source is
+    /// polled or dropped. `None` once the stream is dropped.
     adapter: Mutex<Option<Pin<Box<A>>>>,
     /// Not 0 if there may be something in `notes`.
     //
-    // ORDERING: `AcqRel`, and a read-modify-write on both sides: one leaves a note, sets this, and then tries the borrow;
-    // the other gives the borrow back and then asks for this. Of the two accesses to this, the later one sees what came
-    // before the earlier one. So either the first finds the adapter free, or the other finds the note.
+    // ORDERING: `AcqRel`, and a read-modify-write on both sides: one leaves a note, sets this, and then tries the
+    // borrow; the other gives the borrow back and then asks for this. Of the two accesses to this, the later one sees
+    // what came before the earlier one. So either the first finds the adapter free, or the other finds the note.
     has_notes: AtomicU64,
     notes: Mutex<Notes>,
 }
 
-/// What whoever has borrowed the adapter has to do when it gives it back.
+/// What the borrower of the adapter has to do when it gives it back.
 #[derive(Default)]
 struct Notes {
     /// To close the adapter, for this reason.
@@ -111,7 +111,7 @@ impl<F: FnOnce(Result<(), &StopReason>)> CancelSignal for OnEnd<TokenSignal, F> 
 type Adapter<A> = Option<Pin<Box<A>>>;
 
 impl<A> Shared<A> {
-    /// `None` if somebody else has it.
+    /// `None` if it is borrowed.
     #[inline]
     fn try_borrow(&self) -> Option<MutexGuard<'_, Adapter<A>>> {
         match self.adapter.try_lock() {
@@ -158,7 +158,8 @@ impl<A> Shared<A> {
         false
     }
 
-    /// Drops the adapter. If the canceller has it at the moment, it is dropped with this, and its source is gone by then.
+    /// Drops the adapter. If the canceller has it at the moment, it is dropped with this, and its source has been
+    /// dropped by then.
     fn abandon(&self) {
         let adapter = self.try_borrow().and_then(|mut adapter| adapter.take());
         if self.has_notes() {
@@ -170,7 +171,7 @@ impl<A> Shared<A> {
 }
 
 impl<A: HasValve> Shared<A> {
-    /// Lends the adapter, and does what is noted after that. `None` if somebody else has it.
+    /// Lends the adapter, and does what is noted after that. `None` if it is borrowed.
     fn lend<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<R> {
         // Dropped after the borrowed.
         let _notes = DoAsNoted(self);
@@ -179,14 +180,14 @@ impl<A: HasValve> Shared<A> {
         Some(borrow(adapter.as_mut()))
     }
 
-    /// Closes the adapter, or has whoever has it at the moment do so.
+    /// Closes the adapter, or has its borrower do so.
     fn close(&self, reason: StopReason) {
         let earlier = self.note(|notes| notes.stop.replace(reason));
         self.do_as_noted();
         drop(earlier);
     }
 
-    /// Does what is noted, unless somebody has the adapter, who is going to.
+    /// Does what is noted. If the adapter is borrowed, the borrower is going to.
     #[cold]
     #[inline(never)]
     fn do_as_noted(&self) {
@@ -218,7 +219,7 @@ where
         self.close(reason.clone());
     }
 
-    /// Not from the timer to the source's runtime at once: should that be gone, the source is dropped here, on a task
+    /// Not from the timer to the source's runtime at once: if that has shut down, the source is dropped here, on a task
     /// of the deadline's, and not by the timer.
     fn run_at_deadline(self: Arc<Self>, reason: &StopReason) {
         let shared = Arc::clone(&self);
@@ -301,8 +302,8 @@ impl<A: HasValve> DropOnCancel<A> {
         Self { state }
     }
 
-    /// Leaves the source alone from now on when the token is cancelled, unless it is being cancelled. `release` does the
-    /// same for polls.
+    /// Leaves the source alone from now on when the token is cancelled, unless it is being cancelled. `release` does
+    /// the same for polls.
     #[cfg(feature = "http")]
     pub(crate) fn release(&mut self, release: impl FnOnce(Pin<&mut A>)) {
         if let State::Open(open) = &mut self.state {
@@ -317,7 +318,7 @@ impl<A: HasValve> DropOnCancel<A> {
     pub fn yield_every(self, items: usize) -> Self {
         if let State::Open(open) = &self.state {
             let set = |adapter: Pin<&mut A>| adapter.valve_mut().set_yield_every(items);
-            // Who has it otherwise is about to close it.
+            // A borrower is about to close it.
             open.shared.lend(set);
         }
         self

@@ -97,7 +97,8 @@ macro_rules! refinements {
                 self.map_valve(|valve| valve.yield_every(items))
             }
 
-            /// Stops gracefully, then hard: after the signal the stream goes on for `time`, and only then is it stopped.
+            /// Stops gracefully, then hard: after the signal the stream goes on for `time`, and only then is it
+            /// stopped.
             ///
             /// ```text
             /// source   a--b--c--d--e--f
@@ -165,7 +166,7 @@ macro_rules! refinements {
             ///
             /// - The thread that cancels. If the token is cancelled already, this call does.
             /// - At the deadline of a token, a task, and never the timer: a task of the runtime in which
-            ///   `drop_on_cancel()` was called; if that was outside of any, or if that runtime is gone, a task of the
+            ///   `drop_on_cancel()` was called; if that was outside of any, or if that runtime has shut down, a task of the
             ///   runtime of the deadline. A runtime that drops the task drops the source with it. If the runtime of the
             ///   deadline is shutting down as well, its timer is what is left to do it.
             /// - If the cancel comes during a poll, the polling thread, as that poll returns. An item that it took from

@@ -63,23 +63,23 @@ pub(crate) struct Valve<S, G> {
     run: Run,
 }
 
-/// Over means gone.
+/// In the state `Over`, source and signal have been dropped.
 #[pin_project(project = StateProjection)]
 enum State<S, G> {
     /// In this order they are dropped.
     Open(#[pin] S, #[pin] G),
-    /// Stopped from outside, which no poll has told yet.
+    /// Stopped from outside, which no poll has reported yet.
     Closed(StopReason),
     Over(Option<StopReason>),
 }
 
-/// The items since the last `Pending`, in segments between two close looks at the signal.
+/// The items since the last `Pending`, in segments between two expensive checks of the signal.
 struct Run {
     now: Segment,
     /// How long the first one is: a whole run, or nothing if the signal wants a check before.
     first: u16,
-    /// How often it was pending for fairness since the last item: once after a whole run, and then while the task has no
-    /// budget. `BROKEN` after a panic.
+    /// How often it was pending for fairness since the last item: once after a whole run, and then while the task has
+    /// no budget. `BROKEN` after a panic.
     pauses: u16,
     /// How many may come in this run after this segment, unless it is the first one.
     left: u32,
@@ -109,8 +109,8 @@ impl Segment {
 /// How often it pauses before it goes on though its task has no budget.
 ///
 /// More often than a merge polls it in one turn of its task: once for each item of the others, which have 1024 each, so
-/// that this is enough for 64 of them. What polls it on and on in one turn, such as another executor inside of the task,
-/// gets no budget by waiting: it would hang.
+/// that this is enough for 64 of them. What polls it on and on in one turn, such as another executor inside of the
+/// task, gets no budget by waiting: it would hang.
 const PATIENCE: u16 = u16::MAX - 1;
 
 const BROKEN: u16 = u16::MAX;
@@ -141,7 +141,7 @@ impl<S, G> Valve<S, G> {
         self.project().run.end_after(items);
     }
 
-    /// Drops source and signal, unless they are gone. The next poll tells why.
+    /// Drops source and signal, unless they have been dropped. The next poll reports the reason.
     pub(crate) fn close(self: Pin<&mut Self>, reason: StopReason)
     where
         G: Signal,
@@ -284,8 +284,8 @@ impl<S: Stream, G: Signal> Valve<S, G> {
 
     /// As `poll_next`, for a source that has something to do at its end.
     //
-    // Only what each item needs is here, and what is rare is called, so that there is room for it in each of several
-    // callers.
+    // Only what each item needs is here. What is rare is in functions of its own, so that this is small enough to be
+    // inlined into several callers.
     #[inline(always)]
     pub(crate) fn poll_next_with<E: AtEnd<S>>(
         mut self: Pin<&mut Self>,
@@ -398,7 +398,8 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         }
     }
 
-    /// For a source that has ended. If another adapter stopped it, it ends as well: the stop is not to look like an end.
+    /// For a source that has ended. If another adapter stopped it, it ends as well: the stop is not to look like an
+    /// end.
     #[cold]
     #[inline(never)]
     fn end_with_source<E: AtEnd<S>>(
