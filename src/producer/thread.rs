@@ -3,7 +3,7 @@
 //! Each body and each call has one of its own. Neither tokio's blocking pool nor a shared pool, such as the crate
 //! `blocking`, can keep what is promised here:
 //!
-//! - A call that was given up may never return. In a pool it keeps a place for ever: once all are taken, the blocking
+//! - A call that was given up may never return. In a pool it keeps a place forever: once all are taken, the blocking
 //!   work of all other callers waits for calls whose result is not needed. A runtime also waits for its pool when it
 //!   shuts down.
 //! - Work that waits in a queue keeps its captures. A thread of its own begins at once, or not at all.

@@ -7,7 +7,7 @@ use std::{
 /// More columns than this, and the first ones are left out.
 const COLUMNS: usize = 72;
 
-/// What happened at one time, row by row.
+/// What happened at one time, line by line.
 #[derive(Clone, Copy)]
 struct Column {
     source: char,

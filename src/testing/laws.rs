@@ -40,7 +40,7 @@
 //!
 //! A stream that gets stuck inside of a poll, in a deadlock or an endless loop, cannot be made to fail: after ten seconds in
 //! which nothing has happened, the law, the plan and the diagram are printed, and the process is aborted. The environment
-//! variable `STOPCOCK_TESTING_PATIENCE_MS` has another time, and `0` is for ever, as under a debugger.
+//! variable `STOPCOCK_TESTING_PATIENCE_MS` has another time, and `0` is forever, as under a debugger.
 //!
 //! # What they cannot see
 //!

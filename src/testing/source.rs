@@ -10,7 +10,7 @@ use std::{
 /// A stream that does what its [`Script`] says, and keeps a [`Record`] of all that happens to it.
 ///
 /// After a `-` it wakes its task at once, so that it runs on any executor; [`by_hand`](Self::by_hand) leaves that to
-/// [`Record::wake`]. After a `!` or `~`, or where a script without a last letter stops, it is pending for ever; after
+/// [`Record::wake`]. After a `!` or `~`, or where a script without a last letter stops, it is pending forever; after
 /// its end it says `None` again. Its `size_hint` is exact.
 ///
 /// # Examples

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// The variable that has the patience in milliseconds; `0` is for ever.
+/// The variable that has the patience in milliseconds; `0` is forever.
 const VARIABLE: &str = "STOPCOCK_TESTING_PATIENCE_MS";
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -147,7 +147,7 @@ fn report(
         .collect();
     format!(
         "\nthe stream under test is stuck {}: nothing has happened for {patience:?}, and the process is aborted\n\n{}\n\
-         {plan}\nheld against {}\nin thread '{}'\n(`{VARIABLE}` says how long to wait, and 0 for ever)\n",
+         {plan}\nheld against {}\nin thread '{}'\n(`{VARIABLE}` says how long to wait, and 0 forever)\n",
         place(&events),
         diagram.concat(),
         laws.join(", "),

@@ -109,7 +109,7 @@ fn endless_and(chunk: usize, mut at_each: impl FnMut() + Send + 'static) -> Test
     })))
 }
 
-/// A body of one chunk, and then none for ever.
+/// A body of one chunk, and then none forever.
 fn stalled(one: One) -> TestBody {
     let mut script = Script::new(["first"], Then::Waits);
     script.alive = Some(one);

@@ -716,7 +716,7 @@ fn hang() {
             let _sender = &sender;
             polls += 1;
             if polls == 2 {
-                // For so long that nothing but the kit ends it, and not for ever should that fail.
+                // For so long that nothing but the kit ends it, and not forever should that fail.
                 let _ = receiver.recv_timeout(std::time::Duration::from_secs(120));
             }
             source.poll_next_unpin(cx)

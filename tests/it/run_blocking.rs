@@ -239,7 +239,7 @@ mod in_a_runtime {
         let answer = run_blocking(signal::never(), call);
         drop(context);
         block_on(at.begun).unwrap();
-        // It would wait for ever: only after it the call is let on.
+        // It would wait forever: only after it the call is let on.
         drop(runtime);
         at.go_on.send(()).unwrap();
         assert_eq!(block_on(answer).unwrap(), 7);

@@ -50,7 +50,7 @@ fn counting(
     (stream, sent)
 }
 
-/// A body that waits for ever, with a probe.
+/// A body that waits forever, with a probe.
 fn waiting(token: &CancellationToken) -> (SpawnedGenerator<u8>, stopcock::testing::Record) {
     let probe = DropProbe::new();
     let record = probe.record();

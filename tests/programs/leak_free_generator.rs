@@ -1,6 +1,6 @@
 //! The generator of Go's article on `context`: its consumer takes five numbers and goes. Does the producer go as well?
 //!
-//! In Go it stays for ever, on a channel that nobody reads, unless its consumer remembers to cancel it. Here it is part
+//! In Go it stays forever, on a channel that nobody reads, unless its consumer remembers to cancel it. Here it is part
 //! of its stream and goes with it: at once if it is a `generator`, which runs in its consumer's poll; at its task's
 //! next turn if it is a `spawn_generator`.
 //!

@@ -111,7 +111,7 @@ fn silence_is_told_apart_from_slowness() {
 #[test]
 fn a_server_that_does_not_answer_is_an_error() {
     check(async || {
-        // The system accepts the connection, and the request waits for ever.
+        // The system accepts the connection, and the request waits forever.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let budget = CancellationToken::with_timeout(SHORT);
