@@ -148,6 +148,17 @@ impl Signal for Deadline {
         polled.map(|()| StopReason::DeadlineExceeded)
     }
 
+    /// Without the check whether the timer will wake: the adapter has made it.
+    #[inline]
+    fn poll_fired_since(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        match &self.flag {
+            None => self
+                .poll_timer(cx.waker())
+                .map(|()| StopReason::DeadlineExceeded),
+            Some(_) => self.poll_fired(cx),
+        }
+    }
+
     #[inline]
     fn will_wake(&self, cx: &Context<'_>) -> bool {
         match (&self.flag, &self.timer) {
