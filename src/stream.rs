@@ -67,9 +67,11 @@ pub type TryWithIdleTimeout<S, M = FromReason> = TryWithCancellation<S, Idle, M>
 /// - The source is dropped before the end: when `None`, or the last `Err`, comes out, what the source owned has been
 ///   dropped. Dropping the adapter drops the source at once.
 /// - They are fused. `stop_reason()` is `None` after a natural end, and never changes once it is set.
-/// - An end of the source when the signal has fired is a stop, as a stream below may have seen the same signal first. An
-///   end within the grace of `drain_for` is natural, and an idle timeout counts an end as an item.
+/// - An end of the source when the signal has fired is a stop, as a stream below may have seen the same signal first.
+///   An end within the grace of `drain_for` is natural, and an idle timeout counts an end as an item.
 /// - A panic of the source passes through once, then the stream has ended.
+///
+/// The marble diagrams below use these marks:
 ///
 /// | in a diagram | is |
 /// |---|---|
@@ -88,6 +90,9 @@ pub type TryWithIdleTimeout<S, M = FromReason> = TryWithCancellation<S, Idle, M>
 /// like any other to the one above. So `drain_for` belongs on the innermost adapter.
 pub trait CancelStreamExt: Stream {
     /// Takes items until `signal` fires, then ends.
+    ///
+    /// Like `take_until` of futures or its `abortable`, with a reason, a fair turn for other tasks, and no item after
+    /// the signal. Kotlin cancels the scope that collects a `Flow`; Go selects on `ctx.Done()` in the loop.
     ///
     /// ```text
     /// source   a---b---c---d--
@@ -108,12 +113,12 @@ pub trait CancelStreamExt: Stream {
     /// The signal is checked before every item. After 1024 items without a `Pending` the adapter wakes its task and
     /// returns `Pending` once, so that a source which is always ready can be stopped from the same thread.
     ///
-    /// In a tokio task that holds for several such streams in a `select`, a `merge` or a loop of `select!` as well: each
-    /// yield also takes a sixteenth of the budget that all of them share, in proportion with another
+    /// In a tokio task that holds for several such streams in a `select`, a `merge` or a loop of `select!` as well:
+    /// each yield also takes a sixteenth of the budget that all of them share, in proportion with another
     /// [`yield_every`](TakeUntilCancelled::yield_every) but at least a unit of 128, and the stream stays pending while
-    /// there is none left. So `K` streams, up to 64, let other tasks of the thread run after `(K + 16) * 1024` items in all.
-    /// Without that budget, on other runtimes, under `unconstrained`, and with `yield_every(0)` or more than 1024, a merge
-    /// polls the others in place of the one that yields: put the adapter around the merge.
+    /// there is none left. So `K` streams, up to 64, let other tasks of the thread run after `(K + 16) * 1024` items in
+    /// all. Without that budget, on other runtimes, under `unconstrained`, and with `yield_every(0)` or more than 1024,
+    /// a merge polls the others in place of the one that yields: put the adapter around the merge.
     ///
     /// # Cancel safety
     ///
@@ -146,6 +151,9 @@ pub trait CancelStreamExt: Stream {
     }
 
     /// Passes the items on as `Ok` until `signal` fires, then ends with its reason as an `Err`.
+    ///
+    /// Like a Go loop that returns `context.Cause(ctx)`, or a Kotlin `collect` that throws its `CancellationException`.
+    /// `take_until` of futures ends without an error.
     ///
     /// ```text
     /// source   a---b---c---d--
@@ -200,6 +208,8 @@ pub trait CancelStreamExt: Stream {
 
     /// Takes items until the point in time `at`, then ends.
     ///
+    /// Like `take_until(sleep_until(at))` of futures and tokio, and unlike it also with a source that is always ready.
+    ///
     /// ```text
     /// source   a---b---c---d--
     /// at                X
@@ -208,8 +218,8 @@ pub trait CancelStreamExt: Stream {
     ///
     /// # Termination
     ///
-    /// Like [`with_deadline`](Self::with_deadline), without the error: for a consumer that wants the items of a length of
-    /// time, such as the samples of one second.
+    /// Like [`with_deadline`](Self::with_deadline), without the error: for a consumer that wants the items of a length
+    /// of time, such as the samples of one second.
     ///
     /// # Panics
     ///
@@ -240,6 +250,8 @@ pub trait CancelStreamExt: Stream {
     }
 
     /// Like [`take_until_deadline`](Self::take_until_deadline), with `timeout` counted from this call.
+    ///
+    /// Like `take_until(sleep(timeout))` of futures and tokio.
     ///
     /// ```text
     /// source   a---b---c---d--
@@ -276,6 +288,9 @@ pub trait CancelStreamExt: Stream {
 
     /// Passes the items on as `Ok` until the point in time `at`, then ends with
     /// [`Err(StopReason::DeadlineExceeded)`](crate::StopReason::DeadlineExceeded).
+    ///
+    /// Like Go's `context.WithDeadline`, for one stream. For a length of time there is
+    /// [`with_timeout`](Self::with_timeout).
     ///
     /// ```text
     /// source   a---b---c---d--
@@ -337,6 +352,9 @@ pub trait CancelStreamExt: Stream {
     /// Like [`with_deadline`](Self::with_deadline), with `timeout` counted from this call, for the whole
     /// stream and not for each item.
     ///
+    /// Like Go's `context.WithTimeout` and Kotlin's `withTimeout`. `timeout` of tokio-stream is for each item: that is
+    /// [`with_idle_timeout`](Self::with_idle_timeout).
+    ///
     /// ```text
     /// source   a---b---c---d--
     /// timeout  --------X
@@ -377,23 +395,27 @@ pub trait CancelStreamExt: Stream {
     /// Passes the items on as `Ok` until none comes for `timeout`, then ends with
     /// [`Err(StopReason::IdleTimeout)`](crate::StopReason::IdleTimeout).
     ///
+    /// Like `timeout(d)` of tokio-stream, which yields `Err(Elapsed)` and continues with the source afterwards; this
+    /// stream ends. Kotlin's `Flow.timeout` ends as well.
+    ///
     /// ```text
     /// source   a--b----c-----------
     /// timeout           ------X
     /// output   a--b----c------(X|)
     /// ```
     ///
-    /// The time runs from the first `Pending` after an item, or after the start. A slow consumer does not count, nor does
-    /// a `Pending` that the source returns only because the task's cooperative budget is used up. When the time is over
-    /// the source is polled once more, and an item wins.
+    /// The time runs from the first `Pending` after an item, or after the start. A slow consumer does not count, nor
+    /// does a `Pending` that the source returns only because the task's cooperative budget is used up. When the time is
+    /// over the source is polled once more, and an item that is ready comes out.
     ///
-    /// A consumer that was away is not a silent source. A poll that is late, by more than a sixteenth of `timeout` and
-    /// more than 10 ms, starts the time anew, once: if it is over again before an item has come, that counts.
+    /// A late poll does not count as an idle source. A poll that is late by more than a sixteenth of
+    /// `timeout` and more than 10 ms starts the time again, once. If the time is over a second time before an item has
+    /// come, the stream is stopped.
     ///
     /// # Termination
     ///
-    /// Ends with the source, or with one `Err` when no item came for `timeout`. The timer is set once, and again when it
-    /// fires, not for each item.
+    /// Ends with the source, or with one `Err` when no item came for `timeout`. The timer is set once, and again when
+    /// it fires, not for each item.
     ///
     /// # Fairness
     ///
@@ -436,8 +458,11 @@ pub trait CancelStreamExt: Stream {
         WithCancellation::new(self, signal::idle(timeout))
     }
 
-    /// Cancels `target` with [`StopReason::ConsumerDropped`](crate::StopReason::ConsumerDropped) if it is dropped before
-    /// it has ended.
+    /// Cancels `target` with [`StopReason::ConsumerDropped`](crate::StopReason::ConsumerDropped) if it is dropped
+    /// before it has ended.
+    ///
+    /// Like tokio-util's `DropGuard`, or its `AbortOnDropHandle`, moved into the stream and disarmed at its end. In Go
+    /// it is `defer cancel()`.
     ///
     /// ```text
     /// source   a---b---c---d--
@@ -447,8 +472,8 @@ pub trait CancelStreamExt: Stream {
     ///
     /// A target is a token, or the `AbortHandle` of a tokio task; see [`CancelTarget`].
     ///
-    /// For the body of a response whose client hangs up: the server drops the body, and that stops whatever else works
-    /// for the response under the token. And for a task that feeds a channel, which outlives the reader otherwise:
+    /// For the body of a response whose client hangs up: the server drops the body, and that stops all other
+    /// work under the request's token. And for a task that feeds a channel, which outlives the reader otherwise:
     /// `ReceiverStream::new(receiver).cancel_on_drop(task.abort_handle())`.
     ///
     /// # Termination
@@ -483,8 +508,8 @@ pub trait CancelStreamExt: Stream {
 
 impl<S: Stream + ?Sized> CancelStreamExt for S {}
 
-/// The `with_*` methods of [`CancelStreamExt`] for a stream of results: with one level of `Result`, in which the stop is
-/// one more error.
+/// The `with_*` methods of [`CancelStreamExt`] for a stream of results: with one level of `Result`, in which the stop
+/// is one more error.
 ///
 /// The error of a stop is made by `From<StopReason>`, as for [`std::io::Error`], or by
 /// [`.map_stop(|reason| ..)`](TryWithCancellation::map_stop), for the error types of other crates. Without either the
@@ -496,7 +521,8 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// The `Err` of an item.
     type Error;
 
-    /// Like [`with_cancellation`](CancelStreamExt::with_cancellation), with the reason converted into the stream's error.
+    /// Like [`with_cancellation`](CancelStreamExt::with_cancellation), with the reason converted into the stream's
+    /// error.
     ///
     /// ```text
     /// source   a---b---E-----c--
@@ -504,8 +530,8 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
     /// output   a---b---E----(X|)
     /// ```
     ///
-    /// The natural adapter for the body of a response. The source is dropped when the stream is next polled, or dropped,
-    /// and hyper does not poll the body of a client that does not read: add
+    /// The natural adapter for the body of a response. The source is dropped when the stream is next polled, or
+    /// dropped, and hyper does not poll the body of a client that does not read: add
     /// [`drop_on_cancel`](TryWithCancellation::drop_on_cancel), which drops the source although nothing polls.
     ///
     /// # Examples
@@ -603,7 +629,8 @@ pub trait CancelTryStreamExt: Stream<Item = Result<Self::Ok, Self::Error>> {
         TryWithCancellation::new(self, signal::timeout(timeout))
     }
 
-    /// Like [`with_idle_timeout`](CancelStreamExt::with_idle_timeout), with the reason converted into the stream's error.
+    /// Like [`with_idle_timeout`](CancelStreamExt::with_idle_timeout), with the reason converted into the stream's
+    /// error.
     ///
     /// ```text
     /// source   a---b------------

@@ -1,4 +1,4 @@
-//! How to reach the source of an adapter: the same for all of them.
+//! Access to the source of an adapter, the same for all adapters.
 
 /// `get_ref`, `get_mut` and `get_pin_mut` of an adapter that has a field `valve`.
 macro_rules! accessors {
@@ -9,7 +9,8 @@ macro_rules! accessors {
                 self.valve.source()
             }
 
-            /// Like [`get_ref`](Self::get_ref), to change it. Items that are taken from it pass the adapter by.
+            /// Like [`get_ref`](Self::get_ref), mutably. An item that is taken from the source directly bypasses the
+            /// adapter.
             pub fn get_mut(&mut self) -> Option<&mut S> {
                 self.valve.source_mut()
             }

@@ -17,15 +17,16 @@ use std::{
 /// What [`cancel_on_drop`](crate::CancelStreamExt::cancel_on_drop) cancels: a token, or the task behind a tokio
 /// `AbortHandle`.
 ///
-/// Implement it for whatever else has to end with a consumer.
+/// Implement it for other things that have to end with a consumer.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is nothing that `cancel_on_drop` can cancel",
+    message = "`{Self}` cannot be cancelled by `cancel_on_drop`",
     label = "not a target",
     note = "pass a `CancellationToken`, or the `abort_handle()` of a tokio task",
     note = "for tokio-util's `CancellationToken`, enable stopcock's feature `tokio-util`"
 )]
 pub trait CancelTarget {
-    /// Cancels it. `reason` is [`ConsumerDropped`](StopReason::ConsumerDropped), for targets that have reasons.
+    /// Cancels the target. `reason` is [`ConsumerDropped`](StopReason::ConsumerDropped); a target without reasons
+    /// ignores it.
     fn cancel_for(self, reason: StopReason);
 }
 
@@ -81,13 +82,13 @@ impl CancelTarget for tokio_util::sync::CancellationToken {
 #[pin_project]
 #[must_use = "streams do nothing unless polled, and this one cancels when it is dropped"]
 pub struct CancelOnDrop<S, C: CancelTarget = CancellationToken, G = Never> {
-    /// In this order they are dropped.
+    /// The source is dropped before the target is cancelled.
     #[pin]
     valve: Valve<S, G>,
     unfinished: Unfinished<C>,
 }
 
-/// Cancels when dropped, unless it was finished.
+/// Cancels the target when dropped, unless the stream has ended.
 struct Unfinished<C: CancelTarget>(Option<C>);
 
 impl<C: CancelTarget> Drop for Unfinished<C> {
@@ -120,7 +121,8 @@ impl<S, C: CancelTarget> CancelOnDrop<S, C> {
 }
 
 impl<S, C: CancelTarget, G> CancelOnDrop<S, C, G> {
-    /// Takes the source back, unless it is dropped: `None` once the stream has ended. The target is not cancelled then.
+    /// Returns the source, without cancelling the target. `None` once the stream has ended, as the source is dropped
+    /// then.
     pub fn into_inner(self) -> Option<S>
     where
         G: Signal,
@@ -133,7 +135,7 @@ impl<S, C: CancelTarget, G> CancelOnDrop<S, C, G> {
         valve.into_source()
     }
 
-    /// `None`: there is nothing that stops it. It is there as for every adapter.
+    /// Always `None`, as no signal stops this stream. Every adapter has this method.
     pub fn stop_reason(&self) -> Option<&StopReason> {
         self.valve.stop_reason()
     }

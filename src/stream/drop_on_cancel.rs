@@ -30,7 +30,7 @@ enum State<A> {
     Over(Option<StopReason>),
 }
 
-/// In this order they are dropped: the adapter, and then what would have closed it.
+/// The adapter is dropped first, then the registration that would have closed it.
 struct Open<A> {
     shared: Arc<Shared<A>>,
     #[cfg_attr(
@@ -46,33 +46,33 @@ impl<A> Drop for Open<A> {
     }
 }
 
-/// Where the stream and the canceller find the adapter. Neither waits for the other: the one that finds it borrowed
-/// leaves a note for the other.
+/// The adapter, shared by the stream and the canceller. Neither waits for the other: a thread that finds the adapter
+/// borrowed leaves a note for the thread that has borrowed it.
 struct Shared<A> {
-    /// Where `drop_on_cancel()` was called: what a source needs as it is dropped is found there.
+    /// The runtime in which `drop_on_cancel()` was called: the source is dropped in its context.
     home: RuntimeContext,
-    /// A borrow flag, in a safe dress: it is tried and never waited for, so that it may be held while the source is
-    /// polled or dropped. `None` once the stream is dropped.
+    /// The lock serves as a borrow flag: threads only try it and never wait for it, so that it may be held while the
+    /// source is polled or dropped. `None` once the stream is dropped.
     adapter: Mutex<Option<Pin<Box<A>>>>,
-    /// Not 0 if there may be something in `notes`.
+    /// Not 0 if there may be a note in `notes`.
     //
-    // ORDERING: `AcqRel`, and a read-modify-write on both sides: one leaves a note, sets this, and then tries the
-    // borrow; the other gives the borrow back and then asks for this. Of the two accesses to this, the later one sees
-    // what came before the earlier one. So either the first finds the adapter free, or the other finds the note.
+    // ORDERING: `AcqRel`, and a read-modify-write on both sides. One side leaves a note, sets this flag, and then tries
+    // the borrow. The other side gives the borrow back and then reads the flag. The later of the two accesses sees what
+    // came before the earlier one. So either the first side finds the adapter free, or the second finds the note.
     has_notes: AtomicU64,
     notes: Mutex<Notes>,
 }
 
-/// What the borrower of the adapter has to do when it gives it back.
+/// What the thread that has borrowed the adapter has to do when it gives it back.
 #[derive(Default)]
 struct Notes {
-    /// To close the adapter, for this reason.
+    /// Close the adapter, for this reason.
     stop: Option<StopReason>,
-    /// To wake the stream, which was polled meanwhile.
+    /// Wake the task of the stream, which was polled meanwhile.
     waiting: Option<Waker>,
 }
 
-/// A public stream over a valve which a token stops.
+/// A public adapter whose valve is stopped by a token.
 pub(crate) trait HasValve {
     type Source;
     type Signal: CancelSignal;
@@ -82,9 +82,7 @@ pub(crate) trait HasValve {
     fn valve_mut(self: Pin<&mut Self>) -> Pin<&mut Valve<Self::Source, Self::Signal>>;
 }
 
-/// A signal with which there is `drop_on_cancel`: that of a token of this crate.
-///
-/// It is implemented for the signal of a token, and for what `on_end` makes of it.
+/// A signal that `drop_on_cancel` can be used with: that of a token of this crate, also after `on_end`.
 #[diagnostic::on_unimplemented(
     message = "`drop_on_cancel` needs a `CancellationToken` of this crate for a signal",
     label = "not the signal of a token",
@@ -111,18 +109,18 @@ impl<F: FnOnce(Result<(), &StopReason>)> CancelSignal for OnEnd<TokenSignal, F> 
 type Adapter<A> = Option<Pin<Box<A>>>;
 
 impl<A> Shared<A> {
-    /// `None` if it is borrowed.
+    /// `None` if another thread has borrowed the adapter.
     #[inline]
     fn try_borrow(&self) -> Option<MutexGuard<'_, Adapter<A>>> {
         match self.adapter.try_lock() {
             Ok(adapter) => Some(adapter),
-            // A source has panicked; the adapter is over, and knows it.
+            // The source has panicked. The adapter has recorded that it is over.
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    /// Whether there may be notes, asked after the adapter is back.
+    /// Whether there may be notes. Read after the adapter is given back.
     #[inline]
     fn has_notes(&self) -> bool {
         let unchanged = self
@@ -131,7 +129,7 @@ impl<A> Shared<A> {
         unchanged.is_err()
     }
 
-    /// To be followed by a try to borrow the adapter.
+    /// The caller has to try to borrow the adapter afterwards.
     fn note<R>(&self, note: impl FnOnce(&mut Notes) -> R) -> R {
         let noted = note(&mut self.notes());
         self.has_notes.fetch_or(1, Ordering::AcqRel);
@@ -143,7 +141,7 @@ impl<A> Shared<A> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the stream woken once the adapter is back; `false` if it is already.
+    /// Leaves a note to wake the stream once the adapter is given back. `false` if that has happened already.
     #[cold]
     fn wait(&self, cx: &Context<'_>) -> bool {
         // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
@@ -158,8 +156,8 @@ impl<A> Shared<A> {
         false
     }
 
-    /// Drops the adapter. If the canceller has it at the moment, it is dropped with this, and its source has been
-    /// dropped by then.
+    /// Drops the adapter. If the canceller has borrowed it, the adapter is dropped together with this, after its
+    /// source.
     fn abandon(&self) {
         let adapter = self.try_borrow().and_then(|mut adapter| adapter.take());
         if self.has_notes() {
@@ -171,29 +169,29 @@ impl<A> Shared<A> {
 }
 
 impl<A: HasValve> Shared<A> {
-    /// Lends the adapter, and does what is noted after that. `None` if it is borrowed.
+    /// Borrows the adapter, then acts on the notes. `None` if another thread has borrowed it.
     fn lend<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<R> {
-        // Dropped after the borrowed.
+        // Dropped after the borrow.
         let _notes = DoAsNoted(self);
         let mut borrowed = self.try_borrow()?;
         let adapter = borrowed.as_mut()?;
         Some(borrow(adapter.as_mut()))
     }
 
-    /// Closes the adapter, or has its borrower do so.
+    /// Closes the adapter, or leaves a note to do so for the thread that has borrowed it.
     fn close(&self, reason: StopReason) {
         let earlier = self.note(|notes| notes.stop.replace(reason));
         self.do_as_noted();
         drop(earlier);
     }
 
-    /// Does what is noted. If the adapter is borrowed, the borrower is going to.
+    /// Acts on the notes, unless another thread has borrowed the adapter: that thread will.
     #[cold]
     #[inline(never)]
     fn do_as_noted(&self) {
         let mut panic = FirstPanic::default();
         while let Some(mut adapter) = self.try_borrow() {
-            // Before the notes are taken: whatever is noted after that sets it again.
+            // Before the notes are taken: a note that is left after that sets the flag again.
             self.has_notes.fetch_and(0, Ordering::AcqRel);
             let Notes { stop, waiting } = mem::take(&mut *self.notes());
             if let (Some(reason), Some(adapter)) = (stop, adapter.as_mut()) {
@@ -210,7 +208,7 @@ impl<A: HasValve> Shared<A> {
     }
 }
 
-/// What the cancel does.
+/// What a cancel runs.
 impl<A> SharedCallback for Shared<A>
 where
     A: HasValve + Send + 'static,
@@ -219,8 +217,8 @@ where
         self.close(reason.clone());
     }
 
-    /// Not from the timer to the source's runtime at once: if that has shut down, the source is dropped here, on a task
-    /// of the deadline's, and not by the timer.
+    /// The timer does not spawn on the source's runtime directly: if that has shut down, the source is dropped here, in
+    /// a task of the deadline's runtime, and not by the timer.
     fn run_at_deadline(self: Arc<Self>, reason: &StopReason) {
         let shared = Arc::clone(&self);
         self.home.drop_on_task(CloseOnDrop {
@@ -230,7 +228,7 @@ where
     }
 }
 
-/// Closes the adapter when it is dropped, as part of a task that has run or has been dropped unrun.
+/// Closes the adapter when it is dropped: with a task that has run, or that was dropped before it ran.
 struct CloseOnDrop<A: HasValve> {
     shared: Arc<Shared<A>>,
     reason: Option<StopReason>,
@@ -245,7 +243,7 @@ impl<A: HasValve> Drop for CloseOnDrop<A> {
     }
 }
 
-/// Does what is noted when it is dropped, with the adapter back: also if the source panics.
+/// Acts on the notes when it is dropped, after the adapter is given back, even if the source panics.
 struct DoAsNoted<'a, A: HasValve>(&'a Shared<A>);
 
 impl<A: HasValve> Drop for DoAsNoted<'_, A> {
@@ -302,8 +300,7 @@ impl<A: HasValve> DropOnCancel<A> {
         Self { state }
     }
 
-    /// Leaves the source alone from now on when the token is cancelled, unless it is being cancelled. `release` does
-    /// the same for polls.
+    /// From now on a cancel does not drop the source, unless it is running already. `release` does the same for polls.
     #[cfg(feature = "http")]
     pub(crate) fn release(&mut self, release: impl FnOnce(Pin<&mut A>)) {
         if let State::Open(open) = &mut self.state {
@@ -312,13 +309,13 @@ impl<A: HasValve> DropOnCancel<A> {
         }
     }
 
-    /// Yields after so many items in a row, in place of 1024; never for 0.
+    /// Yields after a run of `items` ready items, in place of 1024; never for 0.
     ///
-    /// As [`TakeUntilCancelled::yield_every`](crate::TakeUntilCancelled::yield_every).
+    /// Like [`TakeUntilCancelled::yield_every`](crate::TakeUntilCancelled::yield_every).
     pub fn yield_every(self, items: usize) -> Self {
         if let State::Open(open) = &self.state {
             let set = |adapter: Pin<&mut A>| adapter.valve_mut().set_yield_every(items);
-            // A borrower is about to close it.
+            // Another thread has borrowed it, and is about to close it.
             open.shared.lend(set);
         }
         self
@@ -357,7 +354,7 @@ impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
             mem::forget(notes);
             if shared.has_notes() {
                 shared.do_as_noted();
-                // Closed by now, or about to be.
+                // It has been closed, or is about to be.
                 if polled.is_pending() {
                     continue;
                 }

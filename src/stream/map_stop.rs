@@ -3,7 +3,7 @@ use std::fmt::{self, Debug, Formatter};
 
 /// Makes the error of a stop from its reason.
 ///
-/// A stream of results has it made by `From<StopReason>`, or by the function that was given to
+/// For a stream of results that is `From<StopReason>`, or the function that was given to
 /// [`map_stop`](crate::TryWithCancellation::map_stop).
 #[diagnostic::on_unimplemented(
     message = "`{E}` cannot be made from a `StopReason`",
@@ -16,7 +16,7 @@ pub trait StopError<E> {
     fn stop_error(&mut self, reason: StopReason) -> E;
 }
 
-/// Makes the error of a stop by `From<StopReason>`, where no [`MapStop`] does.
+/// Makes the error of a stop by `From<StopReason>`: the default, without [`MapStop`].
 #[derive(Clone, Debug)]
 pub struct FromReason(pub(crate) ());
 
@@ -28,7 +28,7 @@ impl<E: From<StopReason>> StopError<E> for FromReason {
     }
 }
 
-/// Makes the error of a stop by the function that was given to `map_stop`.
+/// Makes the error of a stop with the function that was given to `map_stop`.
 #[derive(Clone)]
 pub struct MapStop<F>(Option<F>);
 
@@ -54,7 +54,8 @@ impl<F> Debug for MapStop<F> {
     }
 }
 
-/// What [`WithCancellation`](crate::WithCancellation) yields as the error of a stop: the reason, or what `map_stop` makes.
+/// What [`WithCancellation`](crate::WithCancellation) yields as the error of a stop: the reason, or what `map_stop`
+/// makes.
 pub trait StopOutput: StopError<Self::Error> {
     /// The error.
     type Error;

@@ -1,4 +1,4 @@
-//! What may be asked of an adapter beside its signal, and the documentation of it: the same for all of them.
+//! The methods that adjust an adapter, with their documentation: the same for all adapters.
 
 /// The refinements of an adapter that has a valve and nothing else.
 ///
@@ -8,10 +8,9 @@ macro_rules! refinements {
         $crate::stream::accessors::accessors!($Adapter<S, G $(, $M)?>);
 
         impl<S, G $(, $M)?> $Adapter<S, G $(, $M)?> {
-            /// Takes the source back, unless it is dropped: `None` once the stream has ended.
+            /// Returns the source. `None` once the stream has ended, as the source is dropped then.
             ///
-            /// A source that has to be asked something after its end is lent instead: `(&mut source)` goes into the
-            /// adapter, and outlives it.
+            /// To use a source after its end, give the adapter a borrow of it: `(&mut source)`.
             ///
             /// # Examples
             ///
@@ -37,13 +36,13 @@ macro_rules! refinements {
             /// Calls `f` once, when the stream has ended: with `Ok` at a natural end, with the reason at a stop, and
             /// with [`ConsumerDropped`](StopReason::ConsumerDropped) if it is dropped before it has ended.
             ///
-            /// For the log line and the metric of a stream that has been moved into a body, where nothing can ask it
-            /// for its `stop_reason()` any more.
+            /// For the log line and the metric of a stream that has been moved into a body, where nothing can call its
+            /// `stop_reason()` any more.
             ///
-            /// The source has been dropped by then, and the poll that returns the end has not returned yet. With
-            /// `drop_on_cancel` the thread that drops the source calls it, so that it has to be `Send + 'static`; give
-            /// it before `drop_on_cancel`. A stream whose source has panicked has not ended: it is
-            /// `ConsumerDropped`. After [`into_inner`](Self::into_inner) it is not called.
+            /// `f` runs after the source was dropped and before the poll returns the end. With `drop_on_cancel` the
+            /// thread that drops the source calls `f`, so it has to be `Send + 'static`; call `on_end` before
+            /// `drop_on_cancel`. A stream whose source has panicked has not ended: it reports
+            /// `ConsumerDropped`. After [`into_inner`](Self::into_inner) `f` is not called.
             ///
             /// # Panics
             ///
@@ -72,6 +71,8 @@ macro_rules! refinements {
 
             /// Yields to other tasks after `items` items without a `Pending`, instead of 1024; never for 0.
             ///
+            /// In futures a `FuturesUnordered` yields so; tokio's cooperative budget does it for tokio's own sources.
+            ///
             /// ```text
             /// source   abcdefgh
             /// output   abc-def-gh      yield_every(3)
@@ -97,8 +98,7 @@ macro_rules! refinements {
                 self.map_valve(|valve| valve.yield_every(items))
             }
 
-            /// Stops gracefully, then hard: after the signal the stream goes on for `time`, and only then is it
-            /// stopped.
+            /// Stops gracefully, then hard: after the signal the stream continues for `time`, and is stopped only then.
             ///
             /// ```text
             /// source   a--b--c--d--e--f
@@ -182,7 +182,7 @@ macro_rules! refinements {
             /// is over then as well.
             ///
             /// It takes this crate's tokens only, as other signals notify nothing but a poll. A source that has been
-            /// dropped cannot be drained, so it does not go with `drain_for`. The source is boxed, and an item costs two
+            /// dropped cannot be drained, so it cannot be combined with `drain_for`. The source is boxed, and an item costs two
             /// uncontended locks.
             ///
             /// # Examples
@@ -207,7 +207,7 @@ macro_rules! refinements {
             /// assert!(rows.stop_reason().is_some());
             /// ```
             ///
-            /// What cannot be dropped by the canceller does not compile. A signal that is no token:
+            /// A stream that the canceller cannot drop does not compile. One with a signal that is no token:
             ///
             /// ```compile_fail,E0277
             /// use futures::{StreamExt, stream};
@@ -216,7 +216,7 @@ macro_rules! refinements {
             #[doc = concat!("stream::repeat(1).", $call, "(signal::never()).drop_on_cancel();")]
             /// ```
             ///
-            /// One that is to drain:
+            /// One that has to drain:
             ///
             /// ```compile_fail,E0599
             /// use futures::{StreamExt, stream};
@@ -228,7 +228,7 @@ macro_rules! refinements {
             /// numbers.drop_on_cancel().drain_for(Duration::MAX);
             /// ```
             ///
-            /// A source that may not leave its thread:
+            /// One with a source that may not leave its thread:
             ///
             /// ```compile_fail,E0277
             /// use futures::{StreamExt, stream};

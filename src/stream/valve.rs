@@ -14,16 +14,16 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Why no item came of a poll.
+/// Why a poll returned no item.
 pub(crate) enum Halt {
     Pending,
-    /// The signal stopped it, in this very poll.
+    /// The signal stopped the stream in this poll.
     Stopped,
-    /// It is over: the source ended, or it had been over before.
+    /// The source ended in this poll, or the stream was over before.
     Ended,
 }
 
-/// The same, with what the source has left at its end.
+/// Like [`Halt`], with what the source returns at its end.
 pub(crate) enum HaltWith<R> {
     Pending,
     Stopped,
@@ -36,16 +36,16 @@ impl<R: Default> HaltWith<R> {
     }
 }
 
-/// What a source does before it is dropped at its end.
+/// What is done with a source before it is dropped, at its end or at a stop.
 pub(crate) trait AtEnd<S> {
-    /// What it has left. Nothing, if it is over already.
+    /// What the source returns. The default, if the stream is over already.
     type Output: Default;
 
-    /// `None` where it ended, or panicked.
+    /// `stop_reason` is `None` where the source ended or panicked.
     fn at_end(source: Pin<&mut S>, stop_reason: Option<&StopReason>) -> Self::Output;
 }
 
-/// For a source that is just dropped.
+/// For a source that is dropped and returns nothing.
 pub(crate) enum Silent {}
 
 impl<S> AtEnd<S> for Silent {
@@ -55,7 +55,7 @@ impl<S> AtEnd<S> for Silent {
     fn at_end(_: Pin<&mut S>, _: Option<&StopReason>) {}
 }
 
-/// Lets the items of a source by until it ends or a signal fires; then it has neither any more.
+/// Passes on the items of a source until it ends or a signal fires. Then both have been dropped.
 #[pin_project]
 pub(crate) struct Valve<S, G> {
     #[pin]
@@ -63,37 +63,37 @@ pub(crate) struct Valve<S, G> {
     run: Run,
 }
 
-/// In the state `Over`, source and signal have been dropped.
+/// Source and signal exist only while it is `Open`.
 #[pin_project(project = StateProjection)]
 enum State<S, G> {
-    /// In this order they are dropped.
+    /// The source is dropped before the signal.
     Open(#[pin] S, #[pin] G),
-    /// Stopped from outside, which no poll has reported yet.
+    /// Stopped from outside; no poll has reported it yet.
     Closed(StopReason),
     Over(Option<StopReason>),
 }
 
-/// The items since the last `Pending`, in segments between two expensive checks of the signal.
+/// The run of items since the last `Pending`. The signal is checked in full between two segments of it.
 struct Run {
     now: Segment,
-    /// How long the first one is: a whole run, or nothing if the signal wants a check before.
+    /// The length of the first segment: a whole run, or 0 if the signal has to be checked before it.
     first: u16,
-    /// How often it was pending for fairness since the last item: once after a whole run, and then while the task has
-    /// no budget. `BROKEN` after a panic.
+    /// How often the stream was pending for fairness since the last item: once after a whole run, and then while the
+    /// task has no budget. `BROKEN` after a panic.
     pauses: u16,
-    /// How many may come in this run after this segment, unless it is the first one.
+    /// How many items may come in this run after this segment. Not set in the first segment.
     left: u32,
-    /// How long a run may be.
+    /// The most items of a run.
     longest: u32,
 }
 
-/// It is a part of each adapter.
+/// Every adapter contains one.
 const _: () = assert!(size_of::<Run>() == 16);
 
 struct Segment {
-    /// How many more may come in it. None once the stream is over, or a poll has panicked.
+    /// How many more items may come in this segment. 0 once the stream is over, or a poll has panicked.
     unchecked: u16,
-    /// How long it is; 0 for the first one of a run.
+    /// The items of the whole segment; 0 for the first one of a run.
     length: u16,
 }
 
@@ -106,16 +106,16 @@ impl Segment {
     }
 }
 
-/// How often it pauses before it goes on though its task has no budget.
+/// How often a stream is pending for fairness before it continues although its task has no budget.
 ///
-/// More often than a merge polls it in one turn of its task: once for each item of the others, which have 1024 each, so
-/// that this is enough for 64 of them. What polls it on and on in one turn, such as another executor inside of the
-/// task, gets no budget by waiting: it would hang.
+/// A merge polls it once for each item of its other streams in one poll of the task. These have 1024 items each, so
+/// that this is enough for 64 of them. A caller that polls again and again within one poll of the task, such as a
+/// second executor inside it, gets no budget by waiting: without the limit it would hang.
 const PATIENCE: u16 = u16::MAX - 1;
 
 const BROKEN: u16 = u16::MAX;
 
-/// A run that may be as long as it likes.
+/// A run without a limit.
 const ENDLESS: u32 = u32::MAX;
 
 impl<S, G> Valve<S, G> {
@@ -130,13 +130,13 @@ impl<S, G> Valve<S, G> {
         }
     }
 
-    /// Yields after so many items in a row; never for 0.
+    /// Yields after a run of `items` ready items; never for 0.
     pub(crate) fn yield_every(mut self, items: usize) -> Self {
         self.run.end_after(items);
         self
     }
 
-    /// The same, for one that is polled already.
+    /// Like [`yield_every`](Self::yield_every), for a valve that is pinned.
     pub(crate) fn set_yield_every(self: Pin<&mut Self>, items: usize) {
         self.project().run.end_after(items);
     }
@@ -216,7 +216,7 @@ impl<S, G> Valve<S, G> {
         self
     }
 
-    /// Puts another signal in the place of the one it has, which needs checks if that did.
+    /// Replaces the signal. The new one has to need checks exactly if the old one does.
     pub(crate) fn map_signal<H>(self, map: impl FnOnce(G) -> H) -> Valve<S, H> {
         let Self { state, run } = self;
         let state = match state {
@@ -234,7 +234,7 @@ impl<S, G> Valve<S, G> {
         }
     }
 
-    /// Whether its end has been returned.
+    /// Whether the end has been returned.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, State::Over(_))
@@ -244,7 +244,7 @@ impl<S, G> Valve<S, G> {
         self.run.is_broken() || matches!(self.state, State::Over(_))
     }
 
-    /// For the `Debug` of an adapter: neither source nor signal has to have one.
+    /// The `Debug` of an adapter: source and signal need not implement it.
     pub(crate) fn debug(&self, adapter: &str, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct(adapter)
             .field("is_over", &self.is_over())
@@ -254,7 +254,7 @@ impl<S, G> Valve<S, G> {
 }
 
 impl<S: Stream, G: Signal> Valve<S, G> {
-    /// How many items may still come at the most. At the least none do, as it can be stopped at any time.
+    /// The upper bound of the remaining items. The lower bound is 0, as the stream can be stopped at any time.
     pub(crate) fn upper_bound(&self) -> Option<usize> {
         match &self.state {
             State::Open(source, _) if !self.run.is_broken() => source.size_hint().1,
@@ -262,7 +262,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         }
     }
 
-    /// The same, with the error of a stop that comes before the end was seen.
+    /// Like [`upper_bound`](Self::upper_bound), with one more for the error of a stop.
     pub(crate) fn upper_bound_with_error(&self) -> Option<usize> {
         match self.is_over() {
             true => Some(0),
@@ -282,10 +282,9 @@ impl<S: Stream, G: Signal> Valve<S, G> {
             })
     }
 
-    /// As `poll_next`, for a source that has something to do at its end.
+    /// Like `poll_next`, for a source that returns something at its end.
     //
-    // Only what each item needs is here. What is rare is in functions of its own, so that this is small enough to be
-    // inlined into several callers.
+    // This is the fast path, small enough to be inlined into each of several callers. The rest is called.
     #[inline(always)]
     pub(crate) fn poll_next_with<E: AtEnd<S>>(
         mut self: Pin<&mut Self>,
@@ -328,7 +327,7 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         }
     }
 
-    /// What is not needed for every item.
+    /// The slow path: between two segments, and once the stream is over.
     #[cold]
     #[inline(never)]
     fn begin_segment<E: AtEnd<S>>(
@@ -398,8 +397,8 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         }
     }
 
-    /// For a source that has ended. If another adapter stopped it, it ends as well: the stop is not to look like an
-    /// end.
+    /// Handles the end of the source. An adapter below may have ended it for the same signal: then it is a stop, as a
+    /// stop must not look like a natural end.
     #[cold]
     #[inline(never)]
     fn end_with_source<E: AtEnd<S>>(
@@ -418,12 +417,12 @@ impl<S: Stream, G: Signal> Valve<S, G> {
         self.end::<E>(reason)
     }
 
-    /// Ends it as an end of the source does.
+    /// Ends the stream as the end of the source does.
     pub(crate) fn finish(self: Pin<&mut Self>) {
         self.end::<Silent>(None);
     }
 
-    /// For one that is not open any more.
+    /// Polls a stream that is not open any more.
     fn report_end<E: AtEnd<S>>(mut self: Pin<&mut Self>) -> HaltWith<E::Output> {
         if let State::Closed(reason) = &self.state {
             let reason = reason.clone();
@@ -476,7 +475,8 @@ impl Run {
         }
     }
 
-    /// Counts one, whatever will come of the poll: only an item goes on in the same segment. Whether none was left.
+    /// Counts one poll, whatever it returns: only after an item does the same segment continue. Returns whether none
+    /// was left.
     #[inline]
     fn count_down(&mut self) -> bool {
         let (unchecked, was_used_up) = self.now.unchecked.overflowing_sub(1);
@@ -494,7 +494,7 @@ impl Run {
             Ok(0) | Err(_) => ENDLESS,
             Ok(items) => items,
         };
-        // The run at hand may be longer than that already.
+        // The current run may be longer than that already.
         self.first = 0;
         if !self.is_broken() {
             self.pauses = 0;
@@ -507,7 +507,7 @@ impl Run {
         self.now = Segment::first(self.first);
     }
 
-    /// How many items have come in it.
+    /// Ends the current segment and returns its length.
     #[inline]
     fn end_segment(&mut self) -> u16 {
         self.now.unchecked = 0;
@@ -518,7 +518,8 @@ impl Run {
         self.now.length
     }
 
-    /// Whether it is to pause once more after a whole run, for which the task is woken; if not, another run begins.
+    /// After a whole run: wakes the task and returns `true` if the stream has to be pending once more. Begins another
+    /// run otherwise.
     #[cold]
     #[inline(never)]
     fn pause(&mut self, cx: &mut Context<'_>) -> bool {
@@ -529,7 +530,7 @@ impl Run {
                     false
                 }
                 PATIENCE => true,
-                // Polled again in the same turn of its task, as by a merge: its other streams may pause as well.
+                // Polled again within one poll of the task, as by a merge whose other streams may be pending as well.
                 _ => has_budget(),
             };
             if !may_go_on {
@@ -564,7 +565,7 @@ impl Run {
     }
 }
 
-/// Asks a signal why it has fired, if it has.
+/// The reason of a signal that has fired.
 #[cold]
 #[inline(never)]
 fn stop_reason<G: Signal>(signal: Pin<&mut G>, cx: &mut Context<'_>) -> Option<StopReason> {

@@ -69,7 +69,7 @@ impl<S, G, M> WithCancellation<S, G, M> {
         self.valve.stop_reason()
     }
 
-    /// The same adapter with what `map` makes of its valve.
+    /// The same adapter with its valve replaced by `map`.
     fn map_valve<H>(
         self,
         map: impl FnOnce(Valve<S, G>) -> Valve<S, H>,
