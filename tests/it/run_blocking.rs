@@ -108,6 +108,30 @@ fn an_answer_that_nobody_takes_is_dropped_with_the_future() {
 }
 
 #[test]
+fn the_latest_waker_is_woken_and_the_earlier_one_dropped() {
+    struct Sends(mpsc::Sender<u8>, u8);
+    impl Wake for Sends {
+        fn wake(self: Arc<Self>) {
+            self.0.send(self.1).unwrap();
+        }
+    }
+    let (wake, woken) = mpsc::channel();
+    let wakers = [1, 2].map(|n| Arc::new(Sends(wake.clone(), n)));
+    let (call, at) = call(7);
+    let mut answer = Box::pin(run_blocking(signal::never(), call));
+    for waker in &wakers {
+        let waker = Arc::clone(waker).into();
+        let mut cx = std::task::Context::from_waker(&waker);
+        assert!(answer.as_mut().poll(&mut cx).is_pending());
+    }
+    assert_eq!(Arc::strong_count(&wakers[0]), 1);
+    at.go_on.send(()).unwrap();
+    assert_eq!(woken.recv(), Ok(2));
+    assert!(woken.try_recv().is_err());
+    assert_eq!(block_on(answer).unwrap(), 7);
+}
+
+#[test]
 fn dropping_the_future_is_the_same_as_giving_up() {
     let token = CancellationToken::new();
     let (call, at) = call(7);

@@ -335,6 +335,25 @@ mod with_tokio {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_clock_is_read_at_the_end_of_a_source_that_was_pending_as_well() {
+        for (time, is_stop) in [(SECOND, true), (SECOND - NANOSECOND, false)] {
+            let mut was_pending = false;
+            let source = stream::poll_fn(move |_| {
+                if !was_pending {
+                    was_pending = true;
+                    return Poll::Pending;
+                }
+                tick(time);
+                Poll::Ready(None::<char>)
+            });
+            let mut stream = pin!(source.with_timeout(SECOND));
+            assert!(poll(stream.as_mut()).is_pending());
+            let end = poll(stream.as_mut());
+            assert_eq!(end.map(|item| item.is_some()), Poll::Ready(is_stop));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn of_one_deadline_twice_the_outer_one_reports_what_the_inner_one_saw() {
         let at = Instant::now() + SECOND;
         let mut inner = stream::repeat('a').take_until_deadline(at);
