@@ -22,13 +22,13 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// For so many items there is room from the beginning.
+/// The number of items that there is room for from the beginning.
 const ROOM: usize = 16;
 
-/// Room for more than so many items is not kept while there are none.
+/// Room for more items than this is not kept while there are none.
 const LARGE: usize = 4 * ROOM;
 
-/// The only listener of its token: at the stop it wakes whatever waits for it, here or for an item.
+/// It listens to its token itself: at the stop it wakes every task that waits for the stop, for room or for an item.
 pub(crate) struct Channel<T> {
     queue: Mutex<Queue<T>>,
     capacity: usize,
@@ -38,9 +38,9 @@ pub(crate) struct Channel<T> {
 
 struct Queue<T> {
     items: VecDeque<T>,
-    /// Who waits for room, in the order in which they came. Nobody while there is room.
-    line: SmallKeyedQueue<Waiting<T>>,
-    sent_in_a_row: u16,
+    /// The sends that wait for room, in the order in which they came. Empty while there is room.
+    sends: SmallKeyedQueue<Waiting<T>>,
+    sent_in_run: u16,
     consumer: Option<Waker>,
     /// The task of the body, woken at the stop alone.
     body: Option<Waker>,
@@ -85,8 +85,8 @@ impl<T: Send + 'static> Channel<T> {
         let channel = Arc::new(Self {
             queue: Mutex::new(Queue {
                 items: VecDeque::with_capacity(capacity.min(ROOM)),
-                line: SmallKeyedQueue::new(),
-                sent_in_a_row: 0,
+                sends: SmallKeyedQueue::new(),
+                sent_in_run: 0,
                 consumer: None,
                 body: None,
                 joiner: None,
@@ -169,7 +169,7 @@ impl<T> Channel<T> {
         let mut queue = self.lock();
         queue.ended = Some(ended);
         queue.last = last;
-        let waiting = queue.take_line();
+        let waiting = queue.take_wakers_of_sends();
         let (consumer, joiner) = (queue.consumer.take(), queue.joiner.take());
         let body = queue.body.take();
         let token = queue.token.clone();
@@ -203,7 +203,7 @@ impl<T> Channel<T> {
                 None
             }
         };
-        let waiting = queue.take_line();
+        let waiting = queue.take_wakers_of_sends();
         drop(queue);
         let mut panic = FirstPanic::default();
         for waker in waiting {
@@ -228,7 +228,7 @@ impl<T> Channel<T> {
         drop(unused);
     }
 
-    /// Takes an item in, or a place in the line for it.
+    /// Takes an item in, or registers the send to wait for room.
     fn poll_send(&self, sending: &mut Stage<T>, cx: &Context<'_>) -> Poll<Result<(), StopReason>> {
         if self.stop.is_cancelled() {
             return Poll::Ready(Err(self.why_closed()));
@@ -237,9 +237,9 @@ impl<T> Channel<T> {
         let mut spare = None;
         loop {
             let mut queue = self.lock();
-            if let Stage::InLine(place) = *sending {
+            if let Stage::Waiting(place) = *sending {
                 let is_open = queue.is_open();
-                let Some(waiting) = queue.line.get_mut(place) else {
+                let Some(waiting) = queue.sends.get_mut(place) else {
                     // The consumer has let it in.
                     return Poll::Ready(Ok(()));
                 };
@@ -258,14 +258,14 @@ impl<T> Channel<T> {
                     drop(queue);
                     return Poll::Ready(Err(self.why_closed()));
                 }
-                if queue.line.is_empty() && queue.items.len() < self.capacity {
-                    if queue.sent_in_a_row == MAX_READY_RUN {
-                        queue.sent_in_a_row = 0;
+                if queue.sends.is_empty() && queue.items.len() < self.capacity {
+                    if queue.sent_in_run == MAX_READY_RUN {
+                        queue.sent_in_run = 0;
                         drop(queue);
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    queue.sent_in_a_row += 1;
+                    queue.sent_in_run += 1;
                     if let Stage::New(item) = mem::replace(sending, Stage::Done) {
                         queue.items.push_back(item);
                     }
@@ -275,10 +275,10 @@ impl<T> Channel<T> {
                     return Poll::Ready(Ok(()));
                 }
                 if let Some(waker) = spare.take() {
-                    queue.sent_in_a_row = 0;
+                    queue.sent_in_run = 0;
                     if let Stage::New(item) = mem::replace(sending, Stage::Done) {
                         let waker = Some(waker);
-                        *sending = Stage::InLine(queue.line.push(Waiting { item, waker }));
+                        *sending = Stage::Waiting(queue.sends.push(Waiting { item, waker }));
                     }
                     return Poll::Pending;
                 }
@@ -294,9 +294,9 @@ impl<T> Channel<T> {
     }
 
     #[inline(never)]
-    fn leave_line(&self, place: u64) {
+    fn remove_send(&self, place: u64) {
         let mut queue = self.lock();
-        let waiting = queue.line.remove(place);
+        let waiting = queue.sends.remove(place);
         drop(queue);
         drop(waiting);
     }
@@ -338,7 +338,7 @@ impl<T: Send + 'static> Wake for Channel<T> {
     fn wake(self: Arc<Self>) {
         let mut queue = self.lock();
         queue.is_stopped = true;
-        let waiting = queue.take_line();
+        let waiting = queue.take_wakers_of_sends();
         let consumer = queue.consumer.take();
         let body = queue.body.take();
         drop(queue);
@@ -361,8 +361,8 @@ impl<T> Queue<T> {
     }
 
     /// The wakers of the sends that wait, for when nothing is taken in any more. The sends keep their items.
-    fn take_line(&mut self) -> Vec<Waker> {
-        let wakers = self.line.iter_mut().map(|waiting| waiting.waker.take());
+    fn take_wakers_of_sends(&mut self) -> Vec<Waker> {
+        let wakers = self.sends.iter_mut().map(|waiting| waiting.waker.take());
         wakers.flatten().collect()
     }
 }
@@ -388,7 +388,7 @@ impl<T> Stream for Receiver<T> {
             let mut queue = self.channel.lock();
             if let Some(item) = queue.items.pop_front() {
                 let next = match queue.is_open() {
-                    true => queue.line.pop_front(),
+                    true => queue.sends.pop_front(),
                     false => None,
                 };
                 let let_in = next.and_then(|next| {
@@ -513,7 +513,7 @@ pub(crate) struct Outgoing<'a, T> {
 
 enum Stage<T> {
     New(T),
-    InLine(u64),
+    Waiting(u64),
     Done,
 }
 
@@ -543,9 +543,9 @@ impl<'a, T> Outgoing<'a, T> {
 impl<T> Outgoing<'_, T> {
     #[inline]
     fn leave(&mut self) {
-        if let Stage::InLine(place) = self.stage {
+        if let Stage::Waiting(place) = self.stage {
             self.stage = Stage::Done;
-            self.channel.leave_line(place);
+            self.channel.remove_send(place);
         }
     }
 }
