@@ -464,23 +464,23 @@ fn all_agree_on_the_reasons_below_two_cancels_that_wake_a_waiter() {
 fn all_agree_on_the_reason_that_two_checks_set_while_the_middle_is_cancelled() {
     long_model(|| {
         let [root, middle, leaf] = chain();
-        let look =
+        let check =
             |leaf: CancellationToken| move || leaf.stop_reason().map(|reason| reason.to_string());
         let canceller = thread::spawn({
-            let look = look(leaf.clone());
+            let check = check(leaf.clone());
             move || {
                 root.cancel_with("root");
-                look()
+                check()
             }
         });
-        let checker = thread::spawn(look(leaf.clone()));
+        let checker = thread::spawn(check(leaf.clone()));
         let middle_won = middle.cancel_with("middle");
-        let looks = [canceller.join().unwrap(), checker.join().unwrap()];
+        let reasons = [canceller.join().unwrap(), checker.join().unwrap()];
 
         let expected = if middle_won { "middle" } else { "root" };
         assert_eq!(reason(&middle), expected);
         assert_eq!(reason(&leaf), expected);
-        for seen in looks.into_iter().flatten() {
+        for seen in reasons.into_iter().flatten() {
             assert_eq!(seen, expected);
         }
     });

@@ -271,7 +271,7 @@ impl<S: Stream + ?Sized> Harness<S> {
         let _context = clock.enter();
         clock.settle();
         self.pass(Instant::now() + by, false);
-        self.stop.look();
+        self.stop.check_clock();
         self.see();
     }
 
@@ -301,7 +301,7 @@ impl<S: Stream + ?Sized> Harness<S> {
             }
         }
         let _context = clock.enter();
-        self.stop.look();
+        self.stop.check_clock();
         items
     }
 

@@ -64,7 +64,7 @@
 //!
 //! # A stop
 //!
-//! A stop is a token or a point in time, whichever the wrapper takes from its [`Stop`](super::Stop). At a point in time a row of
+//! A stop is a token or a point in time, whichever the wrapper takes from its [`Stop`](super::Stop). At a point in time a run of
 //! ready items may go on for a while, as the clock is not read for each item; [`on_time`] says for how long.
 //! An adapter that takes any future for a stop is held against the token: a `Sleep` whose time is past is pending at its
 //! first poll, so that a stream which reads no clock cannot be exact.

@@ -222,7 +222,7 @@ impl Plan {
                 #[cfg(feature = "tokio")]
                 if let (Moment::Poll(poll), Some(pace)) = (moment, pace) {
                     pace.tick(poll);
-                    stop.look();
+                    stop.check_clock();
                 }
                 stop.reached(moment.into());
                 if panics_in_drop && moment == Moment::Drop {

@@ -237,9 +237,9 @@ impl Stop {
         false
     }
 
-    /// Takes notice of a clock that has come to the deadline by itself.
+    /// Fires if the clock has reached the deadline by itself.
     #[cfg(feature = "tokio")]
-    pub(super) fn look(&self) {
+    pub(super) fn check_clock(&self) {
         if self.instant().is_some_and(|at| at <= Instant::now()) {
             self.fire();
         }

@@ -222,7 +222,7 @@ where
     for law in laws {
         assert!(
             law.tier() <= Tier::Stopped,
-            "the law `{law}` is about the reason of a stop, which a stream need not tell: ask it by its function, or all \
+            "the law `{law}` is about the reason of a stop, which a stream need not report: ask it by its function, or all \
              laws by `check_all`"
         );
     }

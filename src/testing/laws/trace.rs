@@ -15,7 +15,7 @@ const YIELDS_IN_A_ROW: usize = 16;
 const LATE_ITEMS: usize = 64;
 const LATE_NANOS: u64 = 1_000_000;
 
-/// What of a stream is looked at.
+/// How much of a stream is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tier {
     /// That it is a stream.
