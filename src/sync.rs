@@ -11,7 +11,7 @@ pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::Ordering};
 #[cfg(all(test, stopcock_loom))]
 pub(crate) use turnstile::{AtomicBool, AtomicU64};
 
-/// What a count of cancels begins with: see `token/counts.rs`, which gives its bits their meaning.
+/// What a count of cancels begins with: see `token/tree/counts.rs`, which gives its bits their meaning.
 pub(crate) const COUNT_START: u64 = 1 << 20 | 0b101;
 
 #[cfg(not(all(test, stopcock_loom)))]

@@ -1,7 +1,5 @@
-mod ancestry;
 #[cfg(feature = "tokio-util")]
 mod convert;
-mod counts;
 mod deadline;
 #[cfg_attr(
     not(feature = "tokio"),
@@ -10,10 +8,14 @@ mod deadline;
 mod deferred;
 mod guard;
 mod hold;
+mod holder_count;
 mod holders;
+mod listed;
 mod listeners;
 mod registration;
 mod settling;
+#[cfg(feature = "tokio")]
+mod timer;
 mod tree;
 mod waiter;
 #[cfg(any(feature = "tokio", feature = "tokio-util"))]
@@ -44,7 +46,8 @@ use tokio::time::Instant;
 pub use guard::{DropGuard, DropGuardRef};
 pub use hold::Hold;
 pub use holders::Holder;
-pub(crate) use holders::{Listed, is_tracked_anywhere};
+pub(crate) use holders::is_tracked_anywhere;
+pub(crate) use listed::Listed;
 pub use registration::Registration;
 pub(crate) use registration::{Callback, SharedCallback};
 pub(crate) use settling::HeldToken;

@@ -1,4 +1,4 @@
-use super::{BoxError, propagate_token::WHAT, stoppable_body::StoppableBody};
+use super::{BoxError, stoppable_body::StoppableBody};
 use crate::{CancellationToken, signal::TokenSignal};
 use http_body::{Body, Frame, SizeHint};
 use std::{
@@ -7,6 +7,9 @@ use std::{
     pin::Pin,
     task::{Context, Poll},
 };
+
+/// The name of a call in the [`holders`](CancellationToken::holders) of its token.
+pub(super) const WHAT: &str = "PropagateTokenLayer";
 
 /// The body of a response under [`PropagateTokenLayer`](super::PropagateTokenLayer).
 pub struct PropagateTokenBody<B>(StoppableBody<B>);

@@ -1,5 +1,8 @@
 use super::{
-    BoxError, call::Call, grpc_timeout, propagate_body::PropagateTokenBody,
+    BoxError,
+    call::Call,
+    grpc_timeout,
+    propagate_body::{PropagateTokenBody, WHAT},
     propagate_future::PropagateTokenFuture,
 };
 #[cfg(doc)]
@@ -14,9 +17,6 @@ use std::{
 };
 use tower_layer::Layer;
 use tower_service::Service;
-
-/// The name of a call in the [`holders`](CancellationToken::holders) of its token.
-pub(super) const WHAT: &str = "PropagateTokenLayer";
 
 /// Passes the token in a request's extensions on to the call.
 ///

@@ -1,6 +1,5 @@
 use super::{
-    BoxError, in_flight::InFlight, request_info::RequestInfo, request_token::WHAT,
-    stoppable_body::StoppableBody,
+    BoxError, in_flight::InFlight, request_info::RequestInfo, stoppable_body::StoppableBody,
 };
 use crate::signal::TokenSignal;
 use bytes::Buf;
@@ -12,6 +11,9 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
+
+/// The name of a request in the [`holders`](crate::CancellationToken::holders) of the server's token.
+pub(super) const WHAT: &str = "RequestTokenLayer";
 
 /// The body of a response under [`RequestTokenLayer`](super::RequestTokenLayer).
 pub struct RequestTokenBody<B> {

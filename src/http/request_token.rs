@@ -3,7 +3,7 @@ use super::{
     grpc_timeout,
     in_flight::InFlight,
     on_stop::{DefaultOnStop, OnStop},
-    request_body::RequestTokenBody,
+    request_body::{RequestTokenBody, WHAT},
     request_future::RequestTokenFuture,
     request_info::RequestInfo,
 };
@@ -18,9 +18,6 @@ use std::{
 };
 use tower_layer::Layer;
 use tower_service::Service;
-
-/// The name of a request in the [`holders`](CancellationToken::holders) of the server's token.
-pub(super) const WHAT: &str = "RequestTokenLayer";
 
 /// Gives every request of a server a [`CancellationToken`], for as long as the request is in flight.
 ///

@@ -1,7 +1,7 @@
-//! Deadlines and their timers. The only file of the tree that depends on whether there is a clock.
+//! The deadline of a node, and the slot for its timer. Without a clock, no value of these types exists.
 
 #[cfg(feature = "tokio")]
-pub(super) use timed::{OwnDeadline, TimerSlot, require_runtime, set_timer, stand_by};
+pub(super) use timed::{OwnDeadline, Timer, TimerSlot, require_runtime};
 #[cfg(feature = "tokio")]
 pub(super) use tokio::time::{Instant, Instant as Timestamp};
 
@@ -57,21 +57,16 @@ mod timeless {
 
 #[cfg(feature = "tokio")]
 mod timed {
-    use super::{
-        super::{deferred::Deferred, tree::Node},
-        Instant, has_passed,
-    };
+    use super::{Instant, has_passed};
     use crate::{
         StopReason, clock,
-        first_panic::discard,
         sync::{AtomicBool, Mutex, Ordering},
     };
     use std::{
-        collections::BTreeSet,
-        panic::{AssertUnwindSafe, Location, catch_unwind},
+        mem,
+        panic::{AssertUnwindSafe, Location},
         pin::Pin,
-        sync::{Arc, PoisonError, Weak},
-        task::{Wake, Waker},
+        sync::PoisonError,
     };
     use tokio::{runtime::Handle, time::Sleep};
 
@@ -131,7 +126,7 @@ mod timed {
     }
 
     /// Dropping it releases the timer of the runtime.
-    enum Timer {
+    pub(in super::super) enum Timer {
         #[expect(dead_code, reason = "kept until it fires or is dropped")]
         Set(Pin<Box<Sleep>>),
         /// No timer yet: the runtime in which to set one once the ancestor's is lost.
@@ -152,19 +147,22 @@ mod timed {
     }
 
     impl TimerSlot {
-        fn replace(&self, timer: Option<Timer>) -> Option<Timer> {
-            let mut slot = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut slot, timer)
+        /// Drops the timer that was in it before.
+        pub(in super::super) fn set(&self, timer: Timer) {
+            drop(self.replace(Some(timer)));
         }
 
-        /// Drops the timer of a cancelled node. `put_timer` drops one that is put in later, as it checks the node after
-        /// that.
         pub(in super::super) fn clear(&self) {
             drop(self.replace(None));
         }
 
+        fn replace(&self, timer: Option<Timer>) -> Option<Timer> {
+            let mut slot = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+            mem::replace(&mut slot, timer)
+        }
+
         /// The runtime of a node on standby.
-        fn runtime(&self) -> Option<Handle> {
+        pub(in super::super) fn runtime(&self) -> Option<Handle> {
             match &*self.timer.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(Timer::StandsBy(runtime)) => Some(runtime.clone()),
                 Some(Timer::Set(_)) | None => None,
@@ -174,23 +172,9 @@ mod timed {
         pub(in super::super) fn has_timer(&self) -> bool {
             self.has_timer.load(Ordering::Relaxed)
         }
-    }
 
-    /// Puts a node on standby: once the ancestor's timer is lost, the node sets a timer of the current runtime.
-    pub(in super::super) fn stand_by(node: &Arc<Node>) {
-        put_timer(node, Timer::StandsBy(Handle::current()));
-    }
-
-    /// Replaces the node's timer, unless the node is cancelled.
-    fn put_timer(node: &Arc<Node>, timer: Timer) {
-        if let Some(special) = node.ancestry.special() {
-            drop(special.timer.replace(Some(timer)));
-            // The node is listed after it has its timer, so that a cancel of an ancestor reaches it, and so does a
-            // search for nodes on standby. A cancel clears the slot after it has closed the node: if that was before
-            // this, the node is found closed here.
-            if !node.ensure_connected() || node.is_closed() {
-                special.timer.clear();
-            }
+        pub(in super::super) fn set_has_timer(&self, has_timer: bool) {
+            self.has_timer.store(has_timer, Ordering::Relaxed);
         }
     }
 
@@ -200,95 +184,5 @@ mod timed {
             "a token with a deadline must be made in the context of a Tokio 1.x runtime. Make it in \
              `Runtime::block_on` or in a task, or hold the guard of `Handle::enter` meanwhile",
         );
-    }
-
-    /// Sets a timer that cancels the node at `at`. The timer's waker cancels; a task is spawned only if there are
-    /// callbacks.
-    #[track_caller]
-    pub(in super::super) fn set_timer(at: Instant, node: &Arc<Node>) {
-        let mut timer = Box::pin(clock::sleep(at));
-        set_has_timer(node, true);
-        let timer_waker = TimerWaker {
-            at,
-            node: Arc::downgrade(node),
-            runtime: Handle::current(),
-        };
-        // If `at` has passed by now, checks see it.
-        let _ = clock::poll_sleep(timer.as_mut(), &Waker::from(Arc::new(timer_waker)));
-        put_timer(node, Timer::Set(timer));
-    }
-
-    struct TimerWaker {
-        at: Instant,
-        node: Weak<Node>,
-        /// The runtime of the timer.
-        runtime: Handle,
-    }
-
-    impl Wake for TimerWaker {
-        fn wake(self: Arc<Self>) {
-            let Some(node) = self.node.upgrade() else {
-                return;
-            };
-            let mut deferred = Deferred::default();
-            // The timer driver runs this: a panic of a foreign waker must not reach it.
-            let cancelled = catch_unwind(AssertUnwindSafe(|| match has_passed(self.at) {
-                true => deferred.expire(&node),
-                // A runtime that shuts down wakes its timers early.
-                false => fail_over(&node, &mut deferred),
-            }));
-            deferred.drop_handle(node);
-            if let Err(payload) = cancelled {
-                discard(payload);
-            }
-            if !deferred.is_empty() {
-                // A runtime that shuts down drops the task at once. That runs the callbacks, and the task catches
-                // panics.
-                self.runtime.spawn(async move { drop(deferred) });
-            }
-        }
-    }
-
-    fn set_has_timer(node: &Node, has_timer: bool) {
-        if let Some(special) = node.ancestry.special() {
-            special.timer.has_timer.store(has_timer, Ordering::Relaxed);
-        }
-    }
-
-    /// For a node whose timer is lost: each descendant on standby sets a timer of its own runtime.
-    fn fail_over(node: &Arc<Node>, deferred: &mut Deferred) {
-        set_has_timer(node, false);
-        // All nodes are kept alive to the end, so that no address in `seen` is used again.
-        let mut nodes = vec![Arc::clone(node)];
-        let mut seen = BTreeSet::new();
-        let mut next = 0;
-        while let Some(node) = nodes.get(next) {
-            next += 1;
-            let mut children = node.listed();
-            let special = node.ancestry.special();
-            if let Some(runtime) = special.and_then(|special| special.timer.runtime()) {
-                let node = Arc::downgrade(node);
-                // On a task: if that runtime has shut down too, it drops the task, whereas setting a timer would panic.
-                runtime.spawn(async move { node.upgrade().iter().for_each(take_over) });
-            }
-            children.retain(|child| seen.insert(Arc::as_ptr(child)));
-            nodes.append(&mut children);
-        }
-        nodes
-            .into_iter()
-            .for_each(|node| deferred.drop_handle(node));
-    }
-
-    fn take_over(node: &Arc<Node>) {
-        if let Some(at) = node.deadline() {
-            if node.has_live_reporter() {
-                return;
-            }
-            set_timer(at, node);
-            if has_passed(at) {
-                // A timer that fired before its first poll has no waker. This is a task, so callbacks may run here.
-                Deferred::default().expire(node);
-            }
-        }
     }
 }

@@ -3,20 +3,19 @@
 //! A holder is listed in each tracking node among its own node and the ancestors. As long as no node of the process
 //! tracks, this costs a holder the check of one counter when it is made, and nothing when it is dropped.
 
-use super::{CancellationToken, ancestry::Ancestors, deadline::Timestamp, tree::Node};
+use super::deadline::Timestamp;
 use crate::{
     keyed_queue::KeyedQueue,
     sync::{Ordering, TRACKING_NODES},
 };
 use std::{
     fmt::{self, Display, Formatter},
-    iter,
     panic::Location,
-    sync::Arc,
     time::Duration,
 };
 
-/// Something that keeps [`settled`](CancellationToken::settled) waiting: an item of [`CancellationToken::holders`].
+/// Something that keeps [`settled`](crate::CancellationToken::settled) waiting: an item of
+/// [`CancellationToken::holders`](crate::CancellationToken::holders).
 ///
 /// It displays as one line for a log: `spawn_generator, made at src/feed.rs:42:18, 12.5s ago`.
 #[derive(Clone, Debug)]
@@ -27,6 +26,14 @@ pub struct Holder {
 }
 
 impl Holder {
+    pub(super) fn new(what: &'static str, location: &'static Location<'static>) -> Self {
+        Self {
+            what,
+            location,
+            since: Timestamp::now(),
+        }
+    }
+
     /// The name of the function that made it, such as `take_until_cancelled`, `spawn_generator` or `hold`.
     pub fn what(&self) -> &'static str {
         self.what
@@ -53,12 +60,12 @@ impl Display for Holder {
 
 /// The list of a node.
 pub(super) struct Tracking {
-    holders: KeyedQueue<Holder>,
+    pub(super) holders: KeyedQueue<Holder>,
     _counted: Counted,
 }
 
 impl Tracking {
-    fn begin() -> Box<Self> {
+    pub(super) fn begin() -> Box<Self> {
         Box::new(Self {
             holders: KeyedQueue::with_first_key(0),
             _counted: Counted::new(),
@@ -84,65 +91,8 @@ impl Drop for Counted {
     }
 }
 
-/// A holder's keys in the lists of its node and the ancestors. Must be dropped before the holder stops counting.
-pub(crate) struct Listed(Box<[(Arc<Node>, u64)]>);
-
 /// Whether any node of the process tracks its holders. If not, there is nothing to list.
 #[inline(always)]
 pub(crate) fn is_tracked_anywhere() -> bool {
     TRACKING_NODES.load(Ordering::Relaxed) > 0
-}
-
-impl Listed {
-    /// Lists a holder of `token` in the tracking nodes among the token's own and its ancestors.
-    #[cold]
-    pub(crate) fn new(
-        token: &CancellationToken,
-        what: &'static str,
-        location: &'static Location<'static>,
-    ) -> Option<Self> {
-        let holder = Holder {
-            what,
-            location,
-            since: Timestamp::now(),
-        };
-        let mut places = Vec::new();
-        for node in iter::once(&token.node).chain(Ancestors::of(&token.node)) {
-            if !node.is_tracking.load(Ordering::Relaxed) {
-                continue;
-            }
-            if let Some(tracking) = node.lock().tracking() {
-                let key = tracking.holders.push(holder.clone());
-                places.push((Arc::clone(node), key));
-            }
-        }
-        (!places.is_empty()).then(|| Self(places.into()))
-    }
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        for (node, key) in &self.0 {
-            if let Some(tracking) = node.lock().tracking() {
-                tracking.holders.remove(*key);
-            }
-        }
-    }
-}
-
-impl Node {
-    pub(super) fn track_holders(&self) {
-        let mut guarded = self.lock();
-        let rare = guarded.rare();
-        rare.tracking.get_or_insert_with(Tracking::begin);
-        self.is_tracking.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn holders(&self) -> Vec<Holder> {
-        let mut guarded = self.lock();
-        let tracking = guarded.tracking();
-        tracking.map_or_else(Vec::new, |tracking| {
-            tracking.holders.iter().cloned().collect()
-        })
-    }
 }

@@ -2,14 +2,11 @@
 
 use super::{
     CancellationToken, Listening,
-    ancestry::{Ancestors, Ancestry},
-    listeners::{Listeners, Taken},
-    tree::Node,
+    holder_count::Registered,
+    listeners::Taken,
+    tree::{Ancestors, Ancestry, Node},
 };
-use crate::{
-    first_panic::FirstPanic,
-    sync::{AtomicU64, Ordering},
-};
+use crate::first_panic::FirstPanic;
 use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},
@@ -20,58 +17,19 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-/// The number of holders under this node and its descendants, and whether a task waits for it to become zero.
-///
-/// A holder is counted in its node and in all ancestors, once in each: no step of this can fail or has to wait. The
-/// count can neither wrap nor reach the bit of `AWAITED`: that takes 2^63 increments, which is some centuries.
-pub(super) struct Settling {
-    // ORDERING: `Release` for decrements, `Acquire` for loads, by a waiting task or by the thread that wakes it: a
-    // thread that sees the count at zero sees all that the holders did before, including the last drop. `Relaxed` for
-    // increments: a thread that must not miss a new holder is synchronised with its construction in some other way.
-    held: AtomicU64,
-}
-
-/// Set in `held` while tasks wait.
-const AWAITED: u64 = 1 << 63;
-
-impl Default for Settling {
-    fn default() -> Self {
-        Self {
-            held: AtomicU64::new(0),
-        }
-    }
-}
-
-/// The tasks that wait until there are no holders.
-#[derive(Default)]
-pub(super) struct SettleWaiters {
-    /// How often the waiters have been taken to be woken. A key is valid in one generation only.
-    generation: u64,
-    wakers: Listeners<Waker>,
-}
-
-/// The key of a waiter, with its generation.
-struct Registered {
-    generation: u64,
-    key: u64,
-}
-
+/// A holder is counted in its node and in all ancestors, once in each: no step of this can fail or has to wait.
 impl Node {
     #[inline(always)]
     fn hold(self: &Arc<Self>) {
         self.any_in_lineage(|node| {
-            node.settling.held.fetch_add(1, Ordering::Relaxed);
+            node.holders.increment();
             false
         });
     }
 
     #[inline(always)]
     fn release(self: &Arc<Self>) {
-        let is_awaited = self.any_in_lineage(|node| {
-            let held = node.settling.held.fetch_sub(1, Ordering::Release);
-            held == AWAITED | 1
-        });
-        if is_awaited {
+        if self.any_in_lineage(|node| node.holders.decrement()) {
             self.wake_settled();
         }
     }
@@ -107,7 +65,7 @@ impl Node {
         let mut panic = FirstPanic::default();
         for node in iter::once(self).chain(Ancestors::of(self)) {
             // If there is a new holder since then, its release comes here as well.
-            if node.settling.held.load(Ordering::Acquire) == AWAITED {
+            if node.holders.is_zero_and_awaited() {
                 for waker in node.take_settle_waiters() {
                     panic.catch(|| waker.wake());
                 }
@@ -118,53 +76,32 @@ impl Node {
 
     fn take_settle_waiters(&self) -> Taken<Waker> {
         let mut guarded = self.lock();
-        self.settling.held.fetch_and(!AWAITED, Ordering::Relaxed);
-        let settle_waiters = &mut guarded.rare().settle_waiters;
-        settle_waiters.generation += 1;
-        settle_waiters.wakers.take()
+        self.holders.clear_awaited();
+        guarded.rare().settle_waiters.take()
     }
 
     /// Ready once there has been a time without holders; until then `waker`, the latest one, is registered.
     fn poll_settled(&self, registered: &mut Option<Registered>, waker: &Waker) -> Poll<()> {
-        if self.settling.held.load(Ordering::Acquire) & !AWAITED == 0 {
+        if self.holders.is_zero() {
             return Poll::Ready(());
         }
         // Cloned without the lock, like the drop of the earlier one: they run foreign code.
         let waker = waker.clone();
         let mut guarded = self.lock();
-        let settle_waiters = &mut guarded.rare().settle_waiters;
-        let replaced = match registered {
-            // Woken: there was a time without holders, even if there is a new holder since.
-            Some(registered) if registered.generation != settle_waiters.generation => {
-                drop(guarded);
-                return Poll::Ready(());
-            }
-            Some(registered) => settle_waiters.wakers.replace(registered.key, waker).ok(),
-            None => {
-                *registered = Some(Registered {
-                    generation: settle_waiters.generation,
-                    key: settle_waiters.wakers.insert(waker),
-                });
-                None
-            }
-        };
-        // ORDERING: after the waker is registered, so that a thread which decrements to zero from now on finds it.
-        let held = self.settling.held.fetch_or(AWAITED, Ordering::Acquire);
+        let replaced = guarded.rare().settle_waiters.register(registered, waker);
+        // Woken: there was a time without holders, even if there is a new holder since.
+        let is_settled = replaced.is_err() || self.holders.set_awaited();
         drop(guarded);
         drop(replaced);
-        match held & !AWAITED {
-            0 => Poll::Ready(()),
-            _ => Poll::Pending,
+        match is_settled {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
     }
 
     fn remove_settle_waiter(&self, registered: &Registered) {
         let mut guarded = self.lock();
-        let settle_waiters = &mut guarded.rare().settle_waiters;
-        let waker = match settle_waiters.generation == registered.generation {
-            true => settle_waiters.wakers.remove(registered.key),
-            false => None,
-        };
+        let waker = guarded.rare().settle_waiters.remove(registered);
         drop(guarded);
         drop(waker);
     }
