@@ -35,10 +35,10 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// look complete, wrap it in [`with_cancellation`](crate::CancelStreamExt::with_cancellation), or use
 /// [`try_generator`].
 ///
-/// At the signal, and when the stream is dropped, the body is dropped at the `await` where it stands, its locals in
-/// reverse order, before the stream ends. After `n` items the body has run up to its `n`-th yield, and runs on in the
-/// next poll. If the signal has fired before the first poll, the body never starts. A panic in the body passes through
-/// once, then the stream has ended.
+/// At the signal, and when the stream is dropped, the body is dropped at the `await` at which it is suspended: its
+/// locals are dropped in reverse order, before the stream ends. After `n` items the body has run up to its `n`-th
+/// yield, and continues in the next poll. If the signal has fired before the first poll, the body never starts. A panic
+/// in the body passes through the poll, and the stream has ended.
 ///
 /// The signal wakes the task that polled the stream last, and the body is dropped in its next poll. So a consumer that
 /// awaits something else, such as a slow client, keeps the body alive until it polls again.
@@ -50,7 +50,7 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// # Cancel safety
 ///
 /// Dropping a `next()` future loses no item. Inside the body, an item that [`yield_item`](Yielder::yield_item) has
-/// handed over comes out, even if its future is dropped then, as by a `select!`.
+/// handed over is yielded, even if the future is dropped after that, as by a `select!`.
 ///
 /// # Examples
 ///
@@ -77,8 +77,8 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 ///
 /// # Returning one
 ///
-/// A generator that leaves the function it is made in owns what it uses: its body is an `async move |..|`, and the
-/// return type says what else is borrowed. `use<>` says nothing is, as a signal made from `&token` is a clone:
+/// A generator that is returned from a function owns what it uses: its body is an `async move |..|`. `use<>` in the
+/// return type says that it borrows none of the arguments: a signal made from `&token` is a clone.
 ///
 /// ```
 /// use futures_core::Stream;
@@ -130,7 +130,7 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// - "`n` does not live long enough", "borrowed for `'static`", in a function that returns the generator: the body
 ///   borrows `n`. Write `async move |mut y|`.
 /// - "`token` does not live long enough", or "cannot return value referencing local variable `token`", where a function
-///   that returns `impl Stream` is called with `&token`: since edition 2024 such a stream counts as borrowing each
+///   that returns `impl Stream` is called with `&token`: since edition 2024 the type of such a stream borrows each
 ///   argument. Write `impl Stream<Item = T> + use<>`.
 /// - "type annotations needed for `TryGenerator<..>`": `?` does not say which error the body returns. Write the return
 ///   type, `async |mut y| -> io::Result<()> { .. }`, or end with `Ok::<_, io::Error>(())`.
@@ -150,7 +150,7 @@ where
     }
 }
 
-/// As [`generator`], for a body that may fail: `?` works in it, and the error is the stream's last item.
+/// Like [`generator`], for a body that may fail: `?` works in it, and the error is the stream's last item.
 ///
 /// ```text
 /// body     a---b---c---E
@@ -162,30 +162,30 @@ where
 /// output   a---b----(X|)
 /// ```
 ///
-/// The items are `Result`s: `y.yield_item(x)` yields `Ok(x)`. A body that ends with `Ok(())` ends the stream without
-/// an item more. Since `?` converts errors, the body has to say which one it returns: an async fn does so anyway, and
-/// an async closure by its return type, `async |mut y| -> io::Result<()> { .. }`, or in its last line,
-/// `Ok::<_, io::Error>(())`.
+/// The items are `Result`s: `y.yield_item(x)` yields `Ok(x)`. When the body returns `Ok(())`, the stream ends without
+/// a further item. Since `?` converts errors, an async closure has to say which type it returns: with a return type,
+/// `async |mut y| -> io::Result<()> { .. }`, or in its last line, `Ok::<_, io::Error>(())`.
 ///
 /// # Termination
 ///
-/// Like [`generator`], with an `Err` for the stop: ends when the body returns, or at the signal, of which
-/// [`stop_reason`](TryGenerator::stop_reason) gives the reason as well. The body is dropped before the last `Err` is
-/// returned, and with that item the stream is over. An item that a dropped [`yield_item`](Yielder::yield_item) left
-/// behind comes out first and the error in the next poll, unless the signal has fired by then.
+/// Like [`generator`], with an `Err` for the stop: ends when the body returns or the signal fires, whose reason is also
+/// returned by [`stop_reason`](TryGenerator::stop_reason). The body is dropped before the last `Err` is returned, and
+/// after that item the stream has ended. If a dropped [`yield_item`](Yielder::yield_item) has left an item in the slot
+/// when the body returns, that item is yielded first, and the error in the next poll, unless the signal has fired by
+/// then.
 ///
 /// # Fairness
 ///
-/// As [`generator`].
+/// Like [`generator`].
 ///
 /// # Cancel safety
 ///
-/// As [`generator`].
+/// Like [`generator`].
 ///
 /// # Errors
 ///
-/// The last item, if it is an `Err`, is the error of the body or that of the stop, `E::from(reason)`: one in all, the
-/// stop's if the signal fired first. So a truncated stream never looks complete.
+/// There is at most one `Err`, as the last item: the error of the body, or that of the stop, `E::from(reason)`, if the
+/// signal fired first. So a truncated stream never looks complete.
 ///
 /// # Examples
 ///
@@ -246,7 +246,7 @@ where
     Valve::new(Coroutine::new(body, parent), signal)
 }
 
-/// The end of a coroutine: it gets the reason of the stop, and returns what its body has returned.
+/// Ends a coroutine with the reason of the stop, and returns what its body has returned.
 enum EndOfBody {}
 
 impl<T, B, R> AtEnd<Coroutine<T, B, R>> for EndOfBody
@@ -276,8 +276,8 @@ impl<T, B, G> Generator<T, B, G>
 where
     B: for<'a> GeneratorBody<'a, T>,
 {
-    /// Why the signal stopped it: `Some` from the poll it was stopped on, `None` while it runs and after the body
-    /// returned.
+    /// Why the signal stopped the stream: `Some` from the poll in which it stopped, `None` while the stream runs and
+    /// after the body has returned.
     pub fn stop_reason(&self) -> Option<&StopReason> {
         self.valve.stop_reason()
     }
@@ -356,7 +356,7 @@ impl<T, E, B, G> TryGenerator<T, E, B, G>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
 {
-    /// Yields what `map` makes of the reason as the error of the stop, in place of `From<StopReason>`, like
+    /// Makes the error of the stop by `map(reason)` instead of `From<StopReason>`, like
     /// [`TryWithCancellation::map_stop`](crate::TryWithCancellation::map_stop).
     ///
     /// # Examples
@@ -399,15 +399,15 @@ impl<T, E, B, G, M> TryGenerator<T, E, B, G, M>
 where
     B: for<'a> GeneratorBody<'a, T, Result<(), E>>,
 {
-    /// Why the signal stopped it: `Some` from the poll it was stopped on, `None` while it runs and after the body
-    /// returned.
+    /// Why the signal stopped the stream: `Some` from the poll in which it stopped, `None` while the stream runs and
+    /// after the body has returned.
     pub fn stop_reason(&self) -> Option<&StopReason> {
         self.valve.stop_reason()
     }
 
     /// Calls `f` once, when the stream has ended, like
     /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end). The body has been dropped by then. An `Err`
-    /// of the body is an item, and a natural end.
+    /// of the body is an item, after which the stream ends by itself.
     pub fn on_end<F>(self, f: F) -> TryGenerator<T, E, B, OnEnd<G, F>, M>
     where
         F: FnOnce(Result<(), &StopReason>),

@@ -1,21 +1,21 @@
-//! A body, and the slot through which it hands its items over.
+//! The body of a generator, and the slot through which it hands over its items.
 //!
-//! The one place with `unsafe`. What it rests on:
+//! The one place with `unsafe`. It relies on these invariants:
 //!
-//! 1. The slot lies in the pinned [`Coroutine`], beside the future of the body, which is dropped before it. A pinned
-//!    value is dropped before its memory is used for anything else, so where the body lives, its slot does.
-//! 2. A [`Yielder`] does not outlive its body. `GeneratorBody` holds for every lifetime `'a`, so that a body knows
-//!    none of its yielder's but that it is longer than the call; and the yielder is invariant in it, so that no two
-//!    yielders can be made to have the same one. It cannot be stored outside, returned, swapped, or given to a task
-//!    or a thread that outlives the poll.
-//! 3. There is one `Yielder` for a slot, and it is reached by `&mut`; a [`YieldItem`] has a copy of it while it borrows
-//!    it. What uses it runs inside of the body's poll or drop, or on a scoped thread which these wait for. The
-//!    coroutine touches the slot only before and after the poll, and before the drop. So no two accesses overlap.
-//! 4. `Slot` is `!Unpin`, and with it everything around it. The `&mut` that each poll makes of the whole does not
-//!    claim to be the only way to a slot which the yielder points to as well.
-//! 5. While the slot is borrowed nothing foreign runs: each borrow is over before what it took out is dropped, and
-//!    before the stream's token is cancelled. What that runs, callbacks and wakers, is `'static`. So it has no yielder
-//!    (2), and it has no stream either, which is lent to the poll or the drop that cancels.
+//! 1. The slot is in the pinned [`Coroutine`], beside the future of the body, which is dropped before it. A pinned
+//!    value is dropped before its memory is reused, so the slot exists as long as the body does.
+//! 2. A [`Yielder`] does not outlive its body. `GeneratorBody` holds for every lifetime `'a`, so all that a body knows
+//!    of its yielder's lifetime is that it is longer than the call. The yielder is invariant in it, so the lifetimes of
+//!    two yielders are never the same. So a yielder cannot be stored outside of its body, returned, swapped with
+//!    another one, or given to a task or a thread that outlives the poll.
+//! 3. A slot has one `Yielder`, which is used by `&mut`; a [`YieldItem`] has a copy of it while it borrows it. Code
+//!    that uses it runs inside the body's poll or drop, or on a scoped thread for which these wait. The coroutine
+//!    accesses the slot only before and after the poll, and before the drop. So no two accesses overlap.
+//! 4. `Slot` is `!Unpin`, and so is everything around it. So the `&mut` to the whole that each poll makes does not
+//!    claim to be the only pointer to the slot: the yielder has another one.
+//! 5. No foreign code runs while the slot is borrowed: each borrow ends before what was taken out is dropped, and
+//!    before the stream's token is cancelled. The callbacks and wakers that this cancel runs are `'static`. So they
+//!    have no yielder (2), and cannot access the stream, which is borrowed by the poll or the drop that cancels.
 #![allow(unsafe_code, reason = "the body borrows a slot that lies beside it")]
 
 use super::stream_token::StreamToken;
@@ -34,9 +34,9 @@ use std::{
 };
 
 /// What [`generator`](crate::generator()) takes: every async closure and async fn of a [`Yielder`] that returns `()`.
-/// With another `R` what [`try_generator`](crate::try_generator()) takes: one that returns a `Result<(), E>`.
+/// With another `R`, what [`try_generator`](crate::try_generator()) takes: one that returns a `Result<(), E>`.
 ///
-/// It is implemented for all of them. It is there to name their future.
+/// It is implemented for all of them, and exists to name their future.
 pub trait GeneratorBody<'a, T, R = ()>: FnOnce(Yielder<'a, T>) -> Self::Future {
     /// The future of the body.
     type Future: Future<Output = R>;
@@ -50,7 +50,7 @@ where
     type Future = Fut;
 }
 
-/// The stream that a body is, with no signal to stop it. What the body returns is left for [`end`](Self::end).
+/// The stream of the items of a body, without a signal. [`end`](Self::end) returns what the body has returned.
 #[pin_project(PinnedDrop)]
 pub(super) struct Coroutine<T, B, R>
 where
@@ -70,17 +70,17 @@ enum Stage<B, Fut, R> {
     Over(Option<R>),
 }
 
-/// The future of a body. It points into itself, and the stream around it is looked at through a `&`, by `size_hint`
-/// say: behind an `UnsafeCell`, that `&` claims nothing of the future.
+/// The future of a body. It may have pointers into itself, while a method such as `size_hint` has a `&` to the stream
+/// around it: with the `UnsafeCell`, that `&` does not claim that the future stays unchanged.
 struct Body<Fut>(UnsafeCell<Fut>);
 
-// SAFETY: a shared `Body` can do nothing: `poll` wants it `Pin<&mut>`.
+// SAFETY: nothing can be done with a shared `Body`: `poll` takes `Pin<&mut Self>`.
 unsafe impl<Fut> Sync for Body<Fut> {}
 
 impl<Fut: Future> Body<Fut> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fut::Output> {
-        // SAFETY: the future is pinned with the `Body`: nothing moves it out, and there is no `Drop`.
+        // SAFETY: the future is pinned with the `Body`: nothing moves it out, and `Body` has no `Drop`.
         let future = unsafe { self.map_unchecked_mut(|body| body.0.get_mut()) };
         future.poll(cx)
     }
@@ -90,7 +90,7 @@ impl<T, B, R> Coroutine<T, B, R>
 where
     B: for<'a> GeneratorBody<'a, T, R>,
 {
-    /// Of `parent` the stream's token is made a child.
+    /// The stream's token will be a child of `parent`.
     pub(super) fn new(body: B, parent: Option<CancellationToken>) -> Self {
         Self {
             stage: Stage::Made(body),
@@ -98,8 +98,8 @@ where
         }
     }
 
-    /// Makes the future of a body that has none. Never inlined: what is known of a future that has just been made
-    /// would be carried along beside each of its polls.
+    /// Calls the body, which makes its future, unless that has been done.
+    // Not inlined, which keeps the code of the first poll out of all later ones.
     #[cold]
     #[inline(never)]
     fn begin(self: Pin<&mut Self>) {
@@ -117,7 +117,8 @@ where
         }
     }
 
-    /// Keeps what the body has returned, and gives an item that is left: of a `yield_item` that the body dropped.
+    /// Stores what the body has returned. Returns an item that is still in the slot, if the body has dropped a
+    /// `yield_item` that had handed it over.
     #[cold]
     fn finish(mut self: Pin<&mut Self>, output: R) -> Option<T> {
         self.as_mut().end_of_body();
@@ -132,7 +133,8 @@ where
         self.project().slot.end(StopReason::Cancelled);
     }
 
-    /// To be called before it is dropped, with the reason if it was stopped. Returns what the body has returned.
+    /// To be called before the coroutine is dropped, with the reason if it was stopped. Returns what the body has
+    /// returned.
     #[cold]
     pub(super) fn end(self: Pin<&mut Self>, stop_reason: Option<&StopReason>) -> Option<R> {
         let this = self.project();
@@ -177,7 +179,7 @@ where
     }
 }
 
-/// Cancels the stream's token where the body panics.
+/// Cancels the stream's token if the body panics.
 struct EndOnPanic<'a, T, B, R>(Pin<&'a mut Coroutine<T, B, R>>)
 where
     B: for<'b> GeneratorBody<'b, T, R>;
@@ -199,22 +201,21 @@ where
 {
     fn drop(self: Pin<&mut Self>) {
         let mut slot = self.project().slot;
-        // Now the body's locals go. None of what they might poll a yield with is the stream's waker.
+        // The body's locals are dropped next. No waker with which these may poll a yield is the stream's.
         slot.as_mut().open(NO_WAKER);
-        // All other cases have been reported.
+        // In all other cases it has an end already.
         slot.end(StopReason::ConsumerDropped);
     }
 }
 
-/// A waker is compared by the address at which the poll has it: a future that passes its context on passes that address
-/// on.
+/// Wakers are compared by their address: a future that passes its context on passes on this address.
 fn address(waker: &Waker) -> usize {
     ptr::from_ref(waker).addr()
 }
 
 const NO_WAKER: usize = 0;
 
-/// Where an item lies between a yield and the end of the poll.
+/// Holds an item from a yield to the end of the poll.
 struct Slot<T> {
     inner: UnsafeCell<Inner<T>>,
     _pinned: PhantomPinned,
@@ -222,10 +223,10 @@ struct Slot<T> {
 
 struct Inner<T> {
     item: Option<T>,
-    /// The address of the waker that the body is polled with; with the bit `HAS_WAITED` once a yield has been polled in
-    /// vain in this poll of the body.
+    /// The address of the waker with which the body is polled; with the bit `HAS_WAITED` once a yield was still pending
+    /// when it was polled again in this poll of the body.
     waker: usize,
-    /// What the yields that were polled in vain in this poll count for.
+    /// The number of these polls, weighted, see `STUCK_AFTER`.
     waits: u32,
     token: StreamToken,
 }
@@ -245,7 +246,7 @@ impl<T> Slot<T> {
 
     /// # Safety
     ///
-    /// Called once for a slot, and the yielder is not used any more once the slot is dropped, nor while the
+    /// It must be called once per slot. The yielder must not be used after the slot is dropped, nor while the
     /// coroutine calls `open`, `take` or `end`.
     unsafe fn yielder<'a>(self: Pin<&mut Self>) -> Yielder<'a, T> {
         Yielder {
@@ -256,7 +257,7 @@ impl<T> Slot<T> {
 
     #[inline]
     fn open(self: Pin<&mut Self>, waker: usize) {
-        // SAFETY: the body is not being polled, so that nothing else uses the slot (3).
+        // SAFETY: the body is not being polled, so nothing else accesses the slot (3).
         unsafe { (*self.inner.get()).waker = waker }
     }
 
@@ -266,50 +267,50 @@ impl<T> Slot<T> {
         unsafe { (*self.inner.get()).item.take() }
     }
 
-    /// Cancels the stream's token, unless it has had an end before.
+    /// Cancels the stream's token, unless it has an end already.
     #[inline(always)]
     fn end(self: Pin<&mut Self>, reason: StopReason) {
         // SAFETY: as in `open`.
         let token = unsafe { &mut (*self.inner.get()).token };
-        if let Err(reason) = token.end_unasked(reason) {
-            self.cancel_asked(reason);
+        if let Err(reason) = token.end_unless_requested(reason) {
+            self.cancel_requested(reason);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn cancel_asked(self: Pin<&mut Self>, reason: StopReason) {
+    fn cancel_requested(self: Pin<&mut Self>, reason: StopReason) {
         // SAFETY: as in `open`.
-        let asked = unsafe { (*self.inner.get()).token.asked() };
+        let requested = unsafe { (*self.inner.get()).token.requested() };
         // The slot is not borrowed any more (5).
-        if let Some(token) = asked {
+        if let Some(token) = requested {
             token.cancel_with(reason);
         }
     }
 }
 
-// SAFETY: a shared slot can do nothing: `open`, `take` and `end` want it `Pin<&mut>`.
+// SAFETY: nothing can be done with a shared slot: `open`, `take` and `end` take `Pin<&mut Self>`.
 unsafe impl<T: Send> Sync for Slot<T> {}
 
-/// A bit that no address of a waker has. Opening the slot takes it away, at no cost per item.
+/// A bit that is never set in the address of a waker. `open` clears it, at no cost per item.
 const HAS_WAITED: usize = 1;
 
 const _: () = assert!(align_of::<Waker>() > HAS_WAITED);
 
-/// What yields may count for that are polled in vain in one poll of the body, before the body is taken for stuck.
+/// How often, weighted, a pending yield may be polled again in one poll of the body. Beyond that, the body is stuck.
 ///
-/// There is no certain sign: a `select!` whose other branch is ready polls the yield again and again, as an executor
-/// inside of the body does. But a `select!` is done after some time, and an executor goes on forever, woken by the
-/// yield itself. So the limit is where a poll of the body has taken so long that its task is stuck in any case.
+/// There is no certain sign of it: a `select!` whose other branch is ready polls the yield again and again, and so does
+/// an executor inside the body. But a `select!` ends after some time, whereas an executor never does, as the yield
+/// itself wakes it. At this limit, a single poll of the body has taken so long that its task is stuck in any case.
 const STUCK_AFTER: u32 = 1 << 26;
 
-/// What a poll with a waker that is not the stream's counts for: an executor has its own, and takes longer for a poll.
-/// With the stream's it is a loop in the body itself, and counts for 1.
+/// The weight of a poll with a waker that is not the stream's: an executor has a waker of its own, and takes longer for
+/// a poll. A poll with the stream's waker comes from a loop in the body itself, and has weight 1.
 const FOREIGN: u32 = 1 << 6;
 
-const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be taken before the body's poll returns: \
-                     something inside of the body waits for it, such as a `block_on`, or a loop around it never awaits \
-                     anything that is pending. Await it in the body instead";
+const STUCK: &str = "`yield_item` is polled again and again, but its item cannot be taken before the body's poll \
+                     returns: something inside the body waits for it, such as a `block_on`, or a loop around it never \
+                     awaits anything that is pending. Await it in the body instead";
 
 /// Hands items from the body of a [`generator`](crate::generator()) or a
 /// [`try_generator`](crate::try_generator()) to the stream.
@@ -328,7 +329,7 @@ const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be ta
 /// # drop(items);
 /// ```
 ///
-/// Letting it escape does not:
+/// Letting it escape does not compile:
 ///
 /// ```compile_fail
 /// # use stopcock::{Yielder, generator, signal};
@@ -340,7 +341,7 @@ const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be ta
 /// # drop(items);
 /// ```
 ///
-/// A body may put it into a local:
+/// A body may store it in a local variable:
 ///
 /// ```
 /// # use stopcock::{Yielder, generator, signal};
@@ -370,7 +371,7 @@ const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be ta
 /// # drop(items);
 /// ```
 ///
-/// A body may spawn what does not yield:
+/// A body may spawn tasks that do not yield:
 ///
 /// ```
 /// # use stopcock::{Yielder, generator, signal};
@@ -433,31 +434,31 @@ const STUCK: &str = "`yield_item` is polled on and on, but its item cannot be ta
 /// ```
 pub struct Yielder<'a, T> {
     slot: NonNull<Slot<T>>,
-    /// Invariant in `'a`, and no promise that a `T` lives as long.
+    /// Invariant in `'a`, and does not require that `T` outlives it.
     brand: PhantomData<fn(&'a ()) -> &'a ()>,
 }
 
-// SAFETY: what it gives access to is a `T` to be sent, and the slot is never used from two sides at once (3).
+// SAFETY: it gives access to a `T`, which is `Send`, and no two accesses to the slot overlap (3).
 unsafe impl<T: Send> Send for Yielder<'_, T> {}
 
-// SAFETY: a shared yielder can do nothing: everything wants it `&mut`.
+// SAFETY: nothing can be done with a shared yielder: all methods take `&mut self`.
 unsafe impl<T: Send> Sync for Yielder<'_, T> {}
 
 impl<'a, T> Yielder<'a, T> {
-    /// Hands `item` over; ready when the stream is polled for the next one.
+    /// Hands `item` to the stream. The future is ready when the stream is polled for its next item.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its first poll, the future takes the item with it. Dropped later, as by a `select!`, the item
-    /// comes out of the stream all the same; one exception is a yield whose way is still blocked by the item of
-    /// another that was dropped: it has not handed over yet.
+    /// If the future is dropped before its first poll, the item is dropped with it. If it is dropped later, as by a
+    /// `select!`, the stream yields the item all the same. There is one exception: while the slot still has the item
+    /// of an earlier yield that was dropped, a poll has not handed over its own item yet.
     ///
     /// # Panics
     ///
-    /// If it is waited for by something that does not return to the stream meanwhile, such as a `block_on` inside
-    /// of the body: no poll could take the item. That is noticed by how often the future is polled within one poll of
-    /// the stream: a million times by another waker than the stream's, or 67 million by that. A `select!` whose other
-    /// branch is ready some thousand times meanwhile is far from it.
+    /// If something inside the body waits for the future without returning to the stream, such as a `block_on`: the
+    /// item could never be taken. This is detected by the number of polls of the future within one poll of the stream:
+    /// a million with another waker than the stream's, or 67 million with the stream's. A `select!` whose other branch
+    /// is ready some thousand times meanwhile is far below that.
     pub fn yield_item(&mut self, item: T) -> YieldItem<'_, 'a, T> {
         YieldItem {
             yielder: Yielder {
@@ -469,22 +470,21 @@ impl<'a, T> Yielder<'a, T> {
         }
     }
 
-    /// A token that is cancelled when the stream ends, in whatever way: what the body starts can end with it.
+    /// A token that is cancelled when the stream ends, for whatever reason. Work that the body starts can end with it.
     ///
-    /// It is made at the first call, and the same at each: a stream whose body does not ask has none. Where the
-    /// stream's signal is a token it is a child of that: cancelled with it, at once, and it has its deadline. To
-    /// cancel it does not stop the stream.
+    /// The first call makes it, and each call returns the same one. If the stream's signal is a token, it is a child of
+    /// that token: it is cancelled with it at once, and has its deadline. Cancelling it does not stop the stream.
     ///
-    /// | the stream's end | the token's reason |
+    /// | how the stream ends | the token's reason |
     /// |---|---|
     /// | the signal fires | that of the stop |
     /// | the stream is dropped | [`ConsumerDropped`](StopReason::ConsumerDropped) |
     /// | the body returns, an `Err` included | [`Cancelled`](StopReason::Cancelled) |
     /// | the body panics | [`Cancelled`](StopReason::Cancelled) |
     ///
-    /// At a stop, and when the stream is dropped, it is cancelled before the body is dropped, so that locals whose
-    /// `Drop` asks it get the right answer. A body that returns or panics has dropped its locals itself by then. A
-    /// panic of what the cancel runs comes out of the poll or the drop that ends the stream.
+    /// At a stop, and when the stream is dropped, it is cancelled before the body is dropped, so a `Drop` of the body's
+    /// locals finds it cancelled. A body that returns or panics has dropped its locals by then. If a callback or waker
+    /// that the cancel runs panics, the panic passes through the poll or the drop that ends the stream.
     ///
     /// # Examples
     ///
@@ -529,10 +529,10 @@ impl<'a, T> Yielder<'a, T> {
         token
     }
 
-    /// Puts an item that is not yet there into the slot, if that is free; whether there is nothing more to wait for.
+    /// Puts `item` into the slot if that is free. Ready once the stream has taken the item.
     #[inline]
     fn hand_over(&mut self, item: &mut Option<T>, waker: &Waker) -> Poll<()> {
-        // SAFETY: the slot outlives the body, and nothing else is at it while this yielder is used (1, 2, 3).
+        // SAFETY: the slot outlives the body, and nothing else accesses it while this yielder is used (1, 2, 3).
         let inner = unsafe { &mut *(*self.slot.as_ptr()).inner.get() };
         if inner.item.is_none() {
             if item.is_none() {
@@ -545,15 +545,15 @@ impl<'a, T> Yielder<'a, T> {
         } else if inner.wait(address(waker)) {
             return Poll::Pending;
         }
-        // The next poll of the stream polls the body. What polls the yield on the body's behalf with a waker of its
-        // own, as `FuturesUnordered` does, passes that poll on only if that waker was woken.
+        // The next poll of the stream polls the body. Between the two there may be a future with a waker of its own,
+        // such as a `FuturesUnordered`. It polls the yield again only if that waker has been woken.
         waker.wake_by_ref();
         Poll::Pending
     }
 }
 
 impl<T> Inner<T> {
-    /// Counts a yield that is polled in vain, and says whether that was with the stream's waker.
+    /// Counts a poll of a pending yield. Returns whether `waker` is the stream's.
     #[cold]
     fn wait(&mut self, waker: usize) -> bool {
         if self.waker & HAS_WAITED == 0 {
@@ -576,7 +576,7 @@ impl<T> Debug for Yielder<'_, T> {
 /// The future of [`Yielder::yield_item`].
 #[must_use = "an item is handed over when the future is awaited"]
 pub struct YieldItem<'y, 'a, T> {
-    /// The one that is borrowed, by value: a pointer less to follow.
+    /// A copy of the borrowed one, which saves an indirection.
     yielder: Yielder<'a, T>,
     borrowed: PhantomData<&'y mut Yielder<'a, T>>,
     /// `None` once it is in the slot.

@@ -1,20 +1,20 @@
 use crate::{CancellationToken, StopReason};
 use std::mem;
 
-/// The token that is cancelled when its stream ends. Whoever does not ask for it has none.
+/// The token that is cancelled when its stream ends. It is made when the body requests it.
 ///
-/// It cancels nothing itself, and drops nothing that has no other owner: either might run anything, and the token
-/// is borrowed.
+/// No method cancels, or drops the last handle of anything: that may run foreign code, and the `StreamToken` is
+/// borrowed.
 pub(super) struct StreamToken {
-    /// Until it is asked for, the token of the signal, if it is that of one.
+    /// Until it is requested: the parent, if the signal is a token.
     token: Option<CancellationToken>,
     state: State,
 }
 
 enum State {
-    Unasked,
-    Asked,
-    /// For code that asks as late as that: what the body drops.
+    Unrequested,
+    Requested,
+    /// Ended before it was requested. The body's locals may still do so when they are dropped.
     Ended(StopReason),
 }
 
@@ -22,42 +22,43 @@ impl StreamToken {
     pub(super) fn new(parent: Option<CancellationToken>) -> Self {
         Self {
             token: parent,
-            state: State::Unasked,
+            state: State::Unrequested,
         }
     }
 
-    /// The token, and a reason to cancel it for if there is one.
+    /// The token, and the reason for which it is to be cancelled, if it has ended.
     pub(super) fn get(&mut self) -> (CancellationToken, Option<StopReason>) {
         let token = match (&self.state, &self.token) {
-            (State::Asked, Some(token)) => return (token.clone(), None),
+            (State::Requested, Some(token)) => return (token.clone(), None),
             (_, Some(parent)) => parent.child_token(),
             (_, None) => CancellationToken::new(),
         };
-        // The parent is kept by its child.
+        // The child keeps the parent alive.
         self.token = Some(token.clone());
-        match mem::replace(&mut self.state, State::Asked) {
+        match mem::replace(&mut self.state, State::Requested) {
             State::Ended(reason) => (token, Some(reason)),
-            State::Unasked | State::Asked => (token, None),
+            State::Unrequested | State::Requested => (token, None),
         }
     }
 
-    /// Keeps the reason for a later request. Gives it back if the token has been requested, or it has ended before.
+    /// Stores the reason for a later request. Returns it as an `Err` if the token has been requested, or has ended
+    /// before.
     #[inline]
-    pub(super) fn end_unasked(&mut self, reason: StopReason) -> Result<(), StopReason> {
+    pub(super) fn end_unless_requested(&mut self, reason: StopReason) -> Result<(), StopReason> {
         match self.state {
-            State::Unasked => {
+            State::Unrequested => {
                 self.state = State::Ended(reason);
                 Ok(())
             }
-            State::Asked | State::Ended(_) => Err(reason),
+            State::Requested | State::Ended(_) => Err(reason),
         }
     }
 
-    /// What is to be cancelled, if it has been asked for.
-    pub(super) fn asked(&self) -> Option<CancellationToken> {
+    /// The token, if it has been requested before the end.
+    pub(super) fn requested(&self) -> Option<CancellationToken> {
         match self.state {
-            State::Asked => self.token.clone(),
-            State::Unasked | State::Ended(_) => None,
+            State::Requested => self.token.clone(),
+            State::Unrequested | State::Ended(_) => None,
         }
     }
 }
