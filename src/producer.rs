@@ -1,4 +1,4 @@
-//! Bodies that run by themselves, on a task or a thread, and the streams that they feed.
+//! Bodies that run on a task or a thread of their own, and the streams of their items.
 
 mod blocking_generator;
 mod blocking_sender;
@@ -39,7 +39,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// How a body ended, and what it leaves behind.
+/// How a body ended, and the last thing that its stream delivers.
 struct Outcome<T> {
     ended: Result<(), StopReason>,
     last: Option<Last<T>>,
@@ -72,17 +72,17 @@ impl<T, E> Outcome<Result<T, E>> {
 struct Consumer<T> {
     valve: Valve<Receiver<T>, ConsumerStop>,
     channel: Arc<Channel<T>>,
-    /// What the body ended with by itself.
+    /// The error with which the body ended by itself.
     failed: Option<StopReason>,
-    /// `None` once there is nothing to report any more.
+    /// `None` once the stream has reported its error.
     report: Option<Report<T>>,
 }
 
-/// How a stream of results reports its stop, in place of ending without an error.
+/// How a stream of results reports a stop: as an `Err`, instead of ending without an error.
 struct Report<T> {
-    /// The item that a stop makes.
+    /// Makes the last item from the reason.
     of_stop: fn(StopReason) -> T,
-    /// Whether an item is the error of the body, with which the stream has ended: no body sends one.
+    /// Whether an item is the error of the body, after which the stream ends: a sender only sends `Ok`s.
     is_error: fn(&T) -> bool,
 }
 
@@ -119,7 +119,7 @@ impl<T> Consumer<T> {
                     .as_ref()
                     .is_some_and(|report| (report.is_error)(&item))
                 {
-                    // One error in all, whatever fires later.
+                    // No second error, even if the signal fires later.
                     self.report = None;
                     valve.finish();
                 }
@@ -156,11 +156,11 @@ impl<T> Consumer<T> {
 
 /// The future of `join`: ready when the body of a producer has been dropped.
 ///
-/// `Ok` if it ended by itself, else why it was stopped or what it ended with.
+/// `Ok` if the body ended by itself, else the reason of its stop, or the error with which it ended.
 ///
 /// # Panics
 ///
-/// With the panic of the body, if that has not come out of the stream.
+/// If the body has panicked, and the stream has not passed on the panic.
 #[must_use = "futures do nothing unless polled"]
 pub struct Join<T> {
     channel: Arc<Channel<T>>,
@@ -193,8 +193,8 @@ macro_rules! impl_stream {
 
             /// Calls `f` once, when the stream has ended, like
             /// [`TakeUntilCancelled::on_end`](crate::TakeUntilCancelled::on_end): with `Ok` if the body ended by
-            /// itself, else with what [`stop_reason`](Self::stop_reason) returns. The body may not have been dropped
-            /// yet; for that there is [`join`](Self::join), which drops the stream.
+            /// itself, else with what [`stop_reason`](Self::stop_reason) returns. The body may still exist then;
+            /// [`join`](Self::join) waits until it has been dropped.
             pub fn on_end<F>(self, f: F) -> $producer<T, F>
             where
                 F: FnOnce(Result<(), &StopReason>),
@@ -207,23 +207,23 @@ macro_rules! impl_stream {
         }
 
         impl<T, F: FnOnce(Result<(), &StopReason>)> $producer<T, F> {
-            /// Why it was stopped: `Some` from the poll that reported it, `None` while it runs and after a natural end.
-            /// What the body ended with, if that was an `Err`, is a reason as well.
+            /// Why the stream was stopped: `Some` from the poll in which it stopped, `None` while it runs and after the
+            /// body has returned `Ok`. If the body returned an `Err`, that is the reason.
             pub fn stop_reason(&self) -> Option<&StopReason> {
                 self.consumer.stop_reason()
             }
 
-            /// Drops the consumer, and waits until the body has been dropped: `Ok` if it ended by itself, else the
-            /// reason of its stop, or what it ended with.
+            /// Drops the stream, and waits until the body has been dropped. Returns `Ok` if the body ended by itself,
+            /// else the reason of its stop, or the error with which it ended.
             ///
-            /// If it still runs it is stopped, with [`StopReason::ConsumerDropped`]. The error of a body that may fail
-            /// is an item, and no reason.
+            /// A body that still runs is stopped with [`StopReason::ConsumerDropped`]. The error of a body that yields
+            /// results is an item, and not returned here.
             ///
-            /// An adapter around the stream takes it: lend it, as in `(&mut numbers).take(5)`, to join it afterwards.
+            /// To join a stream after an adapter, pass the adapter a borrow, as in `(&mut numbers).take(5)`.
             ///
             /// # Panics
             ///
-            /// The future panics if the body did and that has not come out of the stream.
+            /// The future panics if the body has panicked, and the stream has not passed on the panic.
             pub fn join(self) -> Join<T> {
                 self.consumer.join()
             }

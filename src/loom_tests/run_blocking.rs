@@ -58,7 +58,7 @@ fn a_call_that_is_given_up_at_any_time_leaks_neither_captures_nor_a_result() {
         let thread = thread::spawn(move || running.run());
         let flag = CountingWaker::new();
         let first = poll(&call, &flag);
-        call.give_up();
+        call.abandon();
         thread.join().unwrap();
         drop(first);
         assert_eq!(drops.load(Ordering::Relaxed), 1);
@@ -70,7 +70,7 @@ fn a_call_that_is_given_up_at_any_time_leaks_neither_captures_nor_a_result() {
 fn the_captures_of_a_call_that_has_not_begun_are_dropped_when_it_is_given_up() {
     model(|| {
         let (call, drops) = call();
-        call.give_up();
+        call.abandon();
         assert_eq!(drops.load(Ordering::Relaxed), 1);
         call.run();
         assert_eq!(drops.load(Ordering::Relaxed), 1);

@@ -17,46 +17,48 @@ use std::{
 /// it returns or `signal` fires.
 ///
 /// ```text
-/// body     abc-----d--e--      capacity 2, one more blocks for room
+/// body     abc-----d--e--      capacity 2; the third send blocks
 /// signal   ---------------X
 /// output   ------a--b--c--|
 /// ```
 ///
-/// For what is not `async`: iterators, files, callbacks, libraries. For a plain iterator there is [`blocking_iter`], and
-/// for a single call [`run_blocking`](crate::run_blocking()). The thread is not one of the runtime's blocking pool, which
-/// producers that wait for their consumers would use up. Its name is `stopcock`.
+/// For code that is not `async`: iterators, files, callbacks, libraries. For a plain iterator there is [`blocking_iter`],
+/// and for a single call [`run_blocking`](crate::run_blocking()). The thread is not from the runtime's blocking pool:
+/// producers that wait for their consumers would exhaust it. Its name is `stopcock`.
 ///
 /// # Termination
 ///
-/// The stream ends when the body has returned and all that it sent has been delivered; from its return on, clones of the
-/// sender fail. When the signal fires, the stream ends without an error: no item comes out any more, even if one is
-/// ready, and what is in the channel is dropped. A token of this crate stops the body at once, and needs no runtime. Any
-/// other signal is watched by a task of the current runtime, and stops the body when that task runs; if that runtime is
-/// shut down, or the signal panics, the producer is stopped with [`Cancelled`](StopReason::Cancelled). A signal that
-/// never fires, such as [`never()`](fn@crate::signal::never), is not watched.
+/// The stream ends when the body has returned and all sent items have been delivered. Once the body has returned, clones
+/// of the sender fail. When the signal fires, the stream ends without an error: it yields no further item, even if one
+/// is ready, and the items in the channel are dropped.
+///
+/// A token of this crate stops the body at once, and needs no runtime. Any other signal is watched by a task of the
+/// current runtime, which stops the body when it runs; if that runtime shuts down, or the signal panics, the producer
+/// is stopped with [`Cancelled`](StopReason::Cancelled). A signal that never fires, such as
+/// [`never()`](fn@crate::signal::never), is not watched.
 ///
 /// When the signal fires, and when the stream is dropped, the next [`send`](BlockingSender::send) or
-/// [`check`](BlockingSender::check) of the body fails, and a send that waits for room fails at once. So a body that
-/// passes these errors on with `?` returns, and its thread ends. A call in the body that does neither cannot be
-/// interrupted: the stream does not wait for it, [`join`](BlockingGenerator::join) does. If the signal has fired before
-/// this call, the body never starts.
+/// [`check`](BlockingSender::check) of the body fails, and a blocked send fails at once. So a body that passes these
+/// errors on with `?` returns, and its thread ends. A call in the body that does neither cannot be interrupted. The
+/// stream does not wait for it; [`join`](BlockingGenerator::join) does. If the signal has fired before this call, the
+/// body never starts.
 ///
-/// If the body returns an `Err`, the stream ends after the items before it, with that as its
-/// [`stop_reason`](BlockingGenerator::stop_reason). A panic in the body resumes once in the consumer's poll, after the
-/// items before it.
+/// If the body returns an `Err`, the stream yields the items sent before it and ends, with that error as its
+/// [`stop_reason`](BlockingGenerator::stop_reason). If the body panics, the consumer's poll panics, once, after the
+/// items sent before.
 ///
-/// If the system has no more threads, the stream is stopped before it begins: its
-/// [`stop_reason`](BlockingGenerator::stop_reason) is [`Custom`](StopReason::Custom) of the
+/// If the system cannot start a thread, the stream is stopped before it begins: its
+/// [`stop_reason`](BlockingGenerator::stop_reason) is a [`Custom`](StopReason::Custom) with the
 /// [`io::Error`](std::io::Error).
 ///
-/// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body has returned. The
-/// stream does not have to be polled or dropped for that.
+/// [`CancellationToken::settled`](crate::CancellationToken::settled) waits until the body has returned. The stream does
+/// not have to be polled or dropped for that.
 ///
 /// # Paused clock
 ///
-/// While all tasks wait, tokio's paused clock jumps to the next timer, and it does not see that a thread is at work: in
-/// a test with `start_paused` a timeout is over before the body has sent anything. `spawn_blocking` holds the clock while
-/// its closure runs. So a test can have one run for as long as the body:
+/// While all tasks wait, tokio's paused clock advances to the next timer, although a thread may be running: in a test
+/// with `start_paused` a timeout elapses before the body has sent anything. `spawn_blocking` stops the clock while its
+/// closure runs. So a test can run such a closure for as long as the body:
 ///
 /// ```
 /// use futures::StreamExt;
@@ -68,7 +70,7 @@ use std::{
 ///     let (working, is_done) = mpsc::channel::<()>();
 ///     tokio::task::spawn_blocking(move || is_done.recv());
 ///     let mut lines = blocking_generator(CancellationToken::new(), 4, move |tx| {
-///         // Dropped with the body, and then the clock may go on.
+///         // Dropped with the body. From then on the clock may advance.
 ///         let _working = working;
 ///         std::thread::sleep(Duration::from_millis(5));
 ///         tx.send("a slow line")
@@ -78,7 +80,7 @@ use std::{
 /// }
 /// ```
 ///
-/// A body that waits for its consumer holds the clock as well then.
+/// Then the clock also stands still while the body waits for its consumer.
 ///
 /// # Fairness
 ///
@@ -90,8 +92,7 @@ use std::{
 ///
 /// # Panics
 ///
-/// If the capacity is 0. If the signal is one that has to be watched, outside of a tokio runtime, and without the feature
-/// `tokio` anywhere.
+/// If the capacity is 0. If the signal has to be watched, and there is no tokio runtime, or the feature `tokio` is off.
 ///
 /// # Examples
 ///
@@ -114,7 +115,7 @@ use std::{
 /// assert_eq!(pages.next().await, Some(1));
 /// token.cancel();
 /// assert_eq!(pages.next().await, None);
-/// // The thread has done with it.
+/// // Waits until the body has returned.
 /// assert!(pages.join().await.is_err());
 /// # });
 /// ```
@@ -128,7 +129,7 @@ where
     start(signal, capacity, |item| item, body, Outcome::of, None)
 }
 
-/// As [`blocking_generator`], of a body that may fail: its error is the last item.
+/// Like [`blocking_generator`], for a body that may fail: its error is the last item.
 ///
 /// ```text
 /// body     a--b--E
@@ -139,16 +140,16 @@ where
 /// output   -a--b--(X|)
 /// ```
 ///
-/// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both.
+/// `send(x)` sends `Ok(x)`. `?` works for the errors of the sender as well as for those of the body.
 ///
 /// # Errors
 ///
-/// The last item, if it is an `Err`, is the error of the body or that of the stop, `E::from(reason)`: one in all, the
-/// stop's if the signal fired first. What the body returns after a stop is not delivered. So a truncated stream never looks complete.
+/// There is at most one `Err`, as the last item: the error of the body, or that of the stop, `E::from(reason)`, if the
+/// signal fired first. What the body returns after a stop is dropped. So a truncated stream never looks complete.
 ///
 /// # Panics
 ///
-/// As [`blocking_generator`].
+/// Like [`blocking_generator`].
 ///
 /// # Examples
 ///
@@ -189,7 +190,7 @@ where
 ///
 /// # Panics
 ///
-/// As [`blocking_generator`].
+/// Like [`blocking_generator`].
 ///
 /// # Examples
 ///
@@ -238,7 +239,7 @@ where
     let channel = Channel::new(capacity, stop);
     channel.close_at_stop();
     let consumer = Consumer::new(Arc::clone(&channel), report);
-    // A body that is stopped beforehand never begins.
+    // If it has been stopped already, the body never begins.
     match channel.stop_reason() {
         Some(reason) => channel.end(Err(reason), None),
         None => {
@@ -272,7 +273,7 @@ where
 #[pin_project]
 #[must_use = "dropping the stream stops its body"]
 pub struct BlockingGenerator<T, F: FnOnce(Result<(), &StopReason>) = fn(Result<(), &StopReason>)> {
-    /// In this order they are dropped.
+    // Dropped in this order.
     consumer: Consumer<T>,
     on_end: EndCall<F>,
 }

@@ -11,11 +11,12 @@ use std::{
     thread::{self, Thread},
 };
 
-/// Sends items from the body of a [`blocking_generator`](crate::blocking_generator()). Where that is a
-/// [`try_blocking_generator`](crate::try_blocking_generator), the stream's items `R` are results, of which it sends the
-/// `Ok`.
+/// Sends items from the body of a [`blocking_generator`](crate::blocking_generator()). In a
+/// [`try_blocking_generator`](crate::try_blocking_generator), `send(x)` sends `Ok(x)`: there the stream's items `R` are
+/// results.
 ///
-/// Clones send to the same stream, from any thread. The stream ends when its body does, even if there are still clones.
+/// Clones send to the same stream, from any thread. The stream ends when the body has returned, even if there are clones
+/// left.
 pub struct BlockingSender<T, R = T> {
     channel: Arc<Channel<R>>,
     wrap: fn(T) -> R,
@@ -26,17 +27,18 @@ impl<T, R> BlockingSender<T, R> {
         Self { channel, wrap }
     }
 
-    /// Sends an item, and blocks the thread for as long as as many are ahead of the consumer as may be.
+    /// Sends an item. Blocks the thread while the body is `capacity` items ahead of the consumer.
     ///
     /// # Errors
     ///
-    /// Why the item is not taken: the signal has fired, or the consumer has been dropped. At once, even while it
-    /// blocks. After the end of the body [`Cancelled`](StopReason::Cancelled), or what the body ended with.
+    /// If the item cannot be delivered: the reason of the signal, or [`ConsumerDropped`](StopReason::ConsumerDropped). A
+    /// blocked send fails at once. After the end of the body [`Cancelled`](StopReason::Cancelled), or the error that
+    /// the body returned.
     pub fn send(&self, item: T) -> Result<(), StopReason> {
         let mut outgoing = Outgoing::new(&self.channel, (self.wrap)(item));
         let waker = waker_of_this_thread();
         let mut cx = Context::from_waker(&waker);
-        // A deadline's timer wakes the thread itself: the task that is to close the channel may not have its turn.
+        // A token's timer wakes this thread directly: the task that closes the channel may not run for a while.
         let mut stopped = pin!(self.channel.stop().cancelled());
         loop {
             if let Poll::Ready(sent) = outgoing.poll(&cx) {
@@ -48,21 +50,21 @@ impl<T, R> BlockingSender<T, R> {
         }
     }
 
-    /// Whether items are still taken: for a loop that does not send in each iteration.
+    /// Returns an error if [`send`](Self::send) would fail: for a loop that does not send in each iteration.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub fn check(&self) -> Result<(), StopReason> {
         self.channel.check()
     }
 
-    /// The token of the body, for what it starts: made at the first call, and the same at each. A child of the signal,
-    /// if that is a token.
+    /// A token for work that the body starts, so that it ends with the stream. Each call returns the same one.
     ///
-    /// It is cancelled with the signal, for its reason; when the consumer is dropped, with
-    /// [`ConsumerDropped`](StopReason::ConsumerDropped); and when the body has ended, with
-    /// [`Cancelled`](StopReason::Cancelled) or with what it ended with. Cancelling it does not stop the stream.
+    /// If the signal is a token, it is a child of that token. It is cancelled when the signal fires, with its reason;
+    /// when the consumer is dropped, with [`ConsumerDropped`](StopReason::ConsumerDropped); and when the body has
+    /// ended, with [`Cancelled`](StopReason::Cancelled) or the error that the body returned. Cancelling it does not stop
+    /// the stream.
     pub fn token(&self) -> CancellationToken {
         self.channel.token()
     }
@@ -105,7 +107,7 @@ fn unpark_this_thread() -> Waker {
 }
 
 fn waker_of_this_thread() -> Waker {
-    // A `Drop` of another local may send when this one has been dropped already.
+    // The `Drop` of another thread-local may send after this one has been dropped.
     UNPARK
         .try_with(Waker::clone)
         .unwrap_or_else(|_| unpark_this_thread())

@@ -19,7 +19,7 @@ use std::{
     thread,
 };
 
-/// Makes a call that blocks on a thread of its own, and waits for it until `signal` fires.
+/// Runs a blocking call on a thread of its own, and waits for it until `signal` fires.
 ///
 /// ```text
 /// call     ------------a      dropped
@@ -27,32 +27,33 @@ use std::{
 /// output   -------X
 /// ```
 ///
-/// The call begins now, and needs no runtime. Giving up on it, at the signal or by dropping the future, does not wait:
-/// the call goes on in the background to its end, and its late answer is dropped there. If it had not begun, what it
-/// captured is dropped at once. A call that was given up delays nothing else: it runs on a thread of its own, named
-/// `stopcock`, so neither other blocking work nor the shutdown of a runtime waits for it.
+/// The call begins at once, and needs no runtime. When the signal fires or the future is dropped, the call is abandoned:
+/// it runs on in the background until it returns, and its result is dropped there. If it has not begun, its captures
+/// are dropped at once. Neither other blocking work nor the shutdown of a runtime waits for an abandoned call, as it
+/// has a thread of its own, named `stopcock`.
 ///
-/// Under a token it counts for [`CancellationToken::settled`] until the call is done, given up or not, and a late
-/// answer dropped. The future itself asks the signal, whatever that is, so no other task watches it.
+/// If the signal is a token, [`CancellationToken::settled`] waits until the call has returned, abandoned or not, and a
+/// late result has been dropped. The future checks the signal itself, so no task watches it.
 ///
 /// # Cost
 ///
-/// A thread per call: some tens of microseconds, which a call that is worth giving up on does not notice. For many
-/// short ones there is the pool of the runtime, `spawn_blocking(..).with_cancellation(&token)`, where a call that is
-/// given up keeps its place, and the runtime's shutdown waits for it.
+/// A thread per call: some tens of microseconds. For many short calls use the pool of the runtime,
+/// `spawn_blocking(..).with_cancellation(&token)`. There an abandoned call keeps occupying a thread of the pool, and the
+/// shutdown of the runtime waits for it.
 ///
 /// # Paused clock
 ///
-/// Unlike `spawn_blocking`, a call does not hold tokio's paused clock, as the tests of timeouts have it: see
+/// Unlike `spawn_blocking`, a call does not stop tokio's paused clock: see
 /// [`blocking_generator`](crate::blocking_generator()#paused-clock).
 ///
 /// # Errors
 ///
-/// Why it was given up. If the system has no more threads, [`StopReason::Custom`] of the [`io::Error`](std::io::Error).
+/// Why the call was abandoned. If the system cannot start a thread, a [`StopReason::Custom`] with the
+/// [`io::Error`](std::io::Error).
 ///
 /// # Panics
 ///
-/// The future panics with the panic of the call.
+/// The future panics if the call panics, with the same payload.
 ///
 /// # Examples
 ///
@@ -70,7 +71,7 @@ use std::{
 /// let answer = run_blocking(&token, || legacy(7, Duration::ZERO)).await;
 /// assert_eq!(answer.unwrap(), 7);
 ///
-/// // Hangs for longer than the caller wants to wait.
+/// // Takes longer than the caller wants to wait.
 /// let answer = run_blocking(&token, || legacy(7, Duration::from_secs(3600)));
 /// token.cancel();
 /// assert!(matches!(answer.await, Err(StopReason::Cancelled)));
@@ -86,8 +87,8 @@ where
     let signal = signal.into_signal_of("future of run_blocking");
     let token = signal.as_token();
     let is_stopped = token.is_some_and(CancellationToken::is_cancelled);
-    let answer = if is_stopped {
-        Answer::None
+    let call = if is_stopped {
+        CallFuture::None
     } else {
         #[expect(
             clippy::manual_map,
@@ -105,29 +106,29 @@ where
             drop(hold);
         });
         match started {
-            Ok(()) => Answer::Awaited(call),
-            Err(reason) => Answer::Failed(reason),
+            Ok(()) => CallFuture::Awaited(call),
+            Err(reason) => CallFuture::Failed(reason),
         }
     };
     RunBlocking {
-        valve: FutureValve::Open(answer, signal),
+        valve: FutureValve::Open(call, signal),
     }
 }
 
 /// The future of [`run_blocking`].
 #[pin_project]
-#[must_use = "dropping the future gives up on the call"]
+#[must_use = "dropping the future abandons the call"]
 pub struct RunBlocking<T, G = TokenSignal> {
     #[pin]
-    valve: FutureValve<Answer<T>, G>,
+    valve: FutureValve<CallFuture<T>, G>,
 }
 
 impl<T, G: Signal> Future for RunBlocking<T, G> {
     type Output = Result<T, StopReason>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.project().valve.poll(cx));
-        Poll::Ready(answer.and_then(|answer| answer))
+        let result = ready!(self.project().valve.poll(cx));
+        Poll::Ready(result.and_then(|result| result))
     }
 }
 
@@ -137,16 +138,16 @@ impl<T, G> Debug for RunBlocking<T, G> {
     }
 }
 
-/// The answer of a call.
-enum Answer<T> {
+/// The future of a call's result.
+enum CallFuture<T> {
     Awaited(Arc<Call<T>>),
     /// The call could not begin.
     Failed(StopReason),
-    /// The signal had fired before the call could begin, and answers in its place.
+    /// The signal had fired before the call could begin.
     None,
 }
 
-impl<T> Future for Answer<T> {
+impl<T> Future for CallFuture<T> {
     type Output = Result<T, StopReason>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -158,15 +159,15 @@ impl<T> Future for Answer<T> {
     }
 }
 
-impl<T> Drop for Answer<T> {
+impl<T> Drop for CallFuture<T> {
     fn drop(&mut self) {
         if let Self::Awaited(call) = self {
-            call.give_up();
+            call.abandon();
         }
     }
 }
 
-/// A call, between its thread and the future of its answer.
+/// A call, shared by its thread and the future of its result.
 pub(crate) struct Call<T> {
     inside: Mutex<Inside<T>>,
 }
@@ -181,7 +182,7 @@ enum Stage<T> {
     New(Box<dyn FnOnce() -> T + Send>),
     Running,
     Done(thread::Result<T>),
-    /// Given up, or the answer has been taken.
+    /// Abandoned, or the result has been taken.
     Over,
 }
 
@@ -195,7 +196,7 @@ impl<T> Call<T> {
         })
     }
 
-    /// Makes the call, unless it has been given up. A late answer is dropped before this returns.
+    /// Makes the call, unless it has been abandoned. A late result is dropped before this returns.
     pub(crate) fn run(&self) {
         let mut inside = self.lock();
         let call = match mem::replace(&mut inside.stage, Stage::Running) {
@@ -206,21 +207,21 @@ impl<T> Call<T> {
             }
         };
         drop(inside);
-        let answer = catch_unwind(AssertUnwindSafe(call));
+        let result = catch_unwind(AssertUnwindSafe(call));
         let mut inside = self.lock();
         if let Stage::Running = inside.stage {
-            inside.stage = Stage::Done(answer);
+            inside.stage = Stage::Done(result);
             let waker = inside.waker.take();
             drop(inside);
             waker.into_iter().for_each(Waker::wake);
         } else {
             drop(inside);
-            drop_answer(answer);
+            drop_result(result);
         }
     }
 
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<T> {
-        // Cloned without the lock, and dropped without: it may run anything.
+        // Cloned and dropped without the lock: it may run foreign code.
         let waker = cx.waker().clone();
         let mut inside = self.lock();
         if let Stage::New(_) | Stage::Running = inside.stage {
@@ -232,7 +233,7 @@ impl<T> Call<T> {
         let stage = mem::replace(&mut inside.stage, Stage::Over);
         drop(inside);
         match stage {
-            Stage::Done(Ok(answer)) => Poll::Ready(answer),
+            Stage::Done(Ok(result)) => Poll::Ready(result),
             Stage::Done(Err(payload)) => resume_unwind(payload),
             _ => panic!(
                 "a future of `run_blocking` was polled after it was ready: poll it in an `async` block, or `fuse` it"
@@ -240,15 +241,16 @@ impl<T> Call<T> {
         }
     }
 
-    /// Drops what the call has captured, if it has not begun, or its answer, if it is done. Else its thread drops that.
-    pub(crate) fn give_up(&self) {
+    /// Drops the captures of a call that has not begun, or the result of one that has returned. Otherwise its thread
+    /// drops the result.
+    pub(crate) fn abandon(&self) {
         let mut inside = self.lock();
         let stage = mem::replace(&mut inside.stage, Stage::Over);
         let waker = inside.waker.take();
         drop(inside);
         drop(waker);
-        if let Stage::Done(answer) = stage {
-            drop_answer(answer);
+        if let Stage::Done(result) = stage {
+            drop_result(result);
         }
     }
 
@@ -258,9 +260,9 @@ impl<T> Call<T> {
     }
 }
 
-fn drop_answer<T>(answer: thread::Result<T>) {
-    match answer {
-        Ok(answer) => drop(answer),
+fn drop_result<T>(result: thread::Result<T>) {
+    match result {
+        Ok(result) => drop(result),
         Err(payload) => discard(payload),
     }
 }

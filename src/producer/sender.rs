@@ -10,11 +10,11 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Sends items from the body of a [`spawn_generator`](crate::spawn_generator()). Where that is a
-/// [`try_spawn_generator`](crate::try_spawn_generator), the stream's items `R` are results, of which it sends the `Ok`.
+/// Sends items from the body of a [`spawn_generator`](crate::spawn_generator()). In a
+/// [`try_spawn_generator`](crate::try_spawn_generator), `send(x)` sends `Ok(x)`: there the stream's items `R` are results.
 ///
-/// Clones send to the same stream, from any task or thread. The stream ends when its body does, even if there are still
-/// clones.
+/// Clones send to the same stream, from any task or thread. The stream ends when the body has returned, even if there
+/// are clones left.
 pub struct Sender<T, R = T> {
     channel: Arc<Channel<R>>,
     wrap: fn(T) -> R,
@@ -25,45 +25,46 @@ impl<T, R> Sender<T, R> {
         Self { channel, wrap }
     }
 
-    /// Sends an item. Waits for room while the body is `capacity` items ahead of the consumer.
+    /// Sends an item. Waits while the body is `capacity` items ahead of the consumer.
     ///
-    /// Sends that wait are served in the order of their first polls. After 1024 items without a wait the task yields
-    /// once, so that its siblings get their turn.
+    /// Waiting sends are served in the order of their first polls. After 1024 sends that did not wait, the task yields
+    /// once, so that other tasks can run.
     ///
     /// # Errors
     ///
-    /// Why the item is not taken: the signal has fired, or the consumer has been dropped. At once, even while it waits.
-    /// After the end of the body [`Cancelled`](StopReason::Cancelled), or what the body ended with.
+    /// If the item cannot be delivered: the reason of the signal, or [`ConsumerDropped`](StopReason::ConsumerDropped). A
+    /// waiting send fails at once. After the end of the body [`Cancelled`](StopReason::Cancelled), or the error that
+    /// the body returned.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the future takes the item with it.
+    /// If the future is dropped before it is ready, the item is dropped with it.
     pub fn send(&self, item: T) -> Sending<'_, R> {
         Sending(Outgoing::new(&self.channel, (self.wrap)(item)))
     }
 
-    /// Whether items are still taken.
+    /// Returns an error if [`send`](Self::send) would fail.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub fn check(&self) -> Result<(), StopReason> {
         self.channel.check()
     }
 
-    /// Waits until items are not taken any more, and returns the reason. Like `closed` of tokio's `mpsc::Sender`.
+    /// Waits until sends fail, and returns the reason. Like `closed` of tokio's `mpsc::Sender`.
     pub async fn closed(&self) -> StopReason {
         let token = self.token();
         token.cancelled().await;
         token.stop_reason().unwrap_or(StopReason::Cancelled)
     }
 
-    /// The token for what the body starts, so that it ends with the stream. The same one at each call.
+    /// A token for work that the body starts, so that it ends with the stream. Each call returns the same one.
     ///
-    /// It is a child of the signal's token, where that is one, made at the first call. It is cancelled with the stream:
-    /// when the signal fires, for its reason; when the consumer is dropped, with
-    /// [`ConsumerDropped`](StopReason::ConsumerDropped); and when the body has ended, with
-    /// [`Cancelled`](StopReason::Cancelled) or with what it ended with. Cancelling it stops nothing but its own.
+    /// If the signal is a token, it is a child of that token. It is cancelled when the signal fires, with its reason;
+    /// when the consumer is dropped, with [`ConsumerDropped`](StopReason::ConsumerDropped); and when the body has
+    /// ended, with [`Cancelled`](StopReason::Cancelled) or the error that the body returned. Cancelling it does not stop
+    /// the stream.
     pub fn token(&self) -> CancellationToken {
         self.channel.token()
     }

@@ -23,44 +23,44 @@ use tokio::runtime::Handle;
 /// returns or `signal` fires.
 ///
 /// ```text
-/// body     abc-----d--e--      capacity 2, one more waits for room
+/// body     abc-----d--e--      capacity 2; the third send waits
 /// signal   ---------------X
 /// output   ------a--b--c--|
 /// ```
 ///
-/// For a body that works while its consumer is busy: prefetching, polling, listening. It replaces a task and a channel,
-/// where the task continues after the consumer was dropped. Kotlin calls this `produce`. Where nothing has to run
-/// ahead, a [`generator`](crate::generator()) needs neither.
+/// For a body that works while its consumer is busy: prefetching, polling, listening. It replaces a task with a channel,
+/// where the task continues after the consumer is dropped. Kotlin calls this `produce`. If nothing has to run ahead, a
+/// [`generator`](crate::generator()) needs neither a task nor a channel.
 ///
-/// The task is spawned by this call, on the current runtime; [`spawn_generator_on`] takes a handle.
+/// This call spawns the task on the current runtime; [`spawn_generator_on`] takes a handle.
 ///
 /// # Termination
 ///
-/// The stream ends when the body has returned and all that it sent has been delivered; from its return on, clones of
-/// the sender fail. When the signal fires, the stream ends without an error: no item comes out any more, even if one is
-/// ready, and what is in the channel is dropped. A token of this crate stops the body at once. Any other signal is
-/// watched by a task, and stops the body when that task runs.
+/// The stream ends when the body has returned and all sent items have been delivered. Once the body has returned, clones
+/// of the sender fail. When the signal fires, the stream ends without an error: it yields no further item, even if one
+/// is ready, and the items in the channel are dropped. A token of this crate stops the body at once. Any other signal
+/// is watched by a task, which stops the body when it runs.
 ///
-/// When the signal fires, and when the stream is dropped, the body is dropped at the `await` where it stands, like an
-/// aborted task, even if the stream is not polled. A send that waits for room fails at once.
+/// When the signal fires, and when the stream is dropped, the body is dropped at the `await` at which it is suspended,
+/// like an aborted task, even if the stream is not polled. A waiting send fails at once.
 /// [`with_grace`](SpawnedGenerator::with_grace) gives a body time to clean up, and [`join`](SpawnedGenerator::join)
 /// waits until it has been dropped. If the signal has fired before the call, the body never starts.
 ///
-/// If the body returns an `Err`, the stream ends after the items before it, with that as its
-/// [`stop_reason`](SpawnedGenerator::stop_reason). A panic in the body resumes once in the consumer's poll, after the
-/// items before it. If the runtime shuts down, the stream ends with [`StopReason::Cancelled`].
+/// If the body returns an `Err`, the stream yields the items sent before it and ends, with that error as its
+/// [`stop_reason`](SpawnedGenerator::stop_reason). If the body panics, the consumer's poll panics, once, after the items
+/// sent before. If the runtime shuts down, the stream ends with [`StopReason::Cancelled`].
 ///
-/// It counts for [`CancellationToken::settled`](crate::CancellationToken::settled) until the body has been dropped. The
-/// stream does not have to be polled or dropped for that.
+/// [`CancellationToken::settled`](crate::CancellationToken::settled) waits until the body has been dropped. The stream
+/// does not have to be polled or dropped for that.
 ///
 /// # Task-locals and spans
 ///
-/// Like any spawned task, the body sees neither the task-locals nor the `tracing` span of the caller. Pass them on:
+/// Like any spawned task, the body has neither the task-locals nor the `tracing` span of the caller. Pass them on:
 /// `|tx| REQUEST.scope(request, async move { .. })`, `|tx| async move { .. }.in_current_span()`.
 ///
 /// # Fairness
 ///
-/// A body that never has to wait yields after 1024 items, and so does the stream.
+/// The body yields to the runtime after 1024 sends that did not wait, and the stream after 1024 ready items.
 ///
 /// # Cancel safety
 ///
@@ -105,7 +105,7 @@ where
     spawn_generator_on(&Handle::current(), signal, capacity, body)
 }
 
-/// As [`spawn_generator`], on the runtime of this handle.
+/// Like [`spawn_generator`], on the runtime of this handle.
 ///
 /// # Panics
 ///
@@ -127,7 +127,7 @@ where
     spawn(handle, signal, capacity, wrap, body, outcome, None)
 }
 
-/// As [`spawn_generator`], of a body that may fail: its error is the last item.
+/// Like [`spawn_generator`], for a body that may fail: its error is the last item.
 ///
 /// ```text
 /// body     a--b--E
@@ -138,17 +138,17 @@ where
 /// output   -a--b--(X|)
 /// ```
 ///
-/// The sender takes what goes into the `Ok`s. Its own error becomes one of the body's, so that `?` does for both.
+/// `send(x)` sends `Ok(x)`. `?` works for the errors of the sender as well as for those of the body.
 ///
 /// # Errors
 ///
-/// The last item, if it is an `Err`, is the error of the body or that of the stop, `E::from(reason)`: one in all, the
-/// stop's if the signal fired first. What the body returns after a stop is not delivered. A runtime that shuts down is
-/// a stop as well, with [`StopReason::Cancelled`]. So a truncated stream never looks complete.
+/// There is at most one `Err`, as the last item: the error of the body, or that of the stop, `E::from(reason)`, if the
+/// signal fired first. What the body returns after a stop is dropped. The shutdown of the runtime is a stop as well,
+/// with [`StopReason::Cancelled`]. So a truncated stream never looks complete.
 ///
 /// # Panics
 ///
-/// As [`spawn_generator`].
+/// Like [`spawn_generator`].
 ///
 /// # Examples
 ///
@@ -185,7 +185,7 @@ where
     try_spawn_generator_on(&Handle::current(), signal, capacity, body)
 }
 
-/// As [`try_spawn_generator`], on the runtime of this handle.
+/// Like [`try_spawn_generator`], on the runtime of this handle.
 ///
 /// # Panics
 ///
@@ -234,7 +234,7 @@ where
     };
     let channel = Channel::new(capacity, stop);
     let consumer = Consumer::new(Arc::clone(&channel), report);
-    // A body that is stopped beforehand never begins.
+    // If it has been stopped already, the body never begins.
     match channel.stop_reason() {
         Some(reason) => channel.end(Err(reason), None),
         None => {
@@ -258,17 +258,17 @@ where
 #[pin_project]
 #[must_use = "dropping the stream stops its body"]
 pub struct SpawnedGenerator<T, F: FnOnce(Result<(), &StopReason>) = fn(Result<(), &StopReason>)> {
-    /// In this order they are dropped.
+    // Dropped in this order.
     consumer: Consumer<T>,
     on_end: EndCall<F>,
 }
 
 impl<T, F: FnOnce(Result<(), &StopReason>)> SpawnedGenerator<T, F> {
-    /// Gives the body this much time to clean up once it is stopped, by the signal or because the consumer was dropped.
+    /// Gives the body this much time to clean up after a stop, by the signal or because the consumer was dropped.
+    /// Without it, the body is dropped at the stop.
     ///
-    /// At the stop it sees its sends fail and its token cancelled at once. What it still awaits is polled on until it
-    /// returns, or until the time is over; then it is dropped. The stream itself ends at the stop, and does not wait:
-    /// for that there is [`join`](Self::join). Without this the body is dropped at once.
+    /// At the stop, sends fail and the body's token is cancelled. The body is polled until it returns or the time is
+    /// over, and then dropped. The stream ends at the stop and does not wait for the body; [`join`](Self::join) does.
     pub fn with_grace(self, time: Duration) -> Self {
         self.consumer.channel.set_grace(time);
         self
@@ -277,7 +277,7 @@ impl<T, F: FnOnce(Result<(), &StopReason>)> SpawnedGenerator<T, F> {
 
 impl_stream!(SpawnedGenerator);
 
-/// When the body is dropped: at the stop, or after the grace that it has been given by then.
+/// When the body is dropped: at the stop, or after the grace period.
 #[pin_project]
 struct HardStop<T> {
     #[pin]
@@ -334,7 +334,7 @@ impl<T, Fut: Future> Future for Work<T, Fut> {
         panic.catch(|| polled = Some(this.body.as_mut().poll(cx)));
         let ended = match polled {
             Some(Poll::Pending) => {
-                // The stop has woken this task. During the grace period other tasks may wait for room.
+                // The stop has woken this task. In the grace period, sends of other tasks may be waiting.
                 if this.channel.stop().is_cancelled() {
                     this.channel.close();
                 }
