@@ -62,14 +62,14 @@ pub type TryWithIdleTimeout<S, M = FromReason> = TryWithCancellation<S, Idle, M>
 ///
 /// All of them guarantee [the laws](crate::guide::laws), in short:
 ///
-/// - What comes out is a prefix of the source, in order. An item that was taken from the source is handed on, even
-///   if the stop comes during that poll. After the stop the source is not polled again.
-/// - The source is dropped before the end: when `None`, or the last `Err`, comes out, what the source owned has been
-///   dropped. Dropping the adapter drops the source at once.
+/// - They yield a prefix of the source, in order. An item that was taken from the source is yielded, even if the stop
+///   comes during that poll. After the stop the source is not polled again.
+/// - The source is dropped before the end: when the stream returns `None`, or its last `Err`, what the source owned has
+///   been dropped. Dropping the adapter drops the source at once.
 /// - They are fused. `stop_reason()` is `None` after a natural end, and never changes once it is set.
-/// - An end of the source when the signal has fired is a stop, as a stream below may have seen the same signal first.
-///   An end within the grace of `drain_for` is natural, and an idle timeout counts an end as an item.
-/// - A panic of the source passes through once, then the stream has ended.
+/// - If the source ends when the signal has fired, that is a stop, as a stream below may have seen the same signal
+///   first. An end within the grace period of `drain_for` is natural, and an idle timeout counts an end as an item.
+/// - If the source panics, so does the poll, once. Then the stream has ended.
 ///
 /// The marble diagrams below use these marks:
 ///
@@ -102,7 +102,7 @@ pub trait CancelStreamExt: Stream {
     ///
     /// # Termination
     ///
-    /// Ends with the source, or when the signal fires: from then on no item comes out, even if one is ready. If the
+    /// Ends with the source, or when the signal fires: from then on it yields no item, even if one is ready. If the
     /// signal has fired before the first poll, the source is never polled. The signal wakes a pending stream.
     ///
     /// A token's deadline is checked at the first poll and after each `Pending`, and about once a millisecond in a run
@@ -113,12 +113,12 @@ pub trait CancelStreamExt: Stream {
     /// The signal is checked before every item. After 1024 items without a `Pending` the adapter wakes its task and
     /// returns `Pending` once, so that a source which is always ready can be stopped from the same thread.
     ///
-    /// In a tokio task that holds for several such streams in a `select`, a `merge` or a loop of `select!` as well:
-    /// each yield also takes a sixteenth of the budget that all of them share, in proportion with another
-    /// [`yield_every`](TakeUntilCancelled::yield_every) but at least a unit of 128, and the stream stays pending while
-    /// there is none left. So `K` streams, up to 64, let other tasks of the thread run after `(K + 16) * 1024` items in
-    /// all. Without that budget, on other runtimes, under `unconstrained`, and with `yield_every(0)` or more than 1024,
-    /// a merge polls the others in place of the one that yields: put the adapter around the merge.
+    /// Several such streams in one task, in a `select`, a `merge` or a loop of `select!`, could take turns forever. In
+    /// a tokio task they share its cooperative budget of 128 units: each yield takes a sixteenth of it, or in
+    /// proportion to [`yield_every`](TakeUntilCancelled::yield_every) but at least one unit, and a stream stays pending
+    /// while nothing is left. So `K` streams, up to 64, let other tasks of the thread run after `(K + 16) * 1024` items
+    /// in all. There is no such budget on other runtimes, under `unconstrained`, and with `yield_every(0)` or more than
+    /// 1024. There, put the adapter around the merge.
     ///
     /// # Cancel safety
     ///
@@ -406,7 +406,7 @@ pub trait CancelStreamExt: Stream {
     ///
     /// The time runs from the first `Pending` after an item, or after the start. A slow consumer does not count, nor
     /// does a `Pending` that the source returns only because the task's cooperative budget is used up. When the time is
-    /// over the source is polled once more, and an item that is ready comes out.
+    /// over the source is polled once more, and an item that is ready is yielded.
     ///
     /// A late poll does not count as an idle source. A poll that is late by more than a sixteenth of
     /// `timeout` and more than 10 ms starts the time again, once. If the time is over a second time before an item has
