@@ -347,14 +347,14 @@ pub fn deadline(at: impl IntoDeadline) -> Deadline {
     Deadline::at(at.into_deadline())
 }
 
-/// Like [`deadline`], with `timeout` counted from this call.
+/// Like [`deadline()`], with `timeout` counted from this call.
 ///
 /// As a signal, this is what `sleep(timeout)` is in a `select!`. A timeout that is too long for the clock, such as
 /// [`Duration::MAX`], never passes.
 ///
 /// # Panics
 ///
-/// Like [`deadline`].
+/// Like [`deadline()`].
 ///
 /// # Examples
 ///

@@ -50,7 +50,7 @@
 //!     dropped  .....D
 //!
 //! script "", stopped before it is made
-//! expected the source to be dropped before poll 0 gives the end
+//! expected the source to be dropped before poll 0 returns the end
 //! ```
 //!
 //! A column is a poll, or an event between two polls. The letters are those of the diagrams of

@@ -1,4 +1,4 @@
-//! The paused clock of a harness, which keeps a runtime of one thread for it.
+//! The paused clock of a harness, with the current-thread runtime that it belongs to.
 
 #[cfg(feature = "tokio")]
 pub(super) use paused::{Clock, tick};
@@ -22,7 +22,7 @@ mod paused {
         time::{Instant, advance, sleep_until},
     };
 
-    /// In this number of turns a task that is woken by the last of a long chain has its own, and a test hardly takes notice.
+    /// Enough for a long chain of tasks that wake each other, and cheap enough for each step of a test.
     const TURNS: usize = 64;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
@@ -38,8 +38,8 @@ mod paused {
         pub(in crate::testing) fn new() -> Self {
             assert!(
                 Handle::try_current().is_err(),
-                "a harness brings a clock and a runtime of its own, and cannot be used inside of another runtime: \
-                 call it from a plain `#[test]`"
+                "a harness has a clock and a runtime of its own, and cannot be used inside another runtime: use it in a \
+                 plain `#[test]`"
             );
             let mut builder = Builder::new_current_thread();
             let runtime = match builder.enable_time().start_paused(true).build() {
@@ -56,18 +56,18 @@ mod paused {
             }
         }
 
-        /// Where streams, tokens and timers find this clock.
+        /// Streams, tokens and timers use this clock while the guard exists.
         pub(in crate::testing) fn enter(&self) -> EnterGuard<'_> {
             self.runtime.enter()
         }
 
-        /// Lets the timers that are over fire, and tasks that are ready run.
+        /// Fires the timers whose time has come, and runs the tasks that are ready.
         pub(in crate::testing) fn turn(&self) {
-            // In the first one tasks run, then timers fire; in the second the tasks that these have woken run.
+            // In the first turn tasks run, then timers fire. In the second the tasks run that the timers have woken.
             self.take_turns(2);
         }
 
-        /// Takes turns until whatever follows from one another has happened, within reason.
+        /// Runs tasks and fires timers until no task is ready any more, up to a limit.
         pub(in crate::testing) fn settle(&self) {
             self.take_turns(TURNS);
         }
@@ -80,13 +80,13 @@ mod paused {
             });
         }
 
-        /// Lets time go on until then, timer by timer, or until `poll` is ready. Whether it has come to then.
+        /// Lets time pass until `until`, timer by timer, or until `poll` is ready. Returns whether `until` was reached.
         pub(in crate::testing) fn pass(
             &self,
             until: Instant,
             mut poll: impl FnMut(&mut Context<'_>) -> Poll<()>,
         ) -> bool {
-            // Tokio's timers keep to whole milliseconds, and the paused clock advances by whole ones.
+            // Tokio's timers fire at whole milliseconds, and the paused clock advances by whole ones.
             if self.past_millisecond(Instant::now()) > Duration::ZERO {
                 let rest = MILLISECOND - self.past_millisecond(Instant::now());
                 tick(rest.min(until - Instant::now()));
@@ -120,9 +120,9 @@ mod paused {
         }
     }
 
-    /// Moves the clock on the spot, and lets no timer run yet.
+    /// Advances the clock without firing timers.
     pub(in crate::testing) fn tick(by: Duration) {
-        // Its first poll moves the clock, the second would be for the timers.
+        // Its first poll advances the clock, the second would fire timers.
         let _ = pin!(advance(by)).poll(&mut Context::from_waker(Waker::noop()));
     }
 
@@ -135,7 +135,7 @@ mod paused {
 
 #[cfg(not(feature = "tokio"))]
 mod absent {
-    /// There is nothing that keeps time.
+    /// Without the feature `tokio` there is no clock.
     #[derive(Clone, Debug)]
     pub(in crate::testing) struct Clock;
 

@@ -4,10 +4,10 @@ use std::{
     iter,
 };
 
-/// More columns than this, and the first ones are left out.
+/// If there are more columns than this, the first ones are left out.
 const COLUMNS: usize = 72;
 
-/// What happened at one time, line by line.
+/// What happened in one column, line by line.
 #[derive(Clone, Copy)]
 struct Column {
     source: char,
@@ -25,9 +25,9 @@ const EMPTY: Column = Column {
     dropped: '.',
 };
 
-type Row = (&'static str, fn(&Column) -> char);
+type Line = (&'static str, fn(&Column) -> char);
 
-const ROWS: [Row; 5] = [
+const LINES: [Line; 5] = [
     ("source", |column| column.source),
     ("stop", |column| column.stop),
     ("woken", |column| column.woken),
@@ -37,7 +37,7 @@ const ROWS: [Row; 5] = [
 
 fn columns(events: &[Event]) -> Vec<Column> {
     let mut columns = Vec::new();
-    // Or in a drop of the stream.
+    // Also true during the drop of the stream.
     let mut in_poll = false;
     for event in events {
         let starts_a_column = match event {
@@ -101,7 +101,7 @@ impl Display for Record {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let columns = columns(&self.events());
         let left_out = columns.len().saturating_sub(COLUMNS);
-        for (n, (name, letter)) in ROWS.into_iter().enumerate() {
+        for (n, (name, letter)) in LINES.into_iter().enumerate() {
             let line_break = if n > 0 { "\n" } else { "" };
             let ellipsis = iter::repeat_n('…', usize::from(left_out > 0));
             let letters: String = ellipsis

@@ -23,15 +23,15 @@ use std::{
 #[cfg(feature = "tokio")]
 use tokio::time::Instant;
 
-/// Drives a stream by hand: no executor, no sleep, no wall clock.
+/// Drives a stream by hand, without an executor, a sleep or a wall clock.
 ///
-/// Polls, wake-ups, the stop and the clock come one at a time, when the test says so. A stream that hangs is a panic
-/// with a diagram of the run, not a test that never ends.
+/// The test decides when the stream is polled and woken, when the stop is fired, and when time passes. If the stream
+/// hangs, the harness panics with a diagram of the run.
 ///
-/// With the feature `tokio` the stream finds itself in a runtime of one thread whose clock is paused, so that its timers
-/// and tasks work. They get their turn in [`run`](Self::run), [`stop`](Self::stop), [`advance`](Self::advance),
-/// [`run_for`](Self::run_for) and [`drop_stream`](Self::drop_stream), and are dropped with the harness. It is called from a
-/// plain `#[test]`.
+/// With the feature `tokio` the stream runs in the context of a current-thread runtime with a paused clock, so timers
+/// and spawned tasks work. Tasks run, and timers fire, in [`run`](Self::run), [`stop`](Self::stop),
+/// [`advance`](Self::advance), [`run_for`](Self::run_for) and [`drop_stream`](Self::drop_stream). Dropping the harness
+/// drops the tasks. Use it in a plain `#[test]`.
 ///
 /// # Examples
 ///
@@ -56,37 +56,37 @@ use tokio::time::Instant;
 /// dropped  ...D");
 /// ```
 pub struct Harness<S: Stream + ?Sized> {
-    /// Gone once it is dropped.
+    /// `None` once it has been dropped.
     stream: Option<Pin<Box<S>>>,
     record: Record,
     stop: Stop,
     letter: fn(&S::Item, usize) -> Option<char>,
     outcome: fn(&S) -> Outcome,
-    /// All that it brought: the last one is the one in use.
-    wakers: Vec<Brought>,
-    /// How often the waker in use had been woken when the last poll began.
+    /// All wakers so far. The last one is used for the next poll.
+    wakers: Vec<CountingWaker>,
+    /// How often the current waker had been woken when the last poll began.
     wakes_before: usize,
     polls: usize,
     items: usize,
-    /// How many items came since the last `Pending`.
-    row: usize,
+    /// The number of ready items since the last `Pending`.
+    ready_run: usize,
     budget: usize,
     last: Option<Output>,
     clock: Clock,
 }
 
-/// What a poll panicked with.
+/// The payload of a panic.
 pub(super) type Panic = Box<dyn Any + Send>;
 
-/// How many polls a stream has got for each call of [`Harness::run`], unless it is set otherwise.
+/// The default of [`Harness::with_budget`].
 const BUDGET: usize = 10_000;
 
 impl<S: Stream> Harness<S> {
-    /// Drives the stream that `make` makes. In diagrams its items are `a`, `b`, `c` and so on.
+    /// Drives the stream that `make` returns. In diagrams its items are `a`, `b`, `c` and so on.
     ///
     /// # Panics
     ///
-    /// Inside of a tokio runtime: it has one of its own.
+    /// Inside a tokio runtime, as the harness has its own.
     #[track_caller]
     pub fn new(make: impl FnOnce(Stop) -> S) -> Self {
         Self::build(
@@ -98,12 +98,12 @@ impl<S: Stream> Harness<S> {
         )
     }
 
-    /// Drives the stream that `wrap` makes of a source with this script, whose `-` lasts until
-    /// [`wake_source`](Self::wake_source) or [`run`](Self::run).
+    /// Drives the stream that `wrap` makes from a source with this script. At a `-` the source is pending until
+    /// [`wake_source`](Self::wake_source) or [`run`](Self::run) wakes it.
     ///
     /// # Panics
     ///
-    /// If that is no script, or inside of a tokio runtime.
+    /// If `script` does not parse, or inside a tokio runtime.
     #[track_caller]
     pub fn scripted(script: &str, wrap: impl FnOnce(Source, Stop) -> S) -> Self
     where
@@ -123,7 +123,7 @@ impl<S: Stream> Harness<S> {
         )
     }
 
-    /// Writes down as well whether the stream says that it is terminated, and why.
+    /// Also records `is_terminated()` and `stop_reason()` of the stream.
     #[must_use]
     pub fn with_outcome(mut self) -> Self
     where
@@ -159,17 +159,17 @@ impl<S: Stream + ?Sized> Harness<S> {
             wakes_before: 0,
             polls: 0,
             items: 0,
-            row: 0,
+            ready_run: 0,
             budget: BUDGET,
             last: None,
             clock,
         };
         harness.change_waker();
-        harness.see();
+        harness.record_view();
         harness
     }
 
-    /// Gives the stream `polls` polls for each call of [`run`](Self::run), in place of 10,000.
+    /// Sets the maximum number of polls in one call of [`run`](Self::run). The default is 10,000.
     #[must_use]
     pub fn with_budget(mut self, polls: usize) -> Self {
         self.budget = polls;
@@ -180,22 +180,22 @@ impl<S: Stream + ?Sized> Harness<S> {
     ///
     /// # Panics
     ///
-    /// If the poll does, or if the stream has been dropped.
+    /// If the poll panics, or if the stream has been dropped.
     #[track_caller]
     pub fn poll(&mut self) -> Poll<Option<S::Item>> {
         self.try_poll().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Polls the stream as an executor does, for as long as it is ready or has been woken, and answers what it gave.
-    /// Then it is over, or waits.
+    /// Polls the stream like an executor, as long as it is ready or has been woken. Returns the items. After that the
+    /// stream has ended or is pending.
     ///
-    /// A source that waits in a `-` is woken; timers that are over fire, but time does not go on: for that there is
-    /// [`run_for`](Self::run_for).
+    /// A source that is pending at a `-` is woken. Timers whose time has come fire, but no time passes: for that there
+    /// is [`run_for`](Self::run_for).
     ///
     /// # Panics
     ///
-    /// If a poll does, or if it neither is over nor waits after 10,000 polls, or
-    /// [as many as it was given](Self::with_budget): with a diagram of the last ones.
+    /// If a poll panics. If the stream has neither ended nor stayed pending after 10,000 polls, or the number set by
+    /// [`with_budget`](Self::with_budget): then the message has a diagram of the last polls.
     #[track_caller]
     pub fn run(&mut self) -> Vec<S::Item> {
         let mut items = Vec::new();
@@ -221,11 +221,11 @@ impl<S: Stream + ?Sized> Harness<S> {
         );
     }
 
-    /// Fires the stop later: before a poll to come, or from inside of a poll of the source, of a wake-up, or of the drop of
-    /// the source.
+    /// Fires the stop at a later point: before a certain poll of the stream, or inside a poll of the source, a wake-up,
+    /// or the drop of the source.
     ///
-    /// A poll or a drop of the source is one of [`scripted`](Self::scripted); one that a test brings with it has a
-    /// [hook](Source::with_hook) for that.
+    /// Points inside the source need the source of [`scripted`](Self::scripted). A source that the test makes itself
+    /// has a [hook](Source::with_hook) for them.
     ///
     /// # Examples
     ///
@@ -236,7 +236,7 @@ impl<S: Stream + ?Sized> Harness<S> {
     ///     source.take_until_cancelled(stop.token())
     /// });
     /// harness.stop_at(StopPoint::During(1));
-    /// // An item that was taken is handed on.
+    /// // An item that was taken is yielded.
     /// assert_eq!(harness.run(), ['a', 'b']);
     /// ```
     pub fn stop_at(&mut self, at: StopPoint) {
@@ -257,13 +257,13 @@ impl<S: Stream + ?Sized> Harness<S> {
         let _context = clock.enter();
         let fired = catch_unwind(AssertUnwindSafe(|| self.stop.fire()));
         clock.settle();
-        self.see();
+        self.record_view();
         fired
     }
 
-    /// Lets so much time go by without a poll: as with a consumer that is busy elsewhere.
+    /// Lets time pass without a poll, like a consumer that is busy with something else.
     ///
-    /// Timers fire and tasks run in their order, each at its time.
+    /// Timers fire and tasks run in order, each at its time.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub fn advance(&mut self, by: Duration) {
@@ -272,10 +272,10 @@ impl<S: Stream + ?Sized> Harness<S> {
         clock.settle();
         self.pass(Instant::now() + by, false);
         self.stop.check_clock();
-        self.see();
+        self.record_view();
     }
 
-    /// Polls the stream as [`run`](Self::run) does, and whenever it is woken in so much time, and answers what it gave.
+    /// Polls the stream like [`run`](Self::run), and then each time it is woken while `time` passes. Returns the items.
     ///
     /// # Panics
     ///
@@ -305,47 +305,47 @@ impl<S: Stream + ?Sized> Harness<S> {
         items
     }
 
-    /// Ends the `-` in which the source waits, and says whether it did wait.
+    /// Wakes a source that is pending at a `-`. Returns whether it was.
     pub fn wake_source(&mut self) -> bool {
         let _context = self.clock.enter();
         self.record.wake()
     }
 
-    /// Moves the stream to another waker, as to another task: from the next poll on.
+    /// Polls the stream with another waker from now on, as if it had moved to another task.
     pub fn change_waker(&mut self) {
-        let hand = Arc::new(HandWaker {
+        let inner = Arc::new(WakeCounter {
             number: AtomicUsize::new(0),
             wakes: AtomicUsize::new(0),
             waiting: AtomicWaker::new(),
             stop: self.stop.clone(),
             record: self.record.clone(),
         });
-        let waker = Waker::from(Arc::clone(&hand));
+        let waker = Waker::from(Arc::clone(&inner));
         let number = self.record.number(&waker);
-        hand.number.store(number, SeqCst);
-        self.wakers.push(Brought { hand, waker });
+        inner.number.store(number, SeqCst);
+        self.wakers.push(CountingWaker { inner, waker });
     }
 
-    /// How often the waker in use was woken.
+    /// How often the current waker has been woken.
     pub fn wakes(&self) -> usize {
-        self.in_use().hand.wakes.load(SeqCst)
+        self.current_waker().inner.wakes.load(SeqCst)
     }
 
-    /// How often the stream was polled.
+    /// How often the stream has been polled.
     pub fn polls(&self) -> usize {
         self.polls
     }
 
-    /// Whether the last poll gave `None`.
+    /// Whether the last poll returned `None`.
     pub fn is_over(&self) -> bool {
         self.last == Some(Output::End)
     }
 
-    /// Drops the stream, and lets the tasks run that take notice.
+    /// Drops the stream, and then runs the tasks that this has woken.
     ///
     /// # Panics
     ///
-    /// If its drop does.
+    /// If the drop panics.
     pub fn drop_stream(&mut self) {
         let dropped = self.try_drop_stream(false);
         self.settle();
@@ -354,17 +354,17 @@ impl<S: Stream + ?Sized> Harness<S> {
         }
     }
 
-    /// All that happened: it displays as a diagram.
+    /// Everything that has happened. It displays as a diagram.
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// The stop, to be fired from elsewhere.
+    /// The stop, for code that fires it from elsewhere.
     pub fn stop_handle(&self) -> &Stop {
         &self.stop
     }
 
-    /// Polls the stream; if the stop is due, then after it.
+    /// Polls the stream. If the stop is due, it is fired before that.
     #[track_caller]
     pub(super) fn try_poll(&mut self) -> Result<Poll<Option<S::Item>>, Panic> {
         let clock = self.clock.clone();
@@ -373,14 +373,14 @@ impl<S: Stream + ?Sized> Harness<S> {
         let Some(stream) = &mut self.stream else {
             panic!("the stream has been dropped, and cannot be polled");
         };
-        let Some(Brought { waker, hand }) = self.wakers.last() else {
-            unreachable!("it is built with a waker");
+        let Some(CountingWaker { waker, inner }) = self.wakers.last() else {
+            unreachable!("a harness is built with a waker");
         };
-        self.wakes_before = hand.wakes.load(SeqCst);
-        let number = hand.number.load(SeqCst);
+        self.wakes_before = inner.wakes.load(SeqCst);
+        let number = inner.number.load(SeqCst);
         self.record.add(Event::Polled { waker: number });
         let mut cx = Context::from_waker(waker);
-        // Of a panic that the stream has caught itself.
+        // Discards the location of a panic that the stream has caught itself.
         take_location();
         let polled = catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll_next(&mut cx)));
         let output = match &polled {
@@ -396,17 +396,18 @@ impl<S: Stream + ?Sized> Harness<S> {
         match output {
             Output::Item(_) => {
                 self.items += 1;
-                self.row += 1;
+                self.ready_run += 1;
             }
-            _ => self.row = 0,
+            _ => self.ready_run = 0,
         }
         self.record.add(Event::Gave(output.clone()));
         self.last = Some(output);
-        self.see();
+        self.record_view();
         polled
     }
 
-    /// Lets happen what a pending stream may wait for, and says whether anything did.
+    /// Fires the stop or wakes the source of a pending stream, if either is due. Returns whether the stream is woken or
+    /// anything else happened.
     pub(super) fn wait(&mut self) -> Result<bool, Panic> {
         let clock = self.clock.clone();
         let _context = clock.enter();
@@ -416,28 +417,28 @@ impl<S: Stream + ?Sized> Harness<S> {
         Ok(happened || self.is_woken())
     }
 
-    /// Like [`wait`](Self::wait), and tasks run and time passes until the stream is woken.
+    /// Like [`wait`](Self::wait). Then tasks run and time passes until the stream is woken.
     #[cfg(feature = "tokio")]
-    pub(super) fn go_on(&mut self) -> Result<bool, Panic> {
+    pub(super) fn wait_until_woken(&mut self) -> Result<bool, Panic> {
         let clock = self.clock.clone();
         let _context = clock.enter();
-        // What its tasks do by themselves comes before what the source does.
+        // Tasks that are ready run before the source is woken.
         clock.settle();
         self.wait()?;
         clock.settle();
         if !self.is_woken() {
-            self.pass(Instant::now() + GOES_ON, true);
+            self.pass(Instant::now() + IDLE_TIME, true);
         }
         Ok(self.is_woken())
     }
 
     #[cfg(not(feature = "tokio"))]
-    pub(super) fn go_on(&mut self) -> Result<bool, Panic> {
+    pub(super) fn wait_until_woken(&mut self) -> Result<bool, Panic> {
         self.wait()
     }
 
-    /// Like [`wait`](Self::wait), for so long: after an item the consumer takes its time, else the source does. Unless the
-    /// executor is slow, that is over as soon as the stream is woken.
+    /// Like [`wait`](Self::wait), with `time` passing: after an item this is a slow consumer, after a `Pending` a slow
+    /// source. In the latter case it ends once the stream is woken, unless the executor is slow.
     #[cfg(feature = "tokio")]
     pub(super) fn wait_for(&mut self, time: Duration, is_slow: bool) -> Result<(), Panic> {
         let clock = self.clock.clone();
@@ -445,10 +446,10 @@ impl<S: Stream + ?Sized> Harness<S> {
         self.stop_if_due()?;
         clock.turn();
         let is_pending = self.last == Some(Output::Pending);
-        let heeds_wakes = is_pending && !is_slow;
-        let is_over = time.is_zero() || (heeds_wakes && self.is_woken());
+        let ends_at_wake = is_pending && !is_slow;
+        let is_over = time.is_zero() || (ends_at_wake && self.is_woken());
         if !is_over {
-            self.pass(Instant::now() + time, heeds_wakes);
+            self.pass(Instant::now() + time, ends_at_wake);
         }
         if is_pending && !self.is_woken() {
             self.record.wake();
@@ -462,14 +463,14 @@ impl<S: Stream + ?Sized> Harness<S> {
         self.wait().map(drop)
     }
 
-    /// Lets time go on until then, or until the stream is woken, if that is heeded. Whether it has come to then.
+    /// Lets time pass until `until`, or until the stream is woken if `ends_at_wake`. Returns whether `until` was reached.
     #[cfg(feature = "tokio")]
-    fn pass(&self, until: Instant, heeds_wakes: bool) -> bool {
-        let hand = Arc::clone(&self.in_use().hand);
+    fn pass(&self, until: Instant, ends_at_wake: bool) -> bool {
+        let inner = Arc::clone(&self.current_waker().inner);
         let wakes = self.wakes_before;
         let start = Instant::now();
-        let is_past = self.clock.pass(until, |cx| match heeds_wakes {
-            true => hand.poll_woken(wakes, cx),
+        let is_past = self.clock.pass(until, |cx| match ends_at_wake {
+            true => inner.poll_woken(wakes, cx),
             false => Poll::Pending,
         });
         self.record.add(Event::Passed(start.elapsed()));
@@ -481,19 +482,19 @@ impl<S: Stream + ?Sized> Harness<S> {
         self.clock.settle();
     }
 
-    /// Whether the last poll's waker was woken since that poll began.
+    /// Whether the waker of the last poll has been woken since that poll began.
     pub(super) fn is_woken(&self) -> bool {
         self.wakes() > self.wakes_before
     }
 
-    /// Drops the stream; if tasks have a turn, then before it is written down what became of that.
-    pub(super) fn try_drop_stream(&mut self, tasks_have_a_turn: bool) -> Result<(), Panic> {
+    /// Drops the stream. With `run_tasks`, the tasks run before the outcome is recorded.
+    pub(super) fn try_drop_stream(&mut self, run_tasks: bool) -> Result<(), Panic> {
         let clock = self.clock.clone();
         let _context = clock.enter();
         self.record.add(Event::Dropping);
         let stream = self.stream.take();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(stream)));
-        if tasks_have_a_turn {
+        if run_tasks {
             clock.settle();
         }
         self.record.add(Event::Dropped {
@@ -509,18 +510,18 @@ impl<S: Stream + ?Sized> Harness<S> {
         let is_due = self.stop.is_due(StopPoint::Before(self.polls));
         if is_due {
             let fired = catch_unwind(AssertUnwindSafe(|| self.stop.fire()));
-            // An executor comes to its timers when the stream is pending. In a row of items the consumer is what
-            // waits, and short rows are those where it does not.
-            if self.row == 0 || self.row >= LONG_ROW {
+            // An executor fires timers when the stream is pending. In a run of ready items only a consumer that awaits
+            // something lets it do so. Here the consumer does so in long runs.
+            if self.ready_run == 0 || self.ready_run >= LONG_RUN {
                 self.clock.turn();
             }
-            self.see();
+            self.record_view();
             fired?;
         }
         Ok(is_due)
     }
 
-    fn see(&self) {
+    fn record_view(&self) {
         if let Some(stream) = &self.stream {
             self.record.add(Event::Seen(View {
                 size_hint: stream.size_hint(),
@@ -532,35 +533,36 @@ impl<S: Stream + ?Sized> Harness<S> {
 
     fn held_wakers(&self) -> usize {
         let kept = self.record.kept();
-        let is_held = |brought: &&Brought| {
-            let number = brought.hand.number.load(SeqCst);
+        let is_held = |waker: &&CountingWaker| {
+            let number = waker.inner.number.load(SeqCst);
             let known = 2 + usize::from(kept == Some(number));
-            Arc::strong_count(&brought.hand) > known
+            Arc::strong_count(&waker.inner) > known
         };
         self.wakers.iter().filter(is_held).count()
     }
 
-    fn in_use(&self) -> &Brought {
+    fn current_waker(&self) -> &CountingWaker {
         match self.wakers.last() {
             Some(brought) => brought,
-            None => unreachable!("it is built with a waker"),
+            None => unreachable!("a harness is built with a waker"),
         }
     }
 }
 
-/// From this number of items in a row on, the consumer waits before the stop: D6 promises a stop at the next poll then.
-pub(super) const LONG_ROW: usize = 65;
+/// In a run of at least this number of ready items the consumer awaits something before the stop: by D6 the stream is
+/// stopped at the next poll then.
+pub(super) const LONG_RUN: usize = 65;
 
 /// How much time passes for a pending stream that is not woken.
 #[cfg(feature = "tokio")]
-const GOES_ON: Duration = Duration::from_secs(3600);
+const IDLE_TIME: Duration = Duration::from_secs(3600);
 
-/// The message of a panic that has just been caught, and where it was if nothing was printed of it.
+/// The message of a panic that has just been caught, with its location if the panic hook has not printed it.
 pub(super) fn message(panic: &(dyn Any + Send)) -> String {
     let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(message), _) => *message,
         (None, Some(message)) => message.as_str(),
-        (None, None) => "(something else than a text)",
+        (None, None) => "(no text)",
     };
     match take_location() {
         Some(location) => format!("{message}, at {location}"),
@@ -568,22 +570,22 @@ pub(super) fn message(panic: &(dyn Any + Send)) -> String {
     }
 }
 
-/// A waker that the harness brought. What is held beyond these two is held by the stream, or by what it waits for.
-struct Brought {
+/// A waker of the harness. Further handles of `inner` belong to the stream, or to what it waits for.
+struct CountingWaker {
     waker: Waker,
-    hand: Arc<HandWaker>,
+    inner: Arc<WakeCounter>,
 }
 
-struct HandWaker {
+struct WakeCounter {
     number: AtomicUsize,
     wakes: AtomicUsize,
-    /// What waits for a wake-up while time passes.
+    /// Woken as well: the code that lets time pass until the stream is woken.
     waiting: AtomicWaker,
     stop: Stop,
     record: Record,
 }
 
-impl Wake for HandWaker {
+impl Wake for WakeCounter {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -597,8 +599,8 @@ impl Wake for HandWaker {
     }
 }
 
-impl HandWaker {
-    /// Ready once it was woken more than so often.
+impl WakeCounter {
+    /// Ready once it has been woken more than `wakes` times.
     #[cfg(feature = "tokio")]
     fn poll_woken(&self, wakes: usize, cx: &mut Context<'_>) -> Poll<()> {
         self.waiting.register(cx.waker());
@@ -622,7 +624,7 @@ impl<S: Stream + ?Sized> Debug for Harness<S> {
 
 impl<S: Stream + ?Sized> Drop for Harness<S> {
     fn drop(&mut self) {
-        // What the stream drops may ask for the clock.
+        // A drop in the stream may need the runtime.
         let _context = self.clock.enter();
         self.stream = None;
     }

@@ -2,7 +2,7 @@ use super::{Event, Probe, Record};
 use futures_core::Stream;
 use std::{cell::RefCell, panic::Location};
 
-/// Reports to its [`Record`] when it is dropped: to be captured by a closure, or by the body of a generator.
+/// Records its drop in a [`Record`]. Move it into a closure, or into the body of a generator.
 ///
 /// # Examples
 ///
@@ -28,18 +28,18 @@ use std::{cell::RefCell, panic::Location};
 /// });
 /// ```
 #[derive(Debug, Default)]
-#[must_use = "it is dropped at once"]
+#[must_use = "a probe that is not moved anywhere is dropped at once"]
 pub struct DropProbe {
     record: Record,
 }
 
 impl DropProbe {
-    /// A new one.
+    /// Makes a probe.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Where to see whether it was dropped.
+    /// The record that shows whether it has been dropped.
     pub fn record(&self) -> Record {
         self.record.clone()
     }
@@ -51,15 +51,15 @@ impl Drop for DropProbe {
     }
 }
 
-/// Where [`assert_no_leak`] takes its probes from.
+/// Makes the probes for [`assert_no_leak`].
 #[derive(Debug, Default)]
 pub struct Probes {
-    /// Each with the place in the code that took it.
+    /// Each with the source line that made it.
     taken: RefCell<Vec<(&'static Location<'static>, Record)>>,
 }
 
 impl Probes {
-    /// A probe to be owned by what must not leak.
+    /// Makes a probe, to be owned by something that must not leak.
     #[track_caller]
     pub fn drop_probe(&self) -> DropProbe {
         let probe = DropProbe::new();
@@ -81,13 +81,13 @@ impl Probes {
     }
 }
 
-/// Runs `f` and checks that every probe it took is dropped when it returns. What it returns is handed on.
+/// Runs `f`, and checks that every probe that it has made has been dropped when it returns. Returns the result of `f`.
 ///
-/// The probes are its own: tests that run at the same time do not disturb each other.
+/// Tests that run at the same time do not affect each other.
 ///
 /// # Panics
 ///
-/// If a probe is alive, with the places in the code where those were taken.
+/// If a probe is still alive. The message lists the source lines that made these probes.
 ///
 /// # Examples
 ///

@@ -1,7 +1,7 @@
 use super::{
     Harness, Moment, Record, Script, Source, Step, Stop, StopPoint,
     clock::Clock,
-    harness::{LONG_ROW, message},
+    harness::{LONG_RUN, message},
     quiet::Quiet,
     subject::{Subject, Unmade},
     watch::Watch,
@@ -17,7 +17,7 @@ use std::{
 #[cfg(feature = "tokio")]
 use {super::clock::tick, tokio::time::Instant};
 
-/// One run of a stream under test: what its source does, when it is stopped, and how it is treated.
+/// One run of a stream under test: what its source does, and when the stream is polled, stopped and dropped.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
@@ -25,45 +25,45 @@ pub struct Plan {
     pub script: Script,
     /// When the stop is fired.
     pub stop: StopPoint,
-    /// Whether each poll brings another waker.
+    /// Whether each poll has another waker.
     pub changes_wakers: bool,
-    /// After how many polls it is dropped, if it is not over before; `None` for when it has been over for some polls.
+    /// The number of polls after which the stream is dropped, if it has not ended. `None`: some polls after its end.
     pub drop_after: Option<usize>,
-    /// Whether the source panics as it is dropped.
+    /// Whether the drop of the source panics.
     pub panics_in_drop: bool,
-    /// How long the source takes for its items, where the stop is a point in time.
+    /// How long the polls of the source take, if the stop is a point in time.
     pub(super) pace: Option<Pace>,
-    /// How much time passes between two polls, where the law is about a length of time.
+    /// How much time passes between two polls, if the law is about a length of time.
     pub(super) waits: Option<Waits>,
-    /// Whether the clock and the tasks go on while it is pending.
-    pub(super) goes_on: bool,
+    /// Whether time passes and tasks run while the stream is pending.
+    pub(super) time_passes: bool,
 }
 
 /// How long each poll of the source takes, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
-    /// For how many polls it takes this long.
+    /// How many polls take `nanos`.
     pub(super) polls: usize,
     pub(super) nanos: u64,
-    /// How long from then on.
+    /// How long each later poll takes.
     pub(super) then_nanos: u64,
-    /// How far away the deadline is before the first poll.
+    /// The time from the first poll to the deadline.
     pub(super) deadline_nanos: u64,
 }
 
-/// How long it is from one poll to the next: the consumer is busy after an item, the source after a `Pending`. Before
-/// the first one it is `time`.
+/// The time between polls: after an item the consumer is busy for this long, after a `Pending` the source is. Before the
+/// first poll, `time` passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waits {
     /// After the first poll, after the second.
     pub(super) after: Vec<Duration>,
-    /// From then on. It is the time that the law is about.
+    /// After each later poll. It is the time that the law is about.
     pub(super) time: Duration,
-    /// Whether a pending stream that is woken is polled only when the wait is over.
+    /// Whether a stream that is woken is polled only at the end of the wait.
     pub(super) is_slow: bool,
 }
 
-/// Where plans are played.
+/// What is shared by all plans of a check.
 pub(super) struct Stage<'a> {
     pub(super) clock: Clock,
     pub(super) wrap: Wrap<'a>,
@@ -83,30 +83,30 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// How a plan went.
+/// The result of playing a plan.
 pub(super) struct Run {
     pub(super) record: Record,
-    /// What the stream was not made for.
+    /// The panic message, if the construction of the stream panicked.
     pub(super) not_made: Option<String>,
     /// Whether the stop was a point in time.
     pub(super) is_timed: bool,
-    /// What the stream did with its stop that it should not have.
+    /// How the stream has misused its stop, if it has.
     pub(super) misuse: Option<&'static str>,
 }
 
-/// How long the scripts of random plans are at most.
+/// The greatest length of the scripts of random plans.
 const LONGEST: usize = 40;
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// How often a stream that is over is polled on.
+/// How often a stream is polled after its end.
 const POLLS_AFTER_END: usize = 3;
 
-/// How a stream is made of a source and a stop.
+/// Makes the stream under test from a source and a stop.
 pub(super) type Wrap<'a> = &'a dyn Fn(Source, Stop) -> Pin<Box<dyn Subject + 'a>>;
 
 impl Plan {
-    /// Plays a script to its end, stops at `stop`, and polls on for a while.
+    /// Plays a script to its end, stops at `stop`, and polls the stream some more times after its end.
     pub fn new(script: Script, stop: StopPoint) -> Self {
         Self {
             script,
@@ -116,23 +116,23 @@ impl Plan {
             panics_in_drop: false,
             pace: None,
             waits: None,
-            goes_on: false,
+            time_passes: false,
         }
     }
 
     pub(super) fn play(&self, stage: &Stage<'_>) -> Run {
-        let (run, was_timed) = stage.quiet.run(|| self.play_on(stage));
+        let (run, was_timed) = stage.quiet.run(|| self.run(stage));
         stage.watch.end();
         assert!(
             run.is_timed == was_timed,
-            "the stop was not known to be a point in time: ask for its deadline before the stream is made, not in \
-             its first poll"
+            "the stop was not known to be a point in time: call `deadline` or `timeout` while the stream is made, not \
+             in its first poll"
         );
         run
     }
 
-    /// How it went, and whether the stop was a point in time when the stream was made.
-    fn play_on(&self, stage: &Stage<'_>) -> (Run, bool) {
+    /// Returns the run, and whether the stop was a point in time when the stream had been made.
+    fn run(&self, stage: &Stage<'_>) -> (Run, bool) {
         let clock = &stage.clock;
         let _context = clock.enter();
         clock.align();
@@ -146,7 +146,7 @@ impl Plan {
                 let source = self.source(&stop).recorded_in(record);
                 let made = catch_unwind(AssertUnwindSafe(|| (stage.wrap)(source, stop.clone())));
                 was_timed = stop.is_timed();
-                self.come_close(&stop);
+                self.approach_deadline(&stop);
                 made.unwrap_or_else(|panic| {
                     not_made = Some(message(&*panic));
                     Box::pin(Unmade)
@@ -169,17 +169,17 @@ impl Plan {
 
     fn drive<S: Subject + ?Sized>(&self, harness: &mut Harness<S>) {
         if let Some(waits) = &self.waits {
-            // Its panic is on the record.
+            // The record has its panic.
             let _ = harness.wait_for(waits.time, waits.is_slow);
         }
-        // How many polls it has been over for, the one that said so included.
+        // The number of polls since the stream ended, including the one that returned the end.
         let mut over = 0;
         for polls in 0..self.budget() {
             if self.drop_after == Some(polls) || over > POLLS_AFTER_END {
                 break;
             }
             if over > 0 && self.stop != StopPoint::Never {
-                // Whatever fires later. Its panic is on the record.
+                // It must not change anything after the end. The record has its panic.
                 let _ = harness.try_stop();
             }
             if self.changes_wakers && polls > 0 {
@@ -189,23 +189,23 @@ impl Plan {
             let ends = matches!(polled, Ok(Poll::Ready(None)) | Err(_));
             over += usize::from(ends || over > 0);
             if let (Some(waits), 0) = (&self.waits, over) {
-                // Its panic is on the record.
+                // The record has its panic.
                 let _ = harness.wait_for(waits.after(polls), waits.is_slow);
                 continue;
             }
             if over > 0 || !matches!(polled, Ok(Poll::Pending)) {
                 continue;
             }
-            let happened = match self.goes_on {
-                true => harness.go_on(),
+            let happened = match self.time_passes {
+                true => harness.wait_until_woken(),
                 false => harness.wait(),
             };
             if matches!(happened, Ok(false)) {
                 break;
             }
         }
-        // Its panic is on the record.
-        let _ = harness.try_drop_stream(self.goes_on);
+        // The record has its panic.
+        let _ = harness.try_drop_stream(self.time_passes);
     }
 
     fn source(&self, stop: &Stop) -> Source {
@@ -231,9 +231,9 @@ impl Plan {
             })
     }
 
-    /// A nanosecond before the deadline, so that a stream which stops too early is found out.
+    /// Advances the clock to a nanosecond before the deadline, to detect a stream that stops too early.
     #[cfg(feature = "tokio")]
-    fn come_close(&self, stop: &Stop) {
+    fn approach_deadline(&self, stop: &Stop) {
         let nanos = self.pace.map_or(1, |pace| pace.deadline_nanos);
         if let (Some(deadline), false) = (stop.instant(), stop.is_fired()) {
             tick(deadline - Instant::now() - Duration::from_nanos(nanos));
@@ -241,13 +241,13 @@ impl Plan {
     }
 
     #[cfg(not(feature = "tokio"))]
-    fn come_close(&self, _: &Stop) {}
+    fn approach_deadline(&self, _: &Stop) {}
 
-    /// More polls than any stream needs that does not spin.
+    /// More polls than a stream needs unless it spins.
     fn budget(&self) -> usize {
         let steps = self.script.steps().len();
         match self.waits {
-            // A stop behind the last step, what it leads to in time, and the polls after that.
+            // A stop after the last step, what follows it in time, and the polls after that.
             Some(_) => steps + POLLS_AFTER_END + 5,
             None => 2 * steps + 16,
         }
@@ -282,7 +282,7 @@ impl Plan {
                     });
                 }
             }
-            // Also while it is stopped, and does not know yet.
+            // Also dropped after a stop that it has not noticed yet.
             for polls in 0..=steps {
                 let last = match polls {
                     0 => StopPoint::AtBirth,
@@ -299,19 +299,19 @@ impl Plan {
         })
     }
 
-    /// Plans in which nothing stops the stream, and what it may wait for beside its source happens: timers and tasks.
+    /// Plans in which nothing stops the stream, and in which timers fire and tasks run.
     #[cfg(feature = "tokio")]
-    pub(super) fn going_on(steps: usize) -> impl Iterator<Item = Self> {
+    pub(super) fn over_time(steps: usize) -> impl Iterator<Item = Self> {
         let plans = Self::all(steps).filter(|plan| plan.stop == StopPoint::Never);
         plans.map(|plan| Self {
-            goes_on: true,
+            time_passes: true,
             ..plan
         })
     }
 
-    /// A source that is always ready, for longer than a stream may run without a yield.
+    /// A source that is ready for more items than a stream may yield without a `Pending`.
     pub(super) fn always_ready() -> impl Iterator<Item = Self> {
-        // At the last one it is pending, after all items and a yield.
+        // At the last stop the source is pending, after all items and a yield.
         let stops = [
             StopPoint::Never,
             StopPoint::Before(1060),
@@ -325,13 +325,13 @@ impl Plan {
         })
     }
 
-    /// A source that is always ready until it ends, and is stopped about then: in its last poll too, which may be far from
-    /// the last check of an expensive signal.
+    /// A source that is always ready until it ends, and a stop at about its end: also in its last poll, which may be many
+    /// items after the last check of an expensive signal.
     pub(super) fn ready_until_the_end() -> impl Iterator<Item = Self> {
         [10, 63, 64, 65, 100, 1023, 1030]
             .into_iter()
             .flat_map(|items| {
-                // A yield has no poll of the source, but is one of the stream.
+                // A yield is a poll of the stream, but not of the source.
                 let last = items + items / 1024;
                 [
                     StopPoint::Never,
@@ -344,9 +344,9 @@ impl Plan {
             })
     }
 
-    /// Sources that are always ready and take their time, with a deadline on the way.
+    /// Sources that are always ready but slow, with a deadline in their course.
     pub(super) fn paced() -> impl Iterator<Item = Self> {
-        // So far away that the strides have grown as long as they do.
+        // So far away that the segments between two checks have their full length by then.
         let steady = |nanos: u64| {
             let deadline_nanos = (1500 * nanos).min(20_000_000);
             let pace = Pace {
@@ -373,13 +373,13 @@ impl Plan {
             pace: Some(pace),
             ..Self::new(Script::items(items as usize), StopPoint::ByHand)
         });
-        // A consumer that waits after a long row.
+        // A consumer that awaits something after a long run of ready items.
         let waiting =
-            [LONG_ROW, 130, 200].map(|n| Self::new(Script::items(n + 70), StopPoint::Before(n)));
+            [LONG_RUN, 130, 200].map(|n| Self::new(Script::items(n + 70), StopPoint::Before(n)));
         paced.chain(waiting)
     }
 
-    /// A longer one, the same for the same seed.
+    /// A longer plan, determined by the seed.
     pub(super) fn random(seed: u64) -> Self {
         let mut random = SplitMix(seed);
         let mut below = |n: usize| random.below(n);
@@ -406,7 +406,8 @@ impl Plan {
         }
     }
 
-    /// Plans in which time passes, much of it about as long as `time`: all over `a`, `-` and `|` of up to `steps` steps.
+    /// Plans in which time passes, often about as much as `time`: with all scripts of `a`, `-` and `|` of up to `longest`
+    /// steps.
     pub(super) fn in_time(time: Duration, longest: usize) -> impl Iterator<Item = Self> {
         let lengths = [
             Duration::ZERO,
@@ -421,12 +422,12 @@ impl Plan {
             for n in 0..=steps + 1 {
                 stops.extend([StopPoint::Before(n), StopPoint::During(n)]);
             }
-            // Where most of the plans are, these come with shorter scripts only.
+            // Not with the longest scripts, which are most of the plans.
             let flags: &[(bool, bool)] = match steps < longest {
                 true => &[(false, false), (true, false), (false, true)],
                 false => &[(false, false)],
             };
-            // After the end there is nothing to wait for.
+            // After the end, no time has to pass.
             let is_open = |step: &&Step| **step != Step::End;
             let open = script.steps().iter().filter(is_open).count();
             let all = (0..lengths.len().pow(open as u32)).map(move |mut n| {
@@ -455,8 +456,8 @@ impl Plan {
         })
     }
 
-    /// A source that is always ready, at a steady pace from shortly before its first yield on; and is stopped around
-    /// that.
+    /// A source that is always ready, and from shortly before its first yield on at a steady pace, with a stop at about
+    /// that yield.
     pub(super) fn always_ready_in_time(time: Duration) -> impl Iterator<Item = Self> {
         let fast = [Duration::ZERO; 1018];
         let steady = [time / 8; 42];
@@ -470,10 +471,10 @@ impl Plan {
         })
     }
 
-    /// A longer one, the same for the same seed.
+    /// A longer plan, determined by the seed.
     pub(super) fn random_in_time(time: Duration, seed: u64) -> Self {
         let mut random = SplitMix(!seed);
-        // Shorter than the time at first, so that many rows of waits go on for long.
+        // The first ones are shorter than `time`, so that many sequences of waits are long.
         let lengths = [
             time.saturating_sub(NANOSECOND),
             time / 2,
@@ -498,7 +499,8 @@ impl Plan {
         }
     }
 
-    /// The plans that are a step shorter or a poll earlier; none for a very long one, whose length is the point.
+    /// The plans that are one step shorter or are stopped one poll earlier. None for very long plans, in which the length
+    /// matters.
     pub(super) fn simpler(&self) -> impl Iterator<Item = Self> {
         let steps = self.script.steps().len();
         let earlier = match self.stop {
@@ -507,16 +509,16 @@ impl Plan {
             StopPoint::InWaker(n) if n > 0 => Some(StopPoint::InWaker(n - 1)),
             _ => None,
         };
-        // A step that is removed may take the stop with it.
+        // Where a step is removed, the stop may have to move as well.
         let stops = [Some(self.stop), earlier].into_iter().flatten();
         let shorter = stops.flat_map(move |stop| {
-            (0..steps).map(move |gone| {
+            (0..steps).map(move |removed| {
                 let mut steps = self.script.steps().to_vec();
-                steps.remove(gone);
+                steps.remove(removed);
                 Self {
                     script: Script::from_steps(steps).relabelled(),
                     stop,
-                    waits: self.waits.as_ref().map(|waits| waits.without(gone)),
+                    waits: self.waits.as_ref().map(|waits| waits.without(removed)),
                     ..self.clone()
                 }
             })
@@ -557,7 +559,7 @@ impl Waits {
         waits
     }
 
-    /// Those with a wait less, or a faster executor.
+    /// Those with one wait less, or with a faster executor.
     fn simpler(&self) -> impl Iterator<Item = Self> {
         let waiting = (0..self.after.len()).filter(|poll| !self.after[*poll].is_zero());
         let shorter = waiting.map(|poll| {
@@ -640,7 +642,7 @@ impl Display for Plan {
             None => {}
         }
         if self.panics_in_drop {
-            f.write_str(", and the source panics as it is dropped")?;
+            f.write_str(", and the drop of the source panics")?;
         }
         if let Some(pace) = self.pace {
             let Pace {
@@ -658,8 +660,8 @@ impl Display for Plan {
         if let Some(waits) = &self.waits {
             write!(f, "; {waits}")?;
         }
-        if self.goes_on {
-            f.write_str("; time and tasks go on while it is pending")?;
+        if self.time_passes {
+            f.write_str("; while it is pending, time passes and tasks run")?;
         }
         Ok(())
     }
@@ -679,8 +681,8 @@ impl Display for StopPoint {
             Self::Before(poll) => write!(f, "before poll {poll}"),
             Self::ByHand => f.write_str("by hand or by the clock"),
             Self::During(poll) => write!(f, "during poll {poll} of the source"),
-            Self::InWaker(wake) => write!(f, "from inside of its wake-up {wake}"),
-            Self::InDrop => f.write_str("from inside of the source's drop"),
+            Self::InWaker(wake) => write!(f, "inside its wake-up {wake}"),
+            Self::InDrop => f.write_str("inside the drop of the source"),
         }
     }
 }

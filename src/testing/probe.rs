@@ -9,9 +9,9 @@ use std::{
     thread,
 };
 
-/// Any stream, with a [`Record`] of all that happens to it.
+/// Wraps any stream, and keeps a [`Record`] of everything that happens to it.
 ///
-/// The record writes its items as letters, `a` for the first, `b` for the second.
+/// In the record its items are `a`, `b`, `c` and so on.
 ///
 /// # Examples
 ///
@@ -30,7 +30,7 @@ use std::{
 #[pin_project(PinnedDrop)]
 #[must_use = "streams do nothing unless polled"]
 pub struct Probe<S: Stream> {
-    /// `None` once it is dropped, so that the record of its drop is true when it is written.
+    /// `None` once it has been dropped, which is before its drop is recorded.
     #[pin]
     stream: Option<S>,
     record: Record,
@@ -40,16 +40,16 @@ pub struct Probe<S: Stream> {
     hook: Option<Box<dyn FnMut(Moment) + Send>>,
 }
 
-/// What a poll of a stream was, given how many items came before it.
+/// Describes a poll of a stream after this number of items.
 type Describe<S> = fn(&S, &Poll<Option<<S as Stream>::Item>>, usize) -> Step;
 
 /// When a hook runs: see [`Probe::with_hook`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Moment {
-    /// During this poll, counted from 0, before the stream itself is polled.
+    /// In this poll, counted from 0, before the stream itself is polled.
     Poll(usize),
-    /// As it is dropped, just after the stream itself, unless that is because of a panic.
+    /// In the drop, after the stream itself has been dropped, unless the thread is panicking.
     Drop,
 }
 
@@ -74,13 +74,13 @@ impl<S: Stream> Probe<S> {
         }
     }
 
-    /// Runs `hook` in each poll and as it is dropped: to fire a stop, to move a clock, to panic.
+    /// Runs `hook` in each poll and in the drop: to fire a stop, to advance a clock, or to panic.
     pub fn with_hook(mut self, hook: impl FnMut(Moment) + Send + 'static) -> Self {
         self.hook = Some(Box::new(hook));
         self
     }
 
-    /// What happens to it.
+    /// The record of what happens to it.
     pub fn record(&self) -> Record {
         self.record.clone()
     }
@@ -95,7 +95,7 @@ impl<S: Stream> Probe<S> {
     }
 }
 
-/// The letter of an item that has none of its own.
+/// The letter of the `n`-th item, for streams whose items are not letters.
 pub(super) fn nth_letter(n: usize) -> char {
     ('a'..='z').nth(n % 26).unwrap_or('a')
 }

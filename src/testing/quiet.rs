@@ -1,4 +1,4 @@
-//! Without a word of the panics that the kit catches: a report may come to dozens of them.
+//! Suppresses the output of panics that the laws catch: one report may catch dozens of them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,19 +10,19 @@ use std::{
 thread_local! {
     /// Whether this thread is in [`Quiet::run`].
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
-    /// Where its last quiet panic was.
+    /// The location of the last suppressed panic.
     static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 type Hook = dyn Fn(&PanicHookInfo<'_>) + Send + Sync;
 
-/// While one exists there is a panic hook that passes over the threads in [`run`](Self::run), and hands all other panics
-/// to the hook before it. With the last one, the hook before it is back.
+/// While one exists, a panic hook ignores panics in [`run`](Self::run), and passes all others on to the previous hook.
+/// Dropping the last one restores the previous hook.
 pub(super) struct Quiet(());
 
 struct Installed {
     users: usize,
-    /// The hook before ours, and the address of ours.
+    /// The previous hook, and the address of ours.
     hooks: Option<(Arc<Hook>, usize)>,
 }
 
@@ -60,7 +60,7 @@ impl Quiet {
         Self(())
     }
 
-    /// Runs `f`, of whose panics on this thread nothing is printed.
+    /// Runs `f`. Nothing is printed about panics of this thread meanwhile.
     pub(super) fn run<R>(&self, f: impl FnOnce() -> R) -> R {
         struct Reset(bool);
 
@@ -75,7 +75,7 @@ impl Quiet {
     }
 }
 
-/// Where the panic was that has just been caught, if that is known.
+/// The location of a panic that has just been caught, if it was suppressed.
 pub(super) fn take_location() -> Option<String> {
     LOCATION.take()
 }
@@ -84,13 +84,13 @@ impl Drop for Quiet {
     fn drop(&mut self) {
         let mut installed = installed();
         installed.users -= 1;
-        // A thread that panics leaves it to the next one.
+        // A thread that panics cannot set a hook. The next user restores it.
         if installed.users > 0 || thread::panicking() {
             return;
         }
         if let Some((before, ours)) = installed.hooks.take() {
             let hook = panic::take_hook();
-            // One that was set meanwhile stays. It may call ours, which continues to hand panics to the one before it.
+            // A hook that was set meanwhile stays. It may call ours, which still calls the previous one.
             let is_ours = address(&*hook) == ours;
             panic::set_hook(match is_ours {
                 true => Box::new(move |info| before(info)),

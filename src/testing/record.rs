@@ -7,18 +7,18 @@ use std::{
     time::Duration,
 };
 
-/// What happened, in order, to a [`Source`](super::Source) or a [`Probe`](super::Probe), and to the stream around it
+/// What has happened, in order, to a [`Source`](super::Source) or a [`Probe`](super::Probe), and to the stream around it
 /// if a [`Harness`](super::Harness) drives it. It outlives them; clones are the same record.
 ///
-/// It displays as a marble diagram, a column for each poll and for each thing that came about between two polls, with the
-/// letters of [`testing`](super):
+/// It displays as a marble diagram with the letters of [`testing`](super), with a column for each poll and for each event
+/// between two polls:
 ///
 /// ```text
-/// source   a-..     what each poll of the source gave, as in a `Script`
-/// stop     ..X.     where the stop was fired
-/// woken    ..w.     where a waker of the stream was woken
-/// output   a-.|     what each poll of the stream gave
-/// dropped  ...D     where the source was dropped
+/// source   a-..     what each poll of the source returned, as in a `Script`
+/// stop     ..X.     when the stop was fired
+/// woken    ..w.     when a waker of the stream was woken
+/// output   a-.|     what each poll of the stream returned
+/// dropped  ...D     when the source was dropped
 /// ```
 #[derive(Clone, Default)]
 pub struct Record {
@@ -28,52 +28,52 @@ pub struct Record {
 #[derive(Default)]
 struct Log {
     events: Vec<Event>,
-    /// Where the data of each waker is, in the order of their first appearance.
+    /// The data pointer of each waker, in the order of their first appearance.
     wakers: Vec<usize>,
-    /// The waker of the source's last poll, for as long as there is something to wake.
+    /// The waker of the source's last poll, if that was pending.
     latest: Option<Waker>,
 }
 
-/// One thing that happened.
+/// An event in a [`Record`].
 ///
-/// Wakers are numbered in the order in which they were first seen.
+/// Wakers are numbered in the order of their first appearance.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// The source is polled, with this waker.
     SourcePolled {
-        /// Which one.
+        /// The number of the waker.
         waker: usize,
     },
-    /// The poll of the source is done, and gave this.
+    /// The poll of the source has returned this.
     SourceGave(Step),
-    /// The source was woken by hand: its `-` is over.
+    /// The source has been woken by [`Record::wake`].
     SourceWoken,
     /// The source has been dropped.
     SourceDropped,
-    /// The source panicked as it was dropped, or its hook did.
+    /// The drop of the source has panicked, or its hook in the drop.
     SourcePanickedInDrop,
-    /// The stop begins to be fired.
+    /// The stop is about to be fired.
     Stopping,
-    /// The stop has been fired: from here on the stream counts as stopped.
+    /// The stop has been fired. From here on the stream counts as stopped.
     Stopped,
-    /// Firing it panicked, as it does if a callback or a waker does.
+    /// Firing the stop has panicked, because a callback or a waker did.
     StopPanicked,
     /// The harness polls the stream, with this waker.
     Polled {
-        /// Which one.
+        /// The number of the waker.
         waker: usize,
     },
-    /// A waker that the harness brought is woken.
+    /// A waker of the harness is woken.
     Woken {
-        /// Which one.
+        /// The number of the waker.
         waker: usize,
     },
-    /// The poll of the stream is done, and gave this.
+    /// The poll of the stream has returned this.
     Gave(Output),
-    /// So much time went by between two polls.
+    /// This much time has passed between two polls.
     Passed(Duration),
-    /// What the stream says of itself: after it was made, after each poll, and after a stop that was fired between
+    /// What methods of the stream return: after it was made, after each poll, and after a stop that was fired between
     /// two polls.
     Seen(View),
     /// The harness begins to drop the stream.
@@ -82,14 +82,14 @@ pub enum Event {
     Dropped {
         /// How many wakers of the harness are still held.
         held_wakers: usize,
-        /// Whether the token of the stop is cancelled, and not by the stop.
+        /// Whether the token of the stop has been cancelled by something else than the stop.
         fired_the_stop: bool,
-        /// Whether that was a panic.
+        /// Whether the drop panicked.
         panicked: bool,
     },
 }
 
-/// What a poll of a stream gave.
+/// What a poll of a stream returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
@@ -101,34 +101,34 @@ pub enum Output {
     Stopped,
     /// `None`.
     End,
-    /// A panic, and its message.
+    /// The poll panicked with this message.
     Panic(String),
 }
 
-/// What a stream says of itself.
+/// What methods of a stream return.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct View {
     /// Its `size_hint()`.
     pub size_hint: (usize, Option<usize>),
-    /// Its `is_terminated()` and `stop_reason()`, where it is [`Stoppable`](super::Stoppable).
+    /// Its `is_terminated()` and `stop_reason()`, if it is [`Stoppable`](super::Stoppable).
     pub outcome: Option<(bool, Option<StopReason>)>,
-    /// How many wakers of the harness are held by anything but the source.
+    /// The number of wakers of the harness that something other than the source holds.
     pub held_wakers: usize,
 }
 
 impl Record {
-    /// All that happened so far.
+    /// All events so far.
     pub fn events(&self) -> Vec<Event> {
         self.log().events.clone()
     }
 
-    /// How often the source was polled.
+    /// How often the source has been polled.
     pub fn polls(&self) -> usize {
         self.count(|event| matches!(event, Event::SourcePolled { .. }))
     }
 
-    /// How often the source was polled although it had ended or panicked.
+    /// How often the source has been polled after it had ended or panicked.
     pub fn polls_after_end(&self) -> usize {
         let log = self.log();
         let is_last = |event: &Event| matches!(event, Event::SourceGave(Step::End | Step::Panic));
@@ -138,7 +138,7 @@ impl Record {
             .count()
     }
 
-    /// The items that the source gave, as their letters.
+    /// The items that the source has yielded, as their letters.
     pub fn items(&self) -> String {
         let log = self.log();
         let items = log.events.iter().filter_map(|event| match event {
@@ -148,12 +148,12 @@ impl Record {
         items.collect()
     }
 
-    /// Whether the source was dropped.
+    /// Whether the source has been dropped.
     pub fn is_dropped(&self) -> bool {
         self.count(|event| matches!(event, Event::SourceDropped)) > 0
     }
 
-    /// Wakes the task that polled the source last, if its last answer was `-`; returns whether it was.
+    /// Wakes the task that polled the source last, if that poll was pending. Returns whether it was.
     pub fn wake(&self) -> bool {
         let waker = {
             let mut log = self.log();
@@ -169,7 +169,7 @@ impl Record {
         is_woken
     }
 
-    /// How much happened so far.
+    /// The number of events so far.
     pub(super) fn len(&self) -> usize {
         self.log().events.len()
     }
@@ -190,15 +190,15 @@ impl Record {
         }
     }
 
-    /// Keeps the waker that ends the source's `-`, or none.
+    /// Stores the waker of a pending source, or none.
     pub(super) fn keep(&self, waker: Option<Waker>) {
         let former = std::mem::replace(&mut self.log().latest, waker);
         drop(former);
     }
 
-    /// The number of the waker that is kept.
+    /// The number of the stored waker.
     pub(super) fn kept(&self) -> Option<usize> {
-        // Without a clone of the waker, which would be foreign code under the lock.
+        // Without a clone of the waker, which would run foreign code under the lock.
         let log = self.log();
         let data = log.latest.as_ref()?.data().addr();
         log.wakers.iter().position(|known| *known == data)

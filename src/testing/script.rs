@@ -5,19 +5,19 @@ use std::{
     str::FromStr,
 };
 
-/// What a source does, poll by poll, as a marble diagram: `"a-b-(cd)-|"`.
+/// What a source returns, poll by poll, as a marble diagram: `"a-b-(cd)-|"`.
 ///
-/// | letter | the poll is |
+/// | letter | a poll returns |
 /// |---|---|
-/// | `a`, `7` | ready with this item: any letter or digit |
-/// | `(cd)` | ready with the first item, and the polls after it with the others: what comes at once |
-/// | `-` | pending, and the source is woken later |
-/// | `~` | pending, and the source is never woken |
-/// | `!` | a panic |
-/// | <code>&#124;</code> | ready with the end |
+/// | `a`, `7` | this item: any letter or digit |
+/// | `(cd)` | the first item, and the next polls the others, without a `Pending` between them |
+/// | `-` | `Pending`, and the source is woken later |
+/// | `~` | `Pending`, and the source is never woken |
+/// | `!` | nothing: it panics |
+/// | <code>&#124;</code> | the end |
 ///
-/// `~`, `!` and `|` are last letters. A script without one continues as if `~` were its last. Parentheses are for the
-/// reader: `cd` is the same as `(cd)`, which is how it is printed.
+/// Nothing may follow `~`, `!` or `|`. A script that ends without one of them continues as with a `~`. Parentheses are
+/// optional: `cd` is the same as `(cd)`. A script displays with them.
 ///
 /// # Examples
 ///
@@ -33,7 +33,7 @@ use std::{
 ///
 /// let error = "a-|b".parse::<Script>().unwrap_err();
 /// assert_eq!(error.to_string(), "\
-/// nothing comes after the end
+/// nothing can follow the end
 ///   a-|b
 ///      ^");
 /// # Ok::<(), stopcock::testing::ParseScriptError>(())
@@ -43,19 +43,19 @@ pub struct Script {
     steps: Vec<Step>,
 }
 
-/// What one poll of a source is.
+/// What one poll of a source returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// Ready with an item, a letter or a digit.
+    /// An item: a letter or a digit.
     Item(char),
-    /// Pending, and woken later.
+    /// `Pending`; the source is woken later.
     Pending,
-    /// Pending, and never woken.
+    /// `Pending`; the source is never woken.
     Never,
-    /// A panic.
+    /// The poll panics.
     Panic,
-    /// Ready with the end.
+    /// The end.
     End,
 }
 
@@ -81,28 +81,28 @@ impl Step {
         }
     }
 
-    /// What nothing may come after, in words.
+    /// Why no step may follow this one, if none may.
     fn finality(self) -> Option<&'static str> {
         match self {
             Self::Item(_) | Self::Pending => None,
-            Self::Never => Some("nothing comes after a pending that is never woken"),
-            Self::Panic => Some("nothing comes after a panic"),
-            Self::End => Some("nothing comes after the end"),
+            Self::Never => Some("nothing can follow a pending that is never woken"),
+            Self::Panic => Some("nothing can follow a panic"),
+            Self::End => Some("nothing can follow the end"),
         }
     }
 }
 
 impl Script {
-    /// What it says, poll by poll.
+    /// The steps, one for each poll.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// All scripts over the letters of `alphabet` of up to `steps` steps, shorter ones first.
+    /// All scripts of up to `steps` steps that consist of letters of `alphabet`, shorter ones first.
     ///
     /// # Panics
     ///
-    /// If `alphabet` has a letter that is no step.
+    /// If a letter of `alphabet` is not a step.
     ///
     /// # Examples
     ///
@@ -118,7 +118,7 @@ impl Script {
             .map(|letter| match Step::of(letter) {
                 Some(step) => step,
                 None => {
-                    panic!("{letter:?} is no step of a script: see `Script` for those that are")
+                    panic!("{letter:?} is not a step of a script: the documentation of `Script` lists the steps")
                 }
             })
             .collect();
@@ -139,23 +139,23 @@ impl Script {
         })
     }
 
-    /// `items` items, one after the other, and no end.
+    /// A script of `items` items, without an end.
     pub(super) fn items(items: usize) -> Self {
         Self::from_steps(vec![Step::Item('a'); items]).relabelled()
     }
 
-    /// The same, and then the end.
+    /// Adds the end.
     pub(super) fn ended(mut self) -> Self {
         self.steps.push(Step::End);
         self
     }
 
-    /// Nothing but the last of them may be a last letter.
+    /// Only the last step may be one that nothing may follow.
     pub(super) fn from_steps(steps: Vec<Step>) -> Self {
         Self { steps }
     }
 
-    /// The same with `a` for its first item, `b` for its second: so that they can be distinguished.
+    /// Renames the items to `a`, `b`, `c` and so on, so that they can be distinguished.
     pub(super) fn relabelled(mut self) -> Self {
         let mut items = 0;
         for step in &mut self.steps {
@@ -167,7 +167,7 @@ impl Script {
         self
     }
 
-    /// Whether something may still come.
+    /// Whether another step may follow.
     fn is_open(&self) -> bool {
         self.steps
             .last()
@@ -179,14 +179,14 @@ impl Display for Script {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let is_item = |step: &Step| matches!(step, Step::Item(_));
         for run in self.steps.chunk_by(|a, b| is_item(a) && is_item(b)) {
-            let is_burst = run.len() > 1;
-            if is_burst {
+            let is_group = run.len() > 1;
+            if is_group {
                 f.write_char('(')?;
             }
             for step in run {
                 f.write_char(step.letter())?;
             }
-            if is_burst {
+            if is_group {
                 f.write_char(')')?;
             }
         }
@@ -214,10 +214,10 @@ impl FromStr for Script {
         for (at, letter) in text.chars().enumerate() {
             match (letter, opened_at) {
                 ('(', None) => opened_at = Some(at),
-                ('(', Some(_)) => return Err(error("a burst has none in it", at)),
-                (')', None) => return Err(error("no burst is open here", at)),
+                ('(', Some(_)) => return Err(error("parentheses cannot be nested", at)),
+                (')', None) => return Err(error("this parenthesis was not opened", at)),
                 (')', Some(opened)) if opened + 1 == at => {
-                    return Err(error("a burst has items", at));
+                    return Err(error("the parentheses are empty", at));
                 }
                 (')', Some(_)) => {
                     opened_at = None;
@@ -233,29 +233,29 @@ impl FromStr for Script {
             }
             match (Step::of(letter), opened_at) {
                 (Some(Step::Item(item)), _) => script.steps.push(Step::Item(item)),
-                (Some(_), Some(_)) => return Err(error("a burst has nothing but items", at)),
+                (Some(_), Some(_)) => return Err(error("only items can be in parentheses", at)),
                 (Some(step), None) => script.steps.push(step),
-                (None, _) => return Err(error("this is no step of a script", at)),
+                (None, _) => return Err(error("this is not a step of a script", at)),
             }
         }
         match opened_at {
             None => Ok(script),
-            Some(at) => Err(error("this burst is not closed", at)),
+            Some(at) => Err(error("this parenthesis is not closed", at)),
         }
     }
 }
 
-/// Says what is wrong with a script, and points at it.
+/// The error of a script that does not parse. It displays with a marker under the wrong character.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseScriptError {
     what: &'static str,
     text: String,
-    /// In characters.
+    /// Counted in characters.
     at: usize,
 }
 
 impl ParseScriptError {
-    /// Which character of the text it is about, counted from 0.
+    /// The index of the wrong character, counted from 0.
     pub fn at(&self) -> usize {
         self.at
     }

@@ -7,11 +7,11 @@ use std::{
     task::{Context, Poll},
 };
 
-/// A stream that does what its [`Script`] says, and keeps a [`Record`] of all that happens to it.
+/// A stream that plays a [`Script`], and keeps a [`Record`] of everything that happens to it.
 ///
-/// After a `-` it wakes its task at once, so that it runs on any executor; [`by_hand`](Self::by_hand) leaves that to
-/// [`Record::wake`]. After a `!` or `~`, or where a script without a last letter stops, it is pending forever; after
-/// its end it says `None` again. Its `size_hint` is exact.
+/// At a `-` it wakes its task at once, so it runs on any executor; with [`by_hand`](Self::by_hand), [`Record::wake`]
+/// wakes it. After `!`, `~`, or the last step of a script without an end, it is pending forever. After its end it
+/// returns `None` again. Its `size_hint` is exact.
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ impl Source {
     ///
     /// # Panics
     ///
-    /// If it is no script, and points at the character. [`Script::from_str`] is for those that may be wrong.
+    /// If `script` does not parse. [`Script::from_str`] returns an error instead.
     #[track_caller]
     pub fn new(script: &str) -> Self {
         match Script::from_str(script) {
@@ -63,7 +63,7 @@ impl Source {
         }
     }
 
-    /// Leaves a `-` pending until [`Record::wake`].
+    /// Does not wake itself at a `-`: [`Record::wake`] does.
     pub fn by_hand(mut self) -> Self {
         if let Some(playback) = self.probe.stream_mut() {
             playback.by_hand = true;
@@ -71,14 +71,14 @@ impl Source {
         self
     }
 
-    /// Runs `hook` during each poll and as the source is dropped: see [`Probe::with_hook`].
+    /// Runs `hook` in each poll and in the drop of the source: see [`Probe::with_hook`].
     pub fn with_hook(self, hook: impl FnMut(Moment) + Send + 'static) -> Self {
         Self {
             probe: self.probe.with_hook(hook),
         }
     }
 
-    /// What happens to it.
+    /// The record of what happens to it.
     pub fn record(&self) -> Record {
         self.probe.record()
     }
@@ -153,7 +153,7 @@ impl Stream for Playback {
                 Poll::Pending
             }
             Step::Never => Poll::Pending,
-            // Not `panic!`: it does not belong into the output of a test that passes.
+            // Not `panic!`, whose message would be in the output of a test that passes.
             Step::Panic => resume_unwind(Box::new("the script says so")),
             Step::End => Poll::Ready(None),
         }

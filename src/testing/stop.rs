@@ -15,15 +15,15 @@ use std::{sync::OnceLock, time::Duration};
 #[cfg(feature = "tokio")]
 use tokio::{runtime::Handle, time::Instant};
 
-/// How long a deadline is away at first.
+/// How far away a deadline is at first.
 #[cfg(feature = "tokio")]
 const AWAY: Duration = Duration::from_secs(3600);
 
-/// What stops the stream under test. Take from it the one thing that the stream wants for a stop: a token, a point in
-/// time, or a length of time.
+/// Stops the stream under test. Take from it the one thing that the stream needs: a token, a point in time, or a length
+/// of time.
 ///
-/// Firing it cancels the token. Where [`deadline`](Self::deadline) or [`timeout`](Self::timeout) was asked for, it
-/// moves the paused clock there instead.
+/// Firing it cancels the token. If [`deadline`](Self::deadline) or [`timeout`](Self::timeout) has been called, it
+/// advances the paused clock to that time instead.
 #[derive(Clone, Debug)]
 pub struct Stop {
     shared: Arc<Shared>,
@@ -35,13 +35,13 @@ struct Shared {
     is_fired: AtomicBool,
     at: Mutex<StopPoint>,
     wakes: AtomicUsize,
-    /// Whether the token was asked for.
+    /// Whether the token has been requested.
     is_token_taken: AtomicBool,
     record: Record,
-    /// Once it was asked for: `None` for one that never comes.
+    /// Set once it has been requested: `None` for a deadline that never comes.
     #[cfg(feature = "tokio")]
     deadline: OnceLock<Option<Instant>>,
-    /// Where the clock of the deadline is: it may be fired from elsewhere.
+    /// The runtime with the clock of the deadline: another thread may fire the stop.
     #[cfg(feature = "tokio")]
     clock: OnceLock<Handle>,
 }
@@ -50,19 +50,19 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopPoint {
-    /// Whenever [`Harness::stop`](super::Harness::stop) is called, or the clock comes to the deadline.
+    /// When [`Harness::stop`](super::Harness::stop) is called, or the clock reaches the deadline.
     ByHand,
     /// Never.
     Never,
     /// Before the stream is made.
     AtBirth,
-    /// Before this poll of the stream, counted from 0. If it is pending, then before the source wakes it.
+    /// Before this poll of the stream, counted from 0. If the stream is pending, before the source wakes it.
     Before(usize),
-    /// From inside of this poll of the source, counted from 0.
+    /// Inside this poll of the source, counted from 0.
     During(usize),
-    /// From inside of this wake-up of the stream, counted from 0.
+    /// Inside this wake-up of the stream, counted from 0.
     InWaker(usize),
-    /// From inside of the source's `Drop`.
+    /// Inside the source's `Drop`.
     InDrop,
 }
 
@@ -93,19 +93,19 @@ impl Stop {
         }
     }
 
-    /// The token that it cancels, for a stream that takes one, of this crate or of another:
-    /// [`cancelled_owned`](CancellationToken::cancelled_owned) is a future, and what wants to be called is called by
-    /// [`on_cancel`](CancellationToken::on_cancel).
+    /// The token that it cancels. For a stream of another crate, [`cancelled_owned`](CancellationToken::cancelled_owned)
+    /// of it is a future, and [`on_cancel`](CancellationToken::on_cancel) calls a function.
     pub fn token(&self) -> CancellationToken {
         self.shared.is_token_taken.store(true, SeqCst);
         self.shared.token.clone()
     }
 
-    /// The point in time that it moves the clock to.
+    /// The point in time to which it advances the clock.
     ///
-    /// In an hour of the paused clock; [at birth](StopPoint::AtBirth) now, and [never](StopPoint::Never) in decades.
+    /// It is an hour away on the paused clock; for [`AtBirth`](StopPoint::AtBirth) it is now, and for
+    /// [`Never`](StopPoint::Never) it is decades away.
     ///
-    /// A law has to know by when the stream is made that it is a point in time, and panics otherwise.
+    /// With the laws, it has to be called while the stream is made, not in a poll: a later call panics.
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub fn deadline(&self) -> Instant {
@@ -114,7 +114,7 @@ impl Stop {
             .unwrap_or_else(|| Instant::now() + AWAY * decades)
     }
 
-    /// How far away [`deadline`](Self::deadline) is; [`Duration::MAX`] if it [never](StopPoint::Never) comes.
+    /// The time until [`deadline`](Self::deadline); [`Duration::MAX`] for [`Never`](StopPoint::Never).
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub fn timeout(&self) -> Duration {
@@ -122,16 +122,16 @@ impl Stop {
             .map_or(Duration::MAX, |at| at - Instant::now())
     }
 
-    /// Whether it was fired.
+    /// Whether it has been fired.
     pub fn is_fired(&self) -> bool {
         self.shared.is_fired.load(SeqCst)
     }
 
-    /// Fires it, unless that is done; on any thread.
+    /// Fires it, once. It may be called on any thread.
     ///
     /// # Panics
     ///
-    /// As the cancel of a token does: if a waker or a callback panics.
+    /// If a waker or a callback panics, like the cancel of a token.
     pub fn fire(&self) {
         if self.shared.is_fired.swap(true, SeqCst) {
             return;
@@ -159,7 +159,7 @@ impl Stop {
         self.shared.token.cancel();
     }
 
-    /// Fires it, if it is to be fired here.
+    /// Fires it, if it is to be fired at this point.
     pub(super) fn reached(&self, point: StopPoint) {
         if self.at() == point {
             self.fire();
@@ -183,16 +183,16 @@ impl Stop {
         at.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a stream did with it that it should not have, in words.
+    /// How the stream has misused it, if it has.
     pub(super) fn misuse(&self) -> Option<&'static str> {
         match (self.shared.is_token_taken.load(SeqCst), self.is_timed()) {
             (true, false) | (false, true) => None,
             (false, false) => Some(
-                "the stream has taken nothing of its stop, so that nothing can stop it: give it the token, the \
-                 deadline or the timeout, or hold it against the laws of any stream with `check_stream`",
+                "the stream has taken nothing from its stop, so that nothing can stop it: give it the token, the \
+                 deadline or the timeout, or check it against the laws of any stream with `check_stream`",
             ),
             (true, true) => Some(
-                "the stream has taken both the token and a point in time of its stop, of which only the latter comes: \
+                "the stream has taken both the token and a point in time from its stop, which only does the latter: \
                  give it one of them",
             ),
         }
@@ -202,7 +202,7 @@ impl Stop {
         self.shared.token.is_cancelled()
     }
 
-    /// A waker of the stream is woken.
+    /// Called when a waker of the stream is woken.
     pub(super) fn woken(&self) {
         let wake = self.shared.wakes.fetch_add(1, SeqCst);
         self.reached(StopPoint::InWaker(wake));
@@ -220,13 +220,13 @@ impl Stop {
         })
     }
 
-    /// The deadline, if it was asked for and comes.
+    /// The deadline, if it has been requested and comes.
     #[cfg(feature = "tokio")]
     pub(super) fn instant(&self) -> Option<Instant> {
         self.shared.deadline.get().copied().flatten()
     }
 
-    /// Whether it is a point in time.
+    /// Whether the stop is a point in time.
     #[cfg(feature = "tokio")]
     pub(super) fn is_timed(&self) -> bool {
         self.shared.deadline.get().is_some()
@@ -237,7 +237,7 @@ impl Stop {
         false
     }
 
-    /// Fires if the clock has reached the deadline by itself.
+    /// Fires it if the clock has reached the deadline.
     #[cfg(feature = "tokio")]
     pub(super) fn check_clock(&self) {
         if self.instant().is_some_and(|at| at <= Instant::now()) {

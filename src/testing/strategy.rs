@@ -22,16 +22,16 @@ use proptest::{
     prop_oneof,
 };
 
-/// Scripts of up to `steps` steps, and a last one. Their items are `a`, `b`, `c` and so on.
+/// Scripts of up to `steps` items and `-`, in most cases with a last step. The items are `a`, `b`, `c` and so on.
 pub fn scripts(steps: usize) -> impl Strategy<Value = Script> {
-    let goes_on = prop_oneof![2 => Just(Step::Item('a')), 1 => Just(Step::Pending)];
+    let step = prop_oneof![2 => Just(Step::Item('a')), 1 => Just(Step::Pending)];
     let last = prop_oneof![
         3 => Just(Some(Step::End)),
         1 => Just(None),
         1 => Just(Some(Step::Panic)),
         1 => Just(Some(Step::Never)),
     ];
-    (vec(goes_on, 0..=steps), last).prop_map(|(mut steps, last)| {
+    (vec(step, 0..=steps), last).prop_map(|(mut steps, last)| {
         steps.extend(last);
         Script::from_steps(steps).relabelled()
     })
@@ -39,7 +39,7 @@ pub fn scripts(steps: usize) -> impl Strategy<Value = Script> {
 
 /// Points at which a stream over a script of up to `steps` steps may be stopped.
 ///
-/// One that is never reached is made up for after the end of the stream, where it has to change nothing any more.
+/// If a point is never reached, the stop is fired after the end of the stream, where it must not change anything.
 pub fn stop_points(steps: usize) -> impl Strategy<Value = StopPoint> {
     prop_oneof![
         1 => Just(StopPoint::AtBirth),

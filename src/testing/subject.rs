@@ -1,4 +1,4 @@
-//! What the kit asks of a stream under test.
+//! What the laws and the harness need of a stream under test.
 
 #[cfg(feature = "tokio")]
 use crate::SpawnedGenerator;
@@ -13,11 +13,12 @@ use std::{
     task::{Context, Poll},
 };
 
-/// An item of a stream under test, as the letter that its script had for it.
+/// An item of a stream under test, as the letter that it has in the script.
 ///
-/// Scripts give a `char`, and most wrappers hand on just that or a `Result` of it. For others, `map` the items back.
+/// A [`Source`](super::Source) yields `char`s, and most wrappers yield these or `Result`s of them. Otherwise, `map` the
+/// items back to `char`s.
 #[diagnostic::on_unimplemented(
-    message = "the items of `{Self}` are no letters of a script",
+    message = "the items of `{Self}` are not letters of a script",
     note = "`map` the items back to the `char`s of the source, or drive the stream with `Harness::new`"
 )]
 pub trait Letter {
@@ -37,11 +38,11 @@ impl<T: Letter, E> Letter for Result<T, E> {
     }
 }
 
-/// A stream that can say why it was stopped.
+/// A stream that reports why it was stopped.
 ///
 /// # Examples
 ///
-/// An adapter that stops at a token, and can say so:
+/// An adapter that reports its stop:
 ///
 /// ```
 /// use futures::stream::{FusedStream, Stream};
@@ -65,11 +66,11 @@ impl<T: Letter, E> Letter for Result<T, E> {
 /// # assert!(Mine { reason: None }.stop_reason().is_none());
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot say why it was stopped",
-    note = "use `laws::check_stop`, which asks for no reason, or implement `Stoppable`"
+    message = "`{Self}` does not report why it was stopped",
+    note = "use `laws::check_stop`, which needs no reason, or implement `Stoppable`"
 )]
 pub trait Stoppable: FusedStream {
-    /// `Some` from the poll on that was stopped, `None` while it runs and after an end of its own.
+    /// Why the stream was stopped: `Some` from the poll in which it stopped, `None` while it runs and after a natural end.
     fn stop_reason(&self) -> Option<&StopReason>;
 }
 
@@ -145,15 +146,15 @@ where
     }
 }
 
-/// Whether a stream is terminated, and why it was stopped, if it can say so.
+/// Whether a stream is terminated, and why it was stopped, if it is `Stoppable`.
 pub(super) type Outcome = Option<(bool, Option<StopReason>)>;
 
-/// What a stream that can say so says of its end.
+/// The outcome of a `Stoppable` stream.
 pub(super) fn outcome_of<S: Stoppable>(stream: &S) -> Outcome {
     Some((stream.is_terminated(), stream.stop_reason().cloned()))
 }
 
-/// A stream under test of whatever type: its items as letters.
+/// A stream under test of any type, with its items as letters.
 pub(super) trait Subject: Stream<Item = Option<char>> {
     fn outcome(&self) -> Outcome;
 }
@@ -212,7 +213,7 @@ where
     }
 }
 
-/// A stream whose making panicked.
+/// Stands for a stream whose construction panicked.
 pub(super) struct Unmade;
 
 impl Stream for Unmade {

@@ -1,4 +1,4 @@
-//! Watches a stream under test that may get stuck inside of a poll, where no budget of polls helps.
+//! Detects a stream under test that is stuck inside a poll, where a maximum number of polls does not help.
 
 use super::{Event, Plan, Record, laws::Law};
 use std::{
@@ -10,18 +10,18 @@ use std::{
     time::Duration,
 };
 
-/// The variable that has the patience in milliseconds; `0` is forever.
+/// The environment variable for the patience in milliseconds; `0` is forever.
 const VARIABLE: &str = "STOPCOCK_TESTING_PATIENCE_MS";
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often it checks until its patience is over. A machine that was asleep has slept through one of them.
+/// The number of checks until the patience is over. A machine that was suspended misses at most one of them.
 const CHECKS: u32 = 10;
 
-/// A thread that reports and aborts, unless what it watches makes progress.
+/// A thread that prints a report and aborts the process when the stream under test makes no progress.
 ///
-/// It aborts, as the thread that is stuck can neither be stopped nor made to panic, and a process with a deadlock in it
-/// may not get through its exit handlers.
+/// It aborts, as the stuck thread can neither be stopped nor made to panic, and exit handlers may not return in a
+/// process with a deadlock.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -37,7 +37,7 @@ struct Shared {
 struct Watched {
     is_done: bool,
     laws: Vec<Law>,
-    /// How many plans were begun, and the one at hand.
+    /// The number of plans so far, and the current one.
     plans: usize,
     plan: Option<(Plan, Record)>,
 }
@@ -49,18 +49,18 @@ impl Watch {
             let shared = Arc::clone(&shared);
             let watched = thread::current().name().map(str::to_owned);
             let thread = thread::Builder::new().name("stopcock-testing-watch".to_owned());
-            // Without a thread nothing is watched.
+            // If there is no thread, nothing is detected.
             thread.spawn(move || shared.watch(patience, watched)).ok()
         });
         Self { shared, thread }
     }
 
-    /// The laws that the plans to come are held against.
+    /// The laws that the next plans are checked against.
     pub(super) fn laws(&self, laws: impl Iterator<Item = Law>) {
         self.shared.lock().laws = laws.collect();
     }
 
-    /// A plan begins.
+    /// Called when a plan begins.
     pub(super) fn begin(&self, plan: &Plan, record: &Record) {
         if self.thread.is_none() {
             return;
@@ -70,7 +70,7 @@ impl Watch {
         watched.plan = Some((plan.clone(), record.clone()));
     }
 
-    /// It is over.
+    /// Called when it has ended.
     pub(super) fn end(&self) {
         let plan = self.shared.lock().plan.take();
         drop(plan);
@@ -82,7 +82,7 @@ impl Drop for Watch {
         self.shared.lock().is_done = true;
         self.shared.is_done.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It does not panic.
+            // The thread does not panic.
             let _ = thread.join();
         }
     }
@@ -147,7 +147,7 @@ fn report(
         .collect();
     format!(
         "\nthe stream under test is stuck {}: nothing has happened for {patience:?}, and the process is aborted\n\n{}\n\
-         {plan}\nheld against {}\nin thread '{}'\n(`{VARIABLE}` says how long to wait, and 0 forever)\n",
+         {plan}\nchecked against {}\nin thread '{}'\n(`{VARIABLE}` sets how long to wait; 0 is forever)\n",
         place(&events),
         diagram.concat(),
         laws.join(", "),
@@ -155,7 +155,7 @@ fn report(
     )
 }
 
-/// Inside of what it is stuck.
+/// Where it is stuck.
 fn place(events: &[Event]) -> String {
     let polls = events
         .iter()
@@ -164,7 +164,7 @@ fn place(events: &[Event]) -> String {
     let mut open = Vec::new();
     for event in events {
         match event {
-            Event::Polled { .. } => open.push(format!("inside of poll {}", polls - 1)),
+            Event::Polled { .. } => open.push(format!("inside poll {}", polls - 1)),
             Event::Stopping => open.push("as the stop is fired".to_owned()),
             Event::Dropping => open.push("as it is dropped".to_owned()),
             Event::Gave(_) | Event::Stopped | Event::Dropped { .. } => {

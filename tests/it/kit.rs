@@ -36,7 +36,7 @@ fn a_broken_law_is_reported_with_the_smallest_run_that_breaks_it() {
     assert_eq!(
         message,
         "\
-the law `nothing_late` is broken: a poll that begins after the stop gives no item
+the law `nothing_late` is broken: a poll that begins after the stop returns no item
 
     source   .a~~~~.
     stop     X......
@@ -45,7 +45,7 @@ the law `nothing_late` is broken: a poll that begins after the stop gives no ite
     dropped  ......D
 
 script \"a\", stopped before it is made
-expected poll 0 to give no item, as it began after the stop
+expected poll 0 to return no item, as it began after the stop
 "
     );
 }
@@ -137,7 +137,7 @@ fn all_scripts_of_four_steps_are_tried() {
             })
         });
     });
-    assert!(message.contains("poll 3 to give no item"), "{message}");
+    assert!(message.contains("poll 3 to return no item"), "{message}");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_source_plays_its_script_on_any_executor() {
 #[test]
 fn a_script_that_is_none_points_at_the_character() {
     let message = panic_of(|| Source::new("a|b"));
-    assert_eq!(message, "nothing comes after the end\n  a|b\n    ^");
+    assert_eq!(message, "nothing can follow the end\n  a|b\n    ^");
 }
 
 #[test]
@@ -494,11 +494,11 @@ fn some_laws_can_be_asked_for_with_the_stop_fired() {
         "{message}"
     );
     let message = panic_of(|| laws::check(&[laws::Law::Honest], deaf));
-    assert!(message.contains("ask it by its function"), "{message}");
+    assert!(message.contains("call its own function"), "{message}");
     for law in [laws::Law::Drains, laws::Law::EndsWhenIdle] {
         let message = panic_of(|| laws::check(&[law], deaf));
         assert!(
-            message.contains("its function, which takes one"),
+            message.contains("its own function, which takes one"),
             "{message}"
         );
     }
@@ -532,7 +532,7 @@ fn the_stop_can_be_fired_from_anywhere() {
 fn a_stop_that_was_not_taken_is_reported_first() {
     let message = panic_of(|| laws::ends(|source, _| source));
     assert!(
-        message.starts_with("the stream has taken nothing of its stop"),
+        message.starts_with("the stream has taken nothing from its stop"),
         "{message}"
     );
 }
@@ -605,7 +605,7 @@ fn a_panic_of_the_wrapper_is_reported_with_its_plan() {
         "{message}"
     );
     assert!(
-        message.contains("script \"\", stopped before it is made\nexpected the stream to be made, and no panic: stopped too soon, at tests"),
+        message.contains("script \"\", stopped before it is made\nexpected the stream to be made without a panic: stopped too soon, at tests"),
         "{message}"
     );
     // Of all laws that are asked for, it is the only one of which anything is said.
@@ -731,10 +731,10 @@ fn a_stream_that_is_stuck_inside_of_a_poll_is_reported_with_its_plan() {
     assert!(!hang.status.success());
     let message = String::from_utf8_lossy(&hang.stderr);
     for part in [
-        "the stream under test is stuck inside of poll 1: nothing has happened for 200ms",
+        "the stream under test is stuck inside poll 1: nothing has happened for 200ms",
         "    output   a.",
         "script \"a\", stopped never",
-        "held against `fused`, `size_hint`, `wakes`, `dropping`, `lazy`, `panics`",
+        "checked against `fused`, `size_hint`, `wakes`, `dropping`, `lazy`, `panics`",
         "::hang'",
     ] {
         assert!(message.contains(part), "{part}\n{message}");

@@ -24,7 +24,7 @@ fn check_printed(text: &str, printed: &str) {
 }
 
 #[test]
-fn items_that_come_at_once_are_printed_as_a_burst() {
+fn items_without_a_pending_between_them_are_printed_in_parentheses() {
     check_printed("ab-(c)-d(e)f|", "(ab)-c-(def)|");
     check_printed("a-b-(cd)-|", "a-b-(cd)-|");
 }
@@ -38,19 +38,19 @@ fn check_error(text: &str, at: usize, what: &str) {
 
 #[test]
 fn an_error_points_at_the_character() {
-    check_error("a?b", 1, "this is no step of a script");
-    check_error("é ", 1, "this is no step of a script");
-    check_error("a|b", 2, "nothing comes after the end");
-    check_error("||", 1, "nothing comes after the end");
-    check_error("|(a)", 1, "nothing comes after the end");
-    check_error("!-", 1, "nothing comes after a panic");
-    check_error("~|", 1, "nothing comes after a pending that is never woken");
-    check_error("a(b", 1, "this burst is not closed");
-    check_error("a)", 1, "no burst is open here");
-    check_error("()", 1, "a burst has items");
-    check_error("(a(b))", 2, "a burst has none in it");
-    check_error("(a-b)", 2, "a burst has nothing but items");
-    check_error("(|)", 1, "a burst has nothing but items");
+    check_error("a?b", 1, "this is not a step of a script");
+    check_error("é ", 1, "this is not a step of a script");
+    check_error("a|b", 2, "nothing can follow the end");
+    check_error("||", 1, "nothing can follow the end");
+    check_error("|(a)", 1, "nothing can follow the end");
+    check_error("!-", 1, "nothing can follow a panic");
+    check_error("~|", 1, "nothing can follow a pending that is never woken");
+    check_error("a(b", 1, "this parenthesis is not closed");
+    check_error("a)", 1, "this parenthesis was not opened");
+    check_error("()", 1, "the parentheses are empty");
+    check_error("(a(b))", 2, "parentheses cannot be nested");
+    check_error("(a-b)", 2, "only items can be in parentheses");
+    check_error("(|)", 1, "only items can be in parentheses");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn an_alphabet_of_something_else_panics_and_says_what_it_is() {
     let panic = crate::support::panic_of(|| Script::all("a?", 1).count());
     assert_eq!(
         panic,
-        "'?' is no step of a script: see `Script` for those that are"
+        "'?' is not a step of a script: the documentation of `Script` lists the steps"
     );
 }
 

@@ -1,8 +1,8 @@
-//! A stream against many laws at once.
+//! Checks of many laws at once.
 
 use super::{
     Broken, Law, Report,
-    search::{first, hold, laws_of, report_of, report_of_stoppable},
+    search::{check_plans_for, first, laws_of, report_of, report_of_stoppable},
     trace::{Claim, Tier, Trace},
 };
 use crate::testing::{
@@ -15,18 +15,19 @@ use futures_core::Stream;
 #[cfg(feature = "tokio")]
 use super::search::STEPS;
 
-/// Holds a stream against the laws of any stream.
+/// Checks a stream against the laws of any stream.
 ///
-/// Many good streams keep only some of them, and are held against these one by one: one that skips items is not [`lazy`](super::lazy),
-/// and one that waits for a timer or a task of its own is not woken as [`wakes`](super::wakes) wants it to be, for which there is
+/// Many good streams keep only some of them. Check these one by one: a stream that skips items is not
+/// [`lazy`](super::lazy()). A stream that waits for a timer or a task of its own does not keep [`wakes`](super::wakes());
+/// check it with
 #[cfg_attr(feature = "tokio", doc = "[`check_stream_over_time`].")]
 #[cfg_attr(not(feature = "tokio"), doc = "`check_stream_over_time`.")]
-/// That it is over after a panic of its source is for [`panics`](super::panics), which is not asked for here, as most streams are not. A
-/// panic of the stream's own is reported.
+/// What the stream does after a panic of its source is not checked, as most streams promise nothing about it: that is
+/// [`panics`](super::panics()). If the stream panics although its source does not, that is reported.
 ///
 /// # Panics
 ///
-/// If one is broken.
+/// If a law is broken.
 #[track_caller]
 pub fn check_stream<S>(wrap: impl Fn(Source) -> S)
 where
@@ -36,16 +37,16 @@ where
     report_stream(wrap).assert();
 }
 
-/// Holds a stream that waits for more than its source against the laws of any stream but [`lazy`](super::lazy): a channel that a task
-/// feeds, `throttle`, a timer.
+/// Checks a stream that waits for more than its source, such as a channel that a task feeds, `throttle`, or a timer,
+/// against the laws of any stream except [`lazy`](super::lazy()).
 ///
-/// While it is pending its tasks run, and the paused clock advances, timer by timer, for an hour at most, or until the
-/// stream is woken. It has to be woken by then, unless its source is pending. As it is dropped its tasks have their turn,
-/// and have to drop the source then.
+/// While the stream is pending its tasks run, and the paused clock advances, timer by timer, for at most an hour, or until
+/// the stream is woken. It has to be woken by then, unless its source is pending. After the stream is dropped its tasks
+/// run once more, and have to drop the source.
 ///
 /// # Panics
 ///
-/// If one is broken.
+/// If a law is broken.
 ///
 /// # Examples
 ///
@@ -68,14 +69,14 @@ where
     let wrap: Wrap<'_> = &|source, _| Box::pin(Lettered::new(wrap(source)));
     let stage = Stage::new(wrap);
     let first = first(&stage, &laws);
-    hold(&laws, Plan::going_on(STEPS), Tier::Stream, &first, &stage).assert();
+    check_plans_for(&laws, Plan::over_time(STEPS), Tier::Stream, &first, &stage).assert();
 }
 
-/// Holds a stream that can be stopped against all laws but those of its reason.
+/// Checks a stream that can be stopped against all laws except those about the reason.
 ///
 /// # Panics
 ///
-/// If one is broken.
+/// If a law is broken.
 #[track_caller]
 pub fn check_stop<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -85,11 +86,11 @@ where
     report_stop(wrap).assert();
 }
 
-/// Holds a stream that can be stopped, and can say why, against all laws.
+/// Checks a stream that can be stopped, and reports why, against all laws.
 ///
 /// # Panics
 ///
-/// If one is broken.
+/// If a law is broken.
 ///
 /// # Examples
 ///
@@ -109,14 +110,14 @@ where
     report_all(wrap).assert();
 }
 
-/// Holds a stream that can be stopped against some laws: those of any stream and those of one that can be stopped.
+/// Checks a stream that can be stopped against some laws: those of any stream, and those of a stream that can be stopped.
 ///
-/// The functions for the laws of any stream fire no stop; here it is fired, so that `[Law::Wakes]` says whether the
-/// stop wakes the stream.
+/// The functions for any stream fire no stop. Here the stop is fired, so `[Law::Wakes]` also checks that the stop wakes
+/// the stream.
 ///
 /// # Panics
 ///
-/// If one is broken, or if one is about what only a [`Stoppable`] stream can say.
+/// If a law is broken, or needs a [`Stoppable`] stream or a length of time.
 ///
 /// # Examples
 ///
@@ -137,11 +138,11 @@ where
     report(laws, wrap).assert();
 }
 
-/// Holds a stream against some laws over plans of your own: more scripts, longer ones, or fewer for a large table.
+/// Checks a stream against some laws in plans of your own: more scripts, longer ones, or fewer.
 ///
 /// # Panics
 ///
-/// If one is broken, or is about a length of time.
+/// If a law is broken, or needs a length of time.
 ///
 /// # Examples
 ///
@@ -166,7 +167,7 @@ pub fn check_plans<S>(
     let wrap: Wrap<'_> = &|source, stop| Box::pin(Lettered::stoppable(wrap(source, stop)));
     let stage = Stage::new(wrap);
     let first = first(&stage, laws);
-    hold(laws, plans.into_iter(), Tier::Stoppable, &first, &stage).assert();
+    check_plans_for(laws, plans.into_iter(), Tier::Stoppable, &first, &stage).assert();
 }
 
 #[track_caller]
@@ -174,12 +175,12 @@ fn assert_timeless(laws: &[Law]) {
     for law in laws {
         assert!(
             !law.takes_a_time(),
-            "the law `{law}` is about a length of time: ask it by its function, which takes one"
+            "the law `{law}` is about a length of time: call its own function, which takes one"
         );
     }
 }
 
-/// Holds one run of a stream that can be stopped against all laws but those of its reason: for property tests.
+/// Checks one run of a stream that can be stopped against all laws except those about the reason: for property tests.
 ///
 /// # Errors
 ///
@@ -207,11 +208,11 @@ where
         })
 }
 
-/// Like [`check`], but returns what became of each law: for a table.
+/// Like [`check`], but returns the result of each law.
 ///
 /// # Panics
 ///
-/// If a law is about a length of time, or about what only a [`Stoppable`] stream can say.
+/// If a law needs a [`Stoppable`] stream or a length of time.
 #[track_caller]
 pub fn report<S>(laws: &[Law], wrap: impl Fn(Source, Stop) -> S) -> Report
 where
@@ -222,14 +223,14 @@ where
     for law in laws {
         assert!(
             law.tier() <= Tier::Stopped,
-            "the law `{law}` is about the reason of a stop, which a stream need not report: ask it by its function, or all \
-             laws by `check_all`"
+            "the law `{law}` is about the reason of a stop, which a stream need not report: call its own function, or \
+             `check_all`"
         );
     }
     report_of(laws, Tier::Stopped, wrap)
 }
 
-/// Like [`check_stream`], but returns what became of each law: for a table.
+/// Like [`check_stream`], but returns the result of each law.
 #[track_caller]
 pub fn report_stream<S>(wrap: impl Fn(Source) -> S) -> Report
 where
@@ -241,7 +242,7 @@ where
     })
 }
 
-/// Like [`check_stop`], without a panic: for a table.
+/// Like [`check_stop`], but returns the result of each law.
 pub fn report_stop<S>(wrap: impl Fn(Source, Stop) -> S) -> Report
 where
     S: Stream,
@@ -250,7 +251,7 @@ where
     report_of(&laws_of(Tier::Stopped), Tier::Stopped, wrap)
 }
 
-/// Like [`check_all`], without a panic: for a table.
+/// Like [`check_all`], but returns the result of each law.
 pub fn report_all<S>(wrap: impl Fn(Source, Stop) -> S) -> Report
 where
     S: Stoppable,

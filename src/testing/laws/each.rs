@@ -1,4 +1,4 @@
-//! A function for each law.
+//! One function for each law.
 
 use super::{
     Law,
@@ -15,11 +15,11 @@ use crate::testing::subject::Lettered;
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
-/// After `None` always `None`, whatever is fired later; and `is_terminated()` is `true`.
+/// After `None` every poll returns `None`, even if the stop is fired later, and `is_terminated()` is `true`.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn fused<S>(wrap: impl Fn(Source) -> S)
 where
@@ -29,12 +29,12 @@ where
     report_of(&[Law::Fused], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// `size_hint()` is true at every moment, and after the end its lower bound is 0. Of a stream that can be stopped the
-/// lower bound is 0 from the beginning, and after the end it is `(0, Some(0))`. After a panic it is whatever it is.
+/// `size_hint()` is correct at every moment, and after the end its lower bound is 0. For a stream that can be stopped the
+/// lower bound is always 0, and after the end the hint is `(0, Some(0))`. After a panic it is not checked.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn size_hint<S>(wrap: impl Fn(Source) -> S)
 where
@@ -44,12 +44,12 @@ where
     report_of(&[Law::SizeHint], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// A stream that returned `Pending` is woken, at the waker of its latest poll: by the stop, by its source, and by the stream
-/// itself if its source does not wait. There is nothing else that it could wait for.
+/// A stream that has returned `Pending` is woken through the waker of its latest poll: by the stop, by its source, or by
+/// itself if its source is not pending. There is nothing else that it could wait for.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn wakes<S>(wrap: impl Fn(Source) -> S)
 where
@@ -59,11 +59,11 @@ where
     report_of(&[Law::Wakes], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// Dropping the stream drops the source there and then, leaves the stop as it was, and no waker of it is kept.
+/// Dropping the stream drops the source at once, does not cancel the token, and nothing holds a waker of it any more.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn dropping<S>(wrap: impl Fn(Source) -> S)
 where
@@ -73,12 +73,12 @@ where
     report_of(&[Law::Dropping], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// The source is polled only while the stream is, and not as that is made or dropped, and gives one item at most for
+/// The source is polled only inside a poll of the stream, not while that is made or dropped, and for at most one item in
 /// each poll: nothing runs ahead.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn lazy<S>(wrap: impl Fn(Source) -> S)
 where
@@ -89,11 +89,11 @@ where
 }
 
 /// A panic of the source, or of its `Drop`, passes through once: through a poll, or through the drop of the stream.
-/// Then the stream is over, and the source is not polled again. Of its own accord the stream does not panic.
+/// Then the stream has ended, and the source is not polled again. The stream does not panic unless its source does.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn panics<S>(wrap: impl Fn(Source) -> S)
 where
@@ -103,11 +103,11 @@ where
     report_of(&[Law::Panics], Tier::Stream, |source, _| wrap(source)).assert();
 }
 
-/// What comes out is a prefix of what the source would have given, in order.
+/// The items are a prefix of those that the source would have yielded, in order.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn prefix<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -117,12 +117,12 @@ where
     report_of(&[Law::Prefix], Tier::Stopped, wrap).assert();
 }
 
-/// A stop that is never fired changes nothing: the same items, the same polls of the source, no more wake-ups. A
-/// stream may yield after an item, for the sake of fairness, and so may each of a few that are stacked.
+/// A stop that is never fired changes nothing: the same items, the same polls of the source, no more wake-ups. After an
+/// item the stream may be pending once for fairness, and so may each adapter of a stack.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn identity<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -132,11 +132,11 @@ where
     report_of(&[Law::Identity], Tier::Stopped, wrap).assert();
 }
 
-/// Nothing ends the stream but its source and the stop. At a nanosecond before its deadline it continues.
+/// Only its source and the stop end the stream. A nanosecond before its deadline it continues.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn nothing_early<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -146,14 +146,14 @@ where
     report_of(&[Law::NothingEarly], Tier::Stopped, wrap).assert();
 }
 
-/// A poll that begins after the stop gives no item, even if one is ready.
+/// A poll that begins after the stop returns no item, even if one is ready.
 ///
-/// At a point in time that is so for the first poll, for any after a `Pending`, and once the consumer has waited
-/// after a run of more than 64 items.
+/// For a deadline, this applies to the first poll, to each poll after a `Pending`, and to a poll after which the consumer
+/// has awaited something after a run of more than 64 items.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn nothing_late<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -163,11 +163,11 @@ where
     report_of(&[Law::NothingLate], Tier::Stopped, wrap).assert();
 }
 
-/// An item that was taken from the source comes out before the end, even if the stop is fired in that poll.
+/// An item that was taken from the source is yielded before the end, even if the stop is fired in that poll.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn nothing_lost<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -182,7 +182,7 @@ where
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn ends<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -192,12 +192,12 @@ where
     report_of(&[Law::Ends], Tier::Stopped, wrap).assert();
 }
 
-/// After the stop the source is never polled; stopped beforehand, never at all. Nor after its own end, or the
-/// stream's.
+/// The source is not polled after the stop, after its own end, or after the end of the stream. If the stop was fired
+/// before the first poll, the source is never polled.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn left_alone<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -211,7 +211,7 @@ where
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn dropped_first<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -221,11 +221,11 @@ where
     report_of(&[Law::DroppedFirst], Tier::Stopped, wrap).assert();
 }
 
-/// After the end no waker of the stream is kept: by no timer, no token, no signal.
+/// After the end nothing holds a waker of the stream: no timer, no token, no signal.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn released<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -235,12 +235,12 @@ where
     report_of(&[Law::Released], Tier::Stopped, wrap).assert();
 }
 
-/// A stream over a source that is always ready is pending once after at most 1024 items in a row. That it wakes
-/// itself then is what [`wakes`] says.
+/// Over a source that is always ready, the stream is pending once after at most 1024 items. [`wakes`] checks that it
+/// wakes itself then.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn fair<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -250,12 +250,12 @@ where
     report_of(&[Law::Fair], Tier::Stopped, wrap).assert();
 }
 
-/// A source that is always ready is stopped soon after its deadline, although no timer runs: within a millisecond
-/// at a steady pace, and after a sudden slow-down within 64 items. It holds for streams without a deadline.
+/// A source that is always ready is stopped soon after the deadline, although no timer can run: within a millisecond at
+/// a steady pace, and within 64 items after a sudden slow-down. Streams without a deadline keep this law.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn on_time<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -265,12 +265,12 @@ where
     report_of(&[Law::OnTime], Tier::Stopped, wrap).assert();
 }
 
-/// `stop_reason()` is `None` while the stream runs and after an end of its own, `Some` once it was stopped, and
-/// never changes. A source that ends in a poll during which the stop was fired, before it ended, was stopped.
+/// `stop_reason()` is `None` while the stream runs and after a natural end, `Some` once the stream was stopped, and
+/// never changes. If the stop is fired during a poll before the source ends in that poll, the stream was stopped.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn one_outcome<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -280,12 +280,12 @@ where
     report_of_stoppable(&[Law::OneOutcome], wrap).assert();
 }
 
-/// `stop_reason()` is what it was stopped for: `Cancelled` by a token, `DeadlineExceeded` at a point in time, even
-/// if no timer ran.
+/// `stop_reason()` is the reason of the stop: `Cancelled` for a token, `DeadlineExceeded` for a point in time, even if no
+/// timer has fired.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 #[track_caller]
 pub fn honest<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -295,18 +295,18 @@ where
     report_of_stoppable(&[Law::Honest], wrap).assert();
 }
 
-/// A stream that was stopped before it gives `None` for the first time gives its `Err` instead: also if the stop is
-/// fired, or the deadline passes, in the very poll in which its source ends. So a response that was cut short never looks
-/// complete.
+/// A stream that was stopped before its first `None` returns its `Err` instead, also if the stop is fired, or the deadline
+/// passes, in the poll in which its source ends. So a truncated response never looks complete.
 ///
-/// It is about a stream of `Result`s whose stop is an `Err`. A stop that is fired by the `Drop` of a source which has ended
-/// may be reported or not.
+/// This is a law of streams of `Result`s that report a stop as an `Err`. If the `Drop` of a source that has ended fires
+/// the stop, the stream may report it or not.
 ///
-/// It is not one of [`check_all`](super::check_all())'s, as a stream may well end without an error. [`check`](super::check()) asks for it as well, beside others.
+/// [`check_all`](super::check_all()) does not check it, as a stream may be meant to end without an error.
+/// [`check`](super::check()) can check it together with other laws.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 ///
 /// # Examples
 ///
@@ -324,14 +324,15 @@ where
     report_of(&[Law::StopIsReported], Tier::Stopped, wrap).assert();
 }
 
-/// The thread that fires the stop has dropped the source by the time that this returns, without a poll. Fired during a poll
-/// of the stream, the source is dropped before that poll returns; fired before the stream is made, before its first poll.
+/// When the call that fires the stop returns, the source has been dropped, without a poll. If the stop is fired during a
+/// poll of the stream, the source is dropped before that poll returns; if it is fired before the stream is made, before
+/// its first poll.
 ///
-/// It is about a token. [`check`](super::check()) asks for it as well, beside others.
+/// This is a law about tokens. [`check`](super::check()) can check it together with other laws.
 ///
 /// # Panics
 ///
-/// If that is not so, or if the stream takes a point in time for its stop.
+/// If the law is broken, or if the stream takes a point in time from its stop.
 ///
 /// # Examples
 ///
@@ -349,17 +350,17 @@ where
     report_of(&[Law::DropOnCancel], Tier::Stopped, wrap).assert();
 }
 
-/// After its token was cancelled the stream continues for `time`, from the first poll that saw it on, as if nothing had
-/// happened: a source that ends meanwhile has ended by itself. When the time is over, a pending stream is woken, and a
-/// poll ends it, gives no item, and leaves the source alone, which is dropped first. Nothing is lost.
+/// After its token is cancelled the stream continues for `time`, from the first poll that notices it, as if it had not
+/// been cancelled: if the source ends meanwhile, that is a natural end. When the time is over, a pending stream is woken.
+/// The next poll drops the source without polling it, returns no item, and ends the stream. No item is lost.
 ///
-/// The source is pending for a while, and the consumer is busy for a while, for just as long as `time` or a nanosecond
-/// less, by the paused clock. A pending stream may be woken at the whole millisecond after the end, as tokio's timers
-/// are, and in a run of ready items it is as with a deadline: see [`on_time`].
+/// The plans have a source that is pending and a consumer that is busy for about `time` on the paused clock, such as a
+/// nanosecond less. A pending stream may be woken up to the next whole millisecond, like tokio's timers, and a run of
+/// ready items may be as late as with a deadline: see [`on_time`].
 ///
 /// # Panics
 ///
-/// If that is not so, or if the stream takes a point in time for its stop.
+/// If the law is broken, or if the stream takes a point in time from its stop.
 ///
 /// # Examples
 ///
@@ -385,8 +386,8 @@ where
     .assert();
 }
 
-/// Like [`drains`], and `stop_reason()` is `None` while the stream drains and after an end of its own, `Some` once the
-/// grace was over.
+/// Like [`drains`]. Also, `stop_reason()` is `None` while the stream drains and after a natural end, and `Some` once the
+/// grace period is over.
 ///
 /// # Panics
 ///
@@ -405,17 +406,17 @@ where
     .assert();
 }
 
-/// The stream ends, with an error or without, once its source gave nothing for `time`, and changes nothing before that.
-/// The time runs from the first `Pending` after an item or the start, so that a consumer which is busy does not count.
-/// When it is over a pending stream is woken, and a poll asks the source once more: an item wins. Else the source is
-/// dropped, and then the stream ends. But a poll that is late, by more than a sixteenth of `time` and more than 10 ms,
-/// starts the time anew, once until the next item: the consumer was away.
+/// The stream ends, with an error or without, once its source was idle for `time`, and changes nothing before that. The
+/// time runs from the first `Pending` after an item or after the start, so a busy consumer does not count. When it is
+/// over, a pending stream is woken. The next poll polls the source once more, and yields an item if there is one.
+/// Otherwise it drops the source and ends the stream. A poll that is late, by more than a sixteenth of `time` and more than
+/// 10 ms, starts the time again, at most once until the next item.
 ///
-/// Time passes as for [`drains`]. A pending stream may be woken at the whole millisecond after the end.
+/// Time passes as in [`drains`]. A pending stream may be woken up to the next whole millisecond.
 ///
 /// # Panics
 ///
-/// If that is not so.
+/// If the law is broken.
 ///
 /// # Examples
 ///

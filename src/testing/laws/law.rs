@@ -54,8 +54,9 @@ pub enum Law {
 }
 
 impl Law {
-    /// All that [`check_all`](super::check_all) asks for: those of any stream first, those of one that can say why it was stopped last.
-    /// Those of one that reports its stop, is dropped on cancel, drains or ends when idle are not among them.
+    /// All laws that [`check_all`](super::check_all) checks: first those of any stream, last those of a
+    /// [`Stoppable`](crate::testing::Stoppable) one. The laws that only some streams promise are not among them:
+    /// `StopIsReported`, `DropOnCancel`, `Drains` and `EndsWhenIdle`.
     pub const ALL: [Self; 19] = [
         Self::Fused,
         Self::SizeHint,
@@ -107,43 +108,49 @@ impl Law {
         }
     }
 
-    /// The law in a sentence.
+    /// The law as a sentence.
     pub fn statement(self) -> &'static str {
         match self {
-            Self::Fused => "after the end there is nothing but the end",
-            Self::SizeHint => "the size hint is true at every moment, and exact after the end",
-            Self::Wakes => "a pending stream is woken, at its latest waker",
+            Self::Fused => "after the end every poll returns the end",
+            Self::SizeHint => "the size hint is correct at every moment, and exact after the end",
+            Self::Wakes => "a pending stream is woken, through its latest waker",
             Self::Dropping => "dropping the stream drops the source, and leaves nothing behind",
-            Self::Lazy => "the source is polled only while the stream is, and for one item at most",
-            Self::Panics => "a panic passes through once, then the stream is over",
-            Self::Prefix => "what comes out is a prefix of the source, in order",
-            Self::Identity => "a stop that is never fired changes nothing",
-            Self::NothingEarly => "nothing ends it but its source and the stop",
-            Self::NothingLate => "a poll that begins after the stop gives no item",
-            Self::NothingLost => "an item that was taken from the source is handed on",
-            Self::Ends => "a poll that begins after the stop ends it",
-            Self::LeftAlone => "after the stop or its end the source is never polled",
-            Self::DroppedFirst => "the source is dropped before the stream ends",
-            Self::Released => "after the end no waker of the stream is kept",
-            Self::Fair => "a source that is always ready is pending after 1024 items in a row",
-            Self::OnTime => "a run of ready items ends soon after its deadline",
-            Self::OneOutcome => {
-                "there is a reason if it was stopped, none if it ended, and it stays"
+            Self::Lazy => {
+                "the source is polled only inside a poll of the stream, and for at most one item"
             }
-            Self::Honest => "the reason is the one it was stopped for",
+            Self::Panics => "a panic of the source passes through once, then the stream has ended",
+            Self::Prefix => "the items are a prefix of the source's, in order",
+            Self::Identity => "a stop that is never fired changes nothing",
+            Self::NothingEarly => "only its source and the stop end the stream",
+            Self::NothingLate => "a poll that begins after the stop returns no item",
+            Self::NothingLost => "an item that was taken from the source is yielded",
+            Self::Ends => "a poll that begins after the stop ends the stream",
+            Self::LeftAlone => "after the stop, and after its end, the source is never polled",
+            Self::DroppedFirst => "the source is dropped before the stream ends",
+            Self::Released => "after the end nothing holds a waker of the stream",
+            Self::Fair => {
+                "over a source that is always ready, the stream is pending after 1024 items"
+            }
+            Self::OnTime => "a run of ready items ends soon after the deadline",
+            Self::OneOutcome => {
+                "there is a reason if the stream was stopped, none if it ended, and it does not change"
+            }
+            Self::Honest => "the reason is that of the stop",
             Self::StopIsReported => "a stream that was stopped does not end without an error",
             Self::DropOnCancel => "the stop drops the source, without a poll",
-            Self::Drains => "after the stop it continues until its grace is over",
-            Self::EndsWhenIdle => "it ends once its source was pending for so long, and no sooner",
+            Self::Drains => "after the stop the stream continues until its grace period is over",
+            Self::EndsWhenIdle => {
+                "the stream ends once its source was idle for the timeout, and not before"
+            }
         }
     }
 
-    /// Whether it is about points in time only.
+    /// Whether it applies only to a stream that is stopped at a point in time.
     pub fn is_of_time(self) -> bool {
         self == Self::OnTime
     }
 
-    /// Whether it is about a length of time, which its function takes.
+    /// Whether its function takes a length of time.
     pub(in crate::testing) fn takes_a_time(self) -> bool {
         matches!(self, Self::Drains | Self::EndsWhenIdle)
     }

@@ -15,17 +15,17 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// Which one it is.
+    /// The law.
     pub fn law(&self) -> Law {
         self.law
     }
 
-    /// The smallest plan that was found to break it.
+    /// The smallest plan found that breaks the law.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// What happened then.
+    /// What happened in a run of this plan.
     pub fn record(&self) -> &Record {
         &self.record
     }
@@ -50,13 +50,13 @@ impl Display for Broken {
 
 impl Error for Broken {}
 
-/// What became of each law.
+/// The result of a check, law by law.
 #[derive(Clone, Debug)]
-#[must_use = "it says which laws are broken"]
+#[must_use = "a report says which laws are broken"]
 pub struct Report {
     pub(super) held: Vec<Law>,
     pub(super) broken: Vec<Broken>,
-    /// What the stream did with its stop that it should not have.
+    /// How the stream has misused its stop, if it has.
     pub(super) misuse: Option<&'static str>,
 }
 
@@ -71,7 +71,7 @@ impl Report {
         &self.broken
     }
 
-    /// What became of one law: nothing if it does not apply to the stream.
+    /// The result for one law; `None` if it was not checked, or does not apply to the stream.
     pub fn of(&self, law: Law) -> Option<Result<(), &Broken>> {
         let broken = self.broken.iter().find(|broken| broken.law == law);
         let holds = || self.held.contains(&law).then_some(Ok(()));

@@ -1,4 +1,4 @@
-//! All runs of a stream that a law is held against, and the smallest one that breaks it.
+//! Runs a stream through the plans of a check, and finds the smallest run that breaks a law.
 
 use super::{
     Broken, Law, Report,
@@ -12,15 +12,15 @@ use crate::testing::{
 use futures_core::Stream;
 use std::time::Duration;
 
-/// The length up to which all scripts are tried. Miri is slow.
+/// All scripts of up to this length are tried. Miri is slow.
 pub(super) const STEPS: usize = if cfg!(miri) { 2 } else { 4 };
 
-/// The same, where time passes in all ways.
+/// The same for the laws in which time passes.
 const STEPS_IN_TIME: usize = if cfg!(miri) { 1 } else { 3 };
 
-/// How many longer ones are tried.
+/// The number of longer, random plans.
 const LONGER: u64 = if cfg!(miri) { 4 } else { 256 };
-/// Holds a stream against some laws.
+/// Checks a stream against some laws.
 #[track_caller]
 pub(super) fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
     let stage = Stage::new(wrap);
@@ -28,19 +28,19 @@ pub(super) fn examine(laws: &[Law], tier: Tier, wrap: Wrap<'_>) -> Report {
     let is_timed = first.is_timed;
     assert!(
         !is_timed || !laws.contains(&Law::DropOnCancel),
-        "the law `drop_on_cancel` is about a token that is cancelled: take that from the stop, not a point in time"
+        "the law `drop_on_cancel` is about a token that is cancelled: take the token from the stop, not a point in time"
     );
     let paced = Plan::paced().filter(|_| is_timed);
     let long = Plan::always_ready().chain(Plan::ready_until_the_end());
     let long = long.chain(paced).filter(|_| !cfg!(miri));
-    // The long ones last, as what they break is not made any smaller.
+    // The long ones last, as these are not made smaller.
     let plans = Plan::all(STEPS)
         .chain((0..LONGER).map(Plan::random))
         .chain(long);
-    hold(laws, plans, tier, &first, &stage)
+    check_plans_for(laws, plans, tier, &first, &stage)
 }
 
-/// Holds a stream against a law that is about so much time.
+/// Checks a stream against a law that is about a length of time.
 #[track_caller]
 #[cfg_attr(
     not(feature = "tokio"),
@@ -51,24 +51,24 @@ pub(super) fn examine_in_time(law: Law, time: Duration, tier: Tier, wrap: Wrap<'
     let first = first(&stage, &[law]);
     assert!(
         !first.is_timed,
-        "the law `{law}` is about a token and the time after its cancel: take that from the stop, not a point in time"
+        "the law `{law}` is about a token and the time after its cancel: take the token from the stop, not a point in time"
     );
     let random = (0..LONGER).map(|seed| Plan::random_in_time(time, seed));
     let long = Plan::always_ready_in_time(time).filter(|_| !cfg!(miri));
     let plans = Plan::in_time(time, STEPS_IN_TIME).chain(random).chain(long);
-    hold(&[law], plans, tier, &first, &stage)
+    check_plans_for(&[law], plans, tier, &first, &stage)
 }
 
-/// A run that says what the stream takes of its stop.
+/// A run that shows what the stream takes from its stop.
 #[track_caller]
 pub(super) fn first(stage: &Stage<'_>, laws: &[Law]) -> Run {
     stage.watch.laws(laws.iter().copied());
     Plan::new(Script::default(), StopPoint::Never).play(stage)
 }
 
-/// Which of the laws hold, and which are broken by one of the plans.
+/// Checks which laws hold in all of the plans.
 #[track_caller]
-pub(super) fn hold(
+pub(super) fn check_plans_for(
     laws: &[Law],
     plans: impl Iterator<Item = Plan>,
     tier: Tier,
@@ -82,7 +82,7 @@ pub(super) fn hold(
         .filter(applies)
         .map(Claim::Keeps)
         .collect();
-    // Code that panics has not kept a law, whichever was asked for.
+    // A panic of the stream's own code breaks any check.
     if !laws.contains(&Law::Panics) {
         claims.push(Claim::HasNoPanicOfItsOwn);
     }
@@ -108,7 +108,7 @@ pub(super) fn hold(
             }
         });
         if run.not_made.is_some() {
-            // Of what cannot be made nothing else is known.
+            // Nothing else is known of a stream that cannot be made.
             claims.clear();
         }
     }
@@ -125,7 +125,7 @@ pub(super) fn hold(
     }
 }
 
-/// Makes the plan that breaks a law simpler, for as long as it does.
+/// Simplifies the plan as long as it still breaks the law.
 fn smallest(mut found: Broken, claim: Claim, tier: Tier, stage: &Stage<'_>) -> Broken {
     let check = |plan: Plan| {
         let run = plan.play(stage);
@@ -158,10 +158,10 @@ where
 }
 
 pub(super) fn laws_of(tier: Tier) -> Vec<Law> {
-    // Most streams make no promise of what they do after a panic.
-    let is_asked = |law: &Law| tier != Tier::Stream || *law != Law::Panics;
+    // Most streams promise nothing about what they do after a panic.
+    let is_checked = |law: &Law| tier != Tier::Stream || *law != Law::Panics;
     let all = Law::ALL.into_iter().filter(|law| law.tier() <= tier);
-    all.filter(is_asked).collect()
+    all.filter(is_checked).collect()
 }
 
 pub(super) fn report_of_stoppable<S>(laws: &[Law], wrap: impl Fn(Source, Stop) -> S) -> Report

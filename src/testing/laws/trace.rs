@@ -1,41 +1,41 @@
-//! A run poll by poll, and what each law says of it.
+//! A run poll by poll, and what each law requires of it.
 
 mod any_stream;
 mod in_time;
 mod stoppable;
 
 use super::Law;
-use crate::testing::{Event, Output, Plan, Step, View, harness::LONG_ROW, plan::Run};
+use crate::testing::{Event, Output, Plan, Step, View, harness::LONG_RUN, plan::Run};
 use std::{ops::Range, time::Duration};
 
-/// How many yields may follow an item: one for each adapter of a stack, each after the same item.
-const YIELDS_IN_A_ROW: usize = 16;
+/// The number of yields that may follow an item: each adapter of a stack may yield after the same item.
+const MAX_YIELDS: usize = 16;
 
-/// How many items may come late at a deadline, and by how many nanoseconds at a steady pace: D6.
+/// How many items may come after a deadline, and for how many nanoseconds at a steady pace: D6.
 const LATE_ITEMS: usize = 64;
 const LATE_NANOS: u64 = 1_000_000;
 
 /// How much of a stream is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tier {
-    /// That it is a stream.
+    /// A stream.
     Stream,
-    /// That it can be stopped.
+    /// A stream that can be stopped.
     Stopped,
-    /// That it can say why.
+    /// A `Stoppable` stream.
     Stoppable,
 }
 
-/// What is claimed of a stream.
+/// What is checked of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     Keeps(Law),
-    /// The part of the law of panics that is asked of every stream: it does not panic unless its source does.
+    /// The part of the law `panics` that is checked for every stream: it does not panic unless its source does.
     HasNoPanicOfItsOwn,
 }
 
 impl Claim {
-    /// The law that is broken if it is not so.
+    /// The law that is broken if the claim is false.
     pub(super) fn law(self) -> Law {
         match self {
             Self::Keeps(law) => law,
@@ -53,11 +53,11 @@ pub(super) struct Trace<'a> {
     events: Vec<Event>,
     firsts: Firsts,
     turns: Vec<Turn>,
-    /// The turns until the stream was over, or panicked, the last of them included.
+    /// The number of turns up to and including the one in which the stream ended or panicked.
     lively: usize,
 }
 
-/// Where something happened for the first time, or beyond all that did.
+/// The indices of the first events of a kind, or the number of events if there is none.
 struct Firsts {
     stopped: usize,
     source_ended: usize,
@@ -65,7 +65,7 @@ struct Firsts {
     source_done: usize,
     source_dropped: usize,
     ended: usize,
-    /// Ended, or said that it was stopped.
+    /// Ended, or reported that it was stopped.
     reported: usize,
     /// The same, or panicked.
     over: usize,
@@ -98,16 +98,16 @@ impl Firsts {
 struct Turn {
     waker: usize,
     output: Output,
-    /// How much time had gone by when it began, and until the next one.
+    /// How much time had passed when it began, and how much passed until the next one.
     at: Duration,
     passed: Duration,
-    /// Whether it is one of the yields that S11 asks for: the source is not polled. That the stream wakes itself then is
-    /// for the law of wake-ups.
+    /// Whether it is one of the yields that S11 requires, in which the source is not polled. The law `wakes` checks that
+    /// the stream wakes itself.
     is_yield: bool,
-    /// Its events while it is polled, and after.
+    /// Its events during the poll, and after it.
     inside: Range<usize>,
     outside: Range<usize>,
-    /// Whether it was stopped before the poll began, and has to know.
+    /// Whether the stream was stopped before the poll began, in a way that the poll has to notice.
     is_stopped: bool,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Trace<'a> {
             .iter()
             .position(|event| matches!(event, Event::Dropping));
         let mut turns: Vec<Turn> = Vec::new();
-        let mut row = 0;
+        let mut ready_run = 0;
         let passed = |events: &[Event]| {
             let passed = events.iter().map(|event| match event {
                 Event::Passed(time) => *time,
@@ -131,7 +131,7 @@ impl<'a> Trace<'a> {
             passed.sum()
         };
         let mut at: Duration = passed(&events[..begins.first().copied().unwrap_or_default()]);
-        // How many yields may come now.
+        // The number of yields that may follow.
         let mut may_yield = 0;
         for (n, &begin) in begins.iter().enumerate() {
             let end = begins
@@ -140,27 +140,27 @@ impl<'a> Trace<'a> {
                 .or(dropping)
                 .unwrap_or(events.len());
             let Event::Polled { waker } = events[begin] else {
-                unreachable!("it begins with the poll");
+                unreachable!("a turn begins with a poll");
             };
             let answer = (begin..end).find_map(|at| match &events[at] {
                 Event::Gave(output) => Some((at, output.clone())),
                 _ => None,
             });
             let Some((gave, output)) = answer else {
-                unreachable!("each poll gives something");
+                unreachable!("each poll has an output");
             };
-            // A point in time need not be seen at once in a run of ready items: D6. But it is when the consumer
-            // waited after a long row.
+            // In a run of ready items, a point in time need not be noticed at once: D6. It has to be if the consumer
+            // has awaited something after a long run.
             let waited_since = |turn: &Turn| {
                 let after = &events[turn.outside.clone()];
-                row >= LONG_ROW && after.iter().any(|event| matches!(event, Event::Stopped))
+                ready_run >= LONG_RUN && after.iter().any(|event| matches!(event, Event::Stopped))
             };
             let is_exact = !run.is_timed
                 || turns.last().is_none_or(|last| {
                     last.output == Output::Pending || last.is_stopped || waited_since(last)
                 });
-            row = if matches!(output, Output::Item(_)) {
-                row + 1
+            ready_run = if matches!(output, Output::Item(_)) {
+                ready_run + 1
             } else {
                 0
             };
@@ -171,7 +171,7 @@ impl<'a> Trace<'a> {
                 && may_yield > 0
                 && !events[inside.clone()].iter().any(is_polled);
             may_yield = match output {
-                Output::Item(_) => YIELDS_IN_A_ROW,
+                Output::Item(_) => MAX_YIELDS,
                 _ if is_yield => may_yield - 1,
                 _ => 0,
             };
@@ -205,7 +205,7 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Whether a claim is true; else what was expected.
+    /// Checks a claim. The `Err` says what was expected.
     pub(super) fn check(&self, claim: Claim) -> Result<(), String> {
         match claim {
             Claim::Keeps(law) => self.keeps(law),
@@ -241,12 +241,12 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// The polls until it was over, counted from 0.
+    /// The polls until the stream ended, counted from 0.
     fn lively(&self) -> impl Iterator<Item = (usize, &Turn)> {
         self.turns[..self.lively].iter().enumerate()
     }
 
-    /// The polls after it was over.
+    /// The polls after the stream ended.
     fn over(&self) -> impl Iterator<Item = (usize, &Turn)> {
         self.turns.iter().enumerate().skip(self.lively)
     }
@@ -268,7 +268,7 @@ impl<'a> Trace<'a> {
         })
     }
 
-    /// Everything that happened, and when.
+    /// All events, with their indices.
     fn events(&self) -> impl Iterator<Item = (usize, &Event)> {
         self.events.iter().enumerate()
     }

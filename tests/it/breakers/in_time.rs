@@ -428,7 +428,7 @@ fn a_broken_law_is_reported_with_the_waits() {
     assert_eq!(
         told,
         "\
-the law `ends_when_idle` is broken: it ends once its source was pending for so long, and no sooner
+the law `ends_when_idle` is broken: the stream ends once its source was idle for the timeout, and not before
 
     source   a~~.....
     stop     ........
@@ -437,7 +437,7 @@ the law `ends_when_idle` is broken: it ends once its source was pending for so l
     dropped  ..D.....
 
 script \"a\", stopped never; before its polls pass 1s, 500ms, then 1s each
-expected poll 2 to give what the source gave, '~'
+expected poll 2 to return what the source returned, '~'
 "
     );
 }

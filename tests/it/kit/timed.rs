@@ -189,7 +189,7 @@ fn a_deadline_that_is_asked_for_too_late_is_a_panic_that_says_so() {
         });
     });
     assert!(
-        message.contains("ask for its deadline before the stream is made"),
+        message.contains("call `deadline` or `timeout` while the stream is made"),
         "{message}"
     );
 }
@@ -198,11 +198,17 @@ fn a_deadline_that_is_asked_for_too_late_is_a_panic_that_says_so() {
 fn a_law_that_is_about_a_token_says_so() {
     let message =
         panic_of(|| laws::drop_on_cancel(|source, stop| source.with_timeout(stop.timeout())));
-    assert!(message.contains("take that from the stop"), "{message}");
+    assert!(
+        message.contains("take the token from the stop"),
+        "{message}"
+    );
     let message = panic_of(|| {
         laws::drains(SECOND, |source, stop| source.with_timeout(stop.timeout()));
     });
-    assert!(message.contains("take that from the stop"), "{message}");
+    assert!(
+        message.contains("take the token from the stop"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -262,7 +268,7 @@ fn a_stream_that_a_task_feeds_is_checked_over_time() {
         "{message}"
     );
     assert!(
-        message.contains("; time and tasks go on while it is pending"),
+        message.contains("; while it is pending, time passes and tasks run"),
         "{message}"
     );
 }
@@ -290,8 +296,5 @@ fn a_stream_that_forgets_its_waker_is_caught_over_time() {
 #[tokio::test]
 async fn inside_of_a_runtime_it_says_where_to_call_it() {
     let message = panic_of(|| Harness::new(|_| stream::empty::<char>()));
-    assert!(
-        message.contains("call it from a plain `#[test]`"),
-        "{message}"
-    );
+    assert!(message.contains("use it in a plain `#[test]`"), "{message}");
 }

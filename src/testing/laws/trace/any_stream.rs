@@ -9,7 +9,7 @@ impl Trace<'_> {
         for (n, turn) in self.lively() {
             let is_fused = turn.output == Output::End || self.source_panics(turn);
             expect(!stopped || is_fused, || {
-                format!("poll {n} to give the end, as the one before it gave the error of a stop")
+                format!("poll {n} to return the end, as the one before it gave the error of a stop")
             })?;
             stopped = turn.output == Output::Stopped;
         }
@@ -17,10 +17,10 @@ impl Trace<'_> {
             .last()
             .is_some_and(|last| last.output == Output::End);
         for (n, turn) in self.over() {
-            // A source that is dropped late, and panics, is for other laws.
+            // Other laws check a source that is dropped late and panics.
             let is_fused = turn.output == Output::End || self.source_panics(turn);
             expect(!ended || is_fused, || {
-                format!("poll {n} to give the end once more")
+                format!("poll {n} to return the end once more")
             })?;
         }
         for (at, view) in self.views() {
@@ -41,7 +41,7 @@ impl Trace<'_> {
         let last = self.turns[..self.lively].last().map(|last| &last.output);
         let ended = matches!(last, Some(Output::End));
         let panicked = matches!(last, Some(Output::Panic(_)));
-        // Backwards, so that what is still to come is known.
+        // Backwards, so that the number of items to come is known.
         let mut to_come = 0;
         for (at, event) in self.events.iter().enumerate().rev() {
             let view = match event {
@@ -90,9 +90,9 @@ impl Trace<'_> {
         let mut source_waits = waits_after(false, &self.events[..begin]);
         for (n, turn) in self.lively() {
             source_waits = waits_after(source_waits, self.inside(turn));
-            let goes_on = self.plan.goes_on;
-            if goes_on {
-                // A task may poll it on.
+            let time_passes = self.plan.time_passes;
+            if time_passes {
+                // A task may have polled it.
                 source_waits = waits_after(source_waits, self.outside(turn));
             }
             if turn.output != Output::Pending {
@@ -107,7 +107,7 @@ impl Trace<'_> {
                 .any(|event| matches!(event, Event::Stopped))
             {
                 Some("the stop was fired")
-            } else if !goes_on && happened.any(|event| matches!(event, Event::SourceWoken)) {
+            } else if !time_passes && happened.any(|event| matches!(event, Event::SourceWoken)) {
                 Some("its source was woken")
             } else if !source_waits {
                 Some("its source does not wait for anything")
@@ -137,17 +137,17 @@ impl Trace<'_> {
                 "the source to be dropped with the stream".to_owned()
             })?;
             expect(!fired_the_stop, || {
-                "the token to be left alone by the drop of the stream".to_owned()
+                "the drop of the stream not to cancel the token".to_owned()
             })?;
             expect(*held_wakers == 0, || {
-                "no waker of the stream that was dropped to be kept".to_owned()
+                "nothing to hold a waker of the dropped stream".to_owned()
             })?;
         }
         Ok(())
     }
 
     pub(super) fn lazy(&self) -> Result<(), String> {
-        // As it is made and as it is dropped there is no turn at all.
+        // There is no turn while the stream is made or dropped.
         let polled = |events: &[Event]| {
             let is_polled = |event: &&Event| matches!(event, Event::SourcePolled { .. });
             events.iter().filter(is_polled).count()
@@ -177,13 +177,13 @@ impl Trace<'_> {
                     Event::SourceGave(Step::Panic) | Event::SourcePanickedInDrop
                 )
             };
-            // What comes of a panic of the source is for the whole law.
+            // The whole law checks what follows from a panic of the source.
             return match self.events.iter().any(is_of_the_source) {
                 true => Ok(()),
                 false => self.panics(),
             };
         };
-        Err(format!("the stream to be made, and no panic: {message}"))
+        Err(format!("the stream to be made without a panic: {message}"))
     }
 
     pub(super) fn panics(&self) -> Result<(), String> {
@@ -198,7 +198,7 @@ impl Trace<'_> {
             expect(!is_thrown || is_panic, || {
                 format!("the panic of the source to pass through poll {n}")
             })?;
-            // After the end that is for the law of fused streams.
+            // After the end, the law `fused` checks it.
             expect(is_thrown || !is_panic || has_ended, || {
                 let message = match &turn.output {
                     Output::Panic(message) => message,
@@ -211,12 +211,12 @@ impl Trace<'_> {
                 format!("poll {n} not to poll the source, as it had panicked")
             })?;
             expect(!is_over || is_panic || turn.output == Output::End, || {
-                format!("poll {n} to give the end, as there was a panic before")
+                format!("poll {n} to return the end, as there was a panic before")
             })?;
             is_over |= is_panic;
             has_ended |= turn.output == Output::End;
         }
-        // Between the polls it is dropped by the stop, if at all, and in the end with the stream.
+        // Between polls, the source can be dropped by the stop, and by the drop of the stream.
         let mut is_thrown = false;
         for (at, event) in self.events() {
             let (place, panicked) = match event {

@@ -1,15 +1,15 @@
-//! What the laws say that are about a length of time.
+//! The laws that are about a length of time.
 
 use super::{Firsts, LATE_ITEMS, LATE_NANOS, Trace, Turn, expect};
 use crate::testing::{Event, Output, Step};
 use std::time::Duration;
 
-/// How late a poll may be, beside a sixteenth of the time, before its consumer counts as having been away.
-const AWAY_AFTER: Duration = Duration::from_millis(10);
+/// A poll that is later than this, and later than a sixteenth of the time, starts the time again: the consumer was slow.
+const MAX_LATENESS: Duration = Duration::from_millis(10);
 
-/// When a grace is over, at the earliest and at the latest: it begins with the first poll that saw the stop, and one
-/// during which the stop was fired may have seen it.
-struct Grace {
+/// The earliest and the latest end of a grace period. It begins with the first poll that noticed the stop, and the poll
+/// during which the stop was fired may have noticed it.
+struct GraceEnd {
     earliest: Duration,
     latest: Duration,
 }
@@ -21,40 +21,40 @@ impl Trace<'_> {
         };
         let stopped = self.firsts.stopped;
         let grace = self.grace(waits.time);
-        // How long it was after each item of the grace, whether the last poll gave one, and how many came late.
+        // The time after each item in the grace period, whether the last poll returned an item, and how many were late.
         let mut pace = Vec::new();
-        let mut in_row = false;
+        let mut after_item = false;
         let mut late = 0;
         for (n, turn) in self.until_reported() {
             let is_over = grace
                 .as_ref()
                 .is_some_and(|grace| stopped < turn.inside.start && grace.latest <= turn.at);
-            let goes_on = grace
+            let is_open = grace
                 .as_ref()
                 .is_none_or(|grace| turn.inside.end <= stopped || turn.at < grace.earliest);
             if let Some(grace) = grace.as_ref().filter(|_| is_over) {
                 let is_item = matches!(turn.output, Output::Item(_));
                 late += usize::from(is_item);
                 // In a run of ready items the clock need not have been read.
-                let is_lenient = in_row && !pace.is_empty() && may_be_late(late, &pace);
+                let is_lenient = after_item && !pace.is_empty() && may_be_late(late, &pace);
                 expect(is_lenient || !is_item, || {
-                    format!("poll {n} to give no item, as the grace was over")
+                    format!("poll {n} to return no item, as the grace period was over")
                 })?;
                 let is_close = turn.at < whole_milliseconds(grace.latest);
-                // A yield is no item, and the poll after it has to know.
-                let may_wait = (is_lenient && is_close) || (in_row && turn.is_yield);
+                // The poll after a yield has to notice the stop.
+                let may_wait = (is_lenient && is_close) || (after_item && turn.is_yield);
                 expect(may_wait || turn.output != Output::Pending, || {
-                    format!("poll {n} to end it, as the grace was over")
+                    format!("poll {n} to end the stream, as the grace period was over")
                 })?;
                 expect(is_lenient || self.given(turn).is_none(), || {
-                    format!("poll {n} not to poll the source, as the grace was over")
+                    format!("poll {n} not to poll the source, as the grace period was over")
                 })?;
             }
-            if goes_on && !turn.is_yield {
-                self.handed_on(n, turn)?;
+            if is_open && !turn.is_yield {
+                self.passed_on(n, turn)?;
             }
-            in_row = matches!(turn.output, Output::Item(_));
-            if in_row && stopped < turn.inside.end {
+            after_item = matches!(turn.output, Output::Item(_));
+            if after_item && stopped < turn.inside.end {
                 pace.push(turn.passed);
             }
             if turn.output == Output::Pending {
@@ -79,38 +79,41 @@ impl Trace<'_> {
             return Ok(());
         };
         let mut idle_since = None;
-        // Since the last item a poll was so late that the time began anew.
-        let mut was_away = false;
+        // Whether a late poll has started the time again since the last item.
+        let mut was_restarted = false;
         for (n, turn) in self.until_reported().filter(|(_, turn)| !turn.is_yield) {
             match self.given(turn) {
-                Some(Step::Item(_)) => (idle_since, was_away) = (None, false),
+                Some(Step::Item(_)) => (idle_since, was_restarted) = (None, false),
                 Some(Step::Pending | Step::Never) => {
                     idle_since.get_or_insert(turn.at);
                 }
                 _ => {}
             }
-            let is_away = |since: Duration| {
+            let is_late = |since: Duration| {
                 let late = turn.at.saturating_sub(since + waits.time);
-                late > waits.time / 16 && late > AWAY_AFTER
+                late > waits.time / 16 && late > MAX_LATENESS
             };
             if let Some(since) = idle_since
                 .as_mut()
-                .filter(|since| !was_away && is_away(**since))
+                .filter(|since| !was_restarted && is_late(**since))
             {
                 *since = turn.at;
-                was_away = true;
+                was_restarted = true;
             }
             let over_at = idle_since.map(|since| since + waits.time);
             if over_at.is_some_and(|over_at| over_at <= turn.at) {
-                // The source is asked once more, and an item wins.
+                // The source is polled once more, and an item is yielded.
                 self.polled_once(n, turn)?;
                 let ends = matches!(turn.output, Output::Stopped | Output::End);
                 expect(ends, || {
-                    format!("poll {n} to end it, as it was idle for {:?}", waits.time)
+                    format!(
+                        "poll {n} to end the stream, as it was idle for {:?}",
+                        waits.time
+                    )
                 })?;
                 continue;
             }
-            self.handed_on(n, turn)?;
+            self.passed_on(n, turn)?;
             if let Some(over_at) = over_at {
                 self.woken_at(n, turn, over_at)?;
             }
@@ -121,15 +124,15 @@ impl Trace<'_> {
         self.one_outcome(Some(false))
     }
 
-    /// The polls until it ended, or said that it was stopped.
+    /// The polls until the stream ended or reported its stop.
     fn until_reported(&self) -> impl Iterator<Item = (usize, &Turn)> {
         let reported = self.firsts.reported;
         self.lively()
             .take_while(move |(_, turn)| turn.inside.end <= reported)
     }
 
-    /// Whether its grace was over by the time that its source ended.
-    fn is_drained_at_end(&self, grace: Option<&Grace>) -> Option<bool> {
+    /// Whether the grace period was over when the source ended; `None` if it may be either.
+    fn is_drained_at_end(&self, grace: Option<&GraceEnd>) -> Option<bool> {
         let Firsts {
             stopped,
             source_ended,
@@ -149,7 +152,7 @@ impl Trace<'_> {
         }
     }
 
-    fn grace(&self, time: Duration) -> Option<Grace> {
+    fn grace(&self, time: Duration) -> Option<GraceEnd> {
         let stopped = self.firsts.stopped;
         let during = self
             .turns
@@ -157,25 +160,25 @@ impl Trace<'_> {
             .find(|turn| turn.inside.contains(&stopped));
         let next = self.turns.iter().find(|turn| stopped < turn.inside.start);
         let (earliest, latest) = match (during, next) {
-            // What the stream is not woken for it must have seen.
+            // The stop has not woken the stream, so the stream must have noticed it.
             (Some(during), _) if during.output == Output::Pending && !self.is_notified(during) => {
                 (during, during)
             }
             (Some(during), next) => (during, next.unwrap_or(during)),
             (None, next) => (next?, next?),
         };
-        Some(Grace {
+        Some(GraceEnd {
             earliest: earliest.at + time,
             latest: latest.at + time,
         })
     }
 
-    /// Whether the stream is woken after a poll, before its source wakes it.
+    /// Whether the stream is woken after the start of a poll, before its source is woken.
     fn is_notified(&self, turn: &Turn) -> bool {
         self.is_woken_before_its_source_is(turn, turn.inside.start)
     }
 
-    /// The same, but for a source that is woken before `from`.
+    /// The same, ignoring wake-ups of the source before `from`.
     fn is_woken_before_its_source_is(&self, turn: &Turn, from: usize) -> bool {
         let is_it = |event: &Event| matches!(event, Event::Woken { waker } if *waker == turn.waker);
         let is_source = |at: usize| at >= from && matches!(self.events[at], Event::SourceWoken);
@@ -187,19 +190,19 @@ impl Trace<'_> {
     fn woken_by_the_stop(&self, n: usize, turn: &Turn) -> Result<(), String> {
         let stopped = self.firsts.stopped;
         let is_stopped = turn.outside.contains(&stopped);
-        // It may be fired from inside of a wake-up.
+        // The stop may be fired inside a wake-up.
         let is_woken = self.is_woken_before_its_source_is(turn, stopped);
         expect(!is_stopped || is_woken, || {
             format!("the latest waker of poll {n}, which was pending, to be woken by the stop")
         })
     }
 
-    /// Whether a pending stream is woken then, or at the whole millisecond after it: timers keep to these.
+    /// Whether a pending stream is woken at `then`, or at the next whole millisecond, as timers have that precision.
     fn woken_at(&self, n: usize, turn: &Turn, then: Duration) -> Result<(), String> {
         let is_due = whole_milliseconds(then) <= turn.at + turn.passed;
         expect(!is_due || self.is_notified(turn), || {
             format!(
-                "the latest waker of poll {n}, which was pending, to be woken at {then:?}, as the time is over then"
+                "the latest waker of poll {n}, which was pending, to be woken at {then:?}, when the time is over"
             )
         })
     }

@@ -6,8 +6,8 @@ use crate::{
     testing::{Event, Output, Step, StopPoint},
 };
 
-/// How many items may come in a row without a `Pending`: S11.
-const ITEMS_IN_A_ROW: usize = 1024;
+/// The number of items that may come without a `Pending`: S11.
+const MAX_READY_RUN: usize = 1024;
 
 impl Trace<'_> {
     pub(super) fn prefix(&self) -> Result<(), String> {
@@ -25,9 +25,9 @@ impl Trace<'_> {
                 let expected = items.next();
                 expect(expected == Some(item), || match expected {
                     Some(expected) => {
-                        format!("poll {n} to give '{expected}' if an item, and not '{item}'")
+                        format!("poll {n} to return '{expected}' if an item, and not '{item}'")
                     }
-                    None => format!("poll {n} to give no item, as the source has no more"),
+                    None => format!("poll {n} to return no item, as the source has no more"),
                 })?;
             }
         }
@@ -39,7 +39,7 @@ impl Trace<'_> {
             return Ok(());
         }
         for (n, turn) in self.lively().filter(|(_, turn)| !turn.is_yield) {
-            self.handed_on(n, turn)?;
+            self.passed_on(n, turn)?;
             let woken = |events: &[Event]| {
                 let is_woken = |event: &&Event| matches!(event, Event::Woken { .. });
                 events.iter().filter(is_woken).count()
@@ -57,9 +57,9 @@ impl Trace<'_> {
         Ok(())
     }
 
-    /// Whether a poll has polled the source.
+    /// Checks that a poll has polled the source once.
     pub(super) fn polled_once(&self, n: usize, turn: &Turn) -> Result<(), String> {
-        // Polls after the end of the source are for `left_alone`.
+        // `left_alone` checks polls after the end of the source.
         let polls = self
             .inside(turn)
             .iter()
@@ -71,7 +71,7 @@ impl Trace<'_> {
         })
     }
 
-    /// What the source gave in a poll.
+    /// What the source returned in a poll.
     pub(super) fn given(&self, turn: &Turn) -> Option<Step> {
         self.inside(turn).iter().find_map(|event| match event {
             Event::SourceGave(step) => Some(*step),
@@ -79,24 +79,27 @@ impl Trace<'_> {
         })
     }
 
-    /// Whether a poll has polled the source, and given what that gave.
-    pub(super) fn handed_on(&self, n: usize, turn: &Turn) -> Result<(), String> {
+    /// Checks that a poll has polled the source once, and returned the same.
+    pub(super) fn passed_on(&self, n: usize, turn: &Turn) -> Result<(), String> {
         self.polled_once(n, turn)?;
         let Some(step) = self.given(turn) else {
             return Ok(());
         };
         let is_same = match (step, &turn.output) {
-            // What else comes out is for the law of prefixes.
+            // `prefix` checks which item it is.
             (Step::Item(_), Output::Item(_))
             | (Step::Pending | Step::Never, Output::Pending)
             | (Step::End, Output::End)
-            // That it comes through is for the law of panics.
+            // `panics` checks that it passes through.
             | (Step::Panic, _) => true,
             (_, Output::Panic(_)) => true,
             _ => false,
         };
         expect(is_same, || {
-            format!("poll {n} to give what the source gave, '{}'", step.letter())
+            format!(
+                "poll {n} to return what the source returned, '{}'",
+                step.letter()
+            )
         })
     }
 
@@ -107,7 +110,7 @@ impl Trace<'_> {
                 let is_due = self.firsts.stopped.min(self.firsts.source_done) < then;
                 expect(is_due, || {
                     format!(
-                        "poll {n} not to end it, as neither had the source ended nor was it stopped"
+                        "poll {n} not to end the stream, as neither had the source ended nor had the stop been fired"
                     )
                 })?;
             }
@@ -119,7 +122,7 @@ impl Trace<'_> {
         for (n, turn) in self.lively() {
             expect(
                 !turn.is_stopped || !matches!(turn.output, Output::Item(_)),
-                || format!("poll {n} to give no item, as it began after the stop"),
+                || format!("poll {n} to return no item, as it began after the stop"),
             )?;
         }
         Ok(())
@@ -140,16 +143,16 @@ impl Trace<'_> {
         let given = count(|event| matches!(event, Event::Gave(Output::Item(_))));
         expect(given >= taken, || {
             format!(
-                "{taken} items by poll {n}, which is what was taken from the source, and not {given}"
+                "{taken} items by poll {n}, as many as were taken from the source, and not {given}"
             )
         })
     }
 
     pub(super) fn ends(&self) -> Result<(), String> {
-        // Items that come late are for `nothing_late`.
+        // `nothing_late` checks late items.
         match self.lively().find(|(_, turn)| turn.is_stopped) {
             Some((n, turn)) => expect(turn.output != Output::Pending, || {
-                format!("poll {n} to end it, as it began after the stop")
+                format!("poll {n} to end the stream, as it began after the stop")
             }),
             None => Ok(()),
         }
@@ -163,11 +166,11 @@ impl Trace<'_> {
                 }
                 let was_stopped = !self.is_timed && self.firsts.stopped < at;
                 expect(!turn.is_stopped && !was_stopped, || {
-                    format!("poll {n} not to poll the source, as it was stopped before")
+                    format!("poll {n} not to poll the source, as the stream was stopped before")
                 })?;
                 let was_over = self.firsts.source_ended.min(self.firsts.ended) < at;
                 expect(!was_over, || {
-                    format!("poll {n} not to poll the source, as it was over before")
+                    format!("poll {n} not to poll the source, as that had ended before")
                 })?;
             }
         }
@@ -183,7 +186,7 @@ impl Trace<'_> {
                     _ => "the error of the stop",
                 };
                 expect(is_dropped, || {
-                    format!("the source to be dropped before poll {n} gives {what}")
+                    format!("the source to be dropped before poll {n} returns {what}")
                 })?;
             }
         }
@@ -200,23 +203,21 @@ impl Trace<'_> {
     }
 
     pub(super) fn fair(&self) -> Result<(), String> {
-        let mut row = 0;
+        let mut ready_run = 0;
         for (n, turn) in self.lively() {
-            row = match turn.output {
-                Output::Item(_) => row + 1,
+            ready_run = match turn.output {
+                Output::Item(_) => ready_run + 1,
                 _ => 0,
             };
-            expect(row <= ITEMS_IN_A_ROW, || {
-                format!(
-                    "poll {n} to be pending and wake itself, after {ITEMS_IN_A_ROW} items in a row"
-                )
+            expect(ready_run <= MAX_READY_RUN, || {
+                format!("poll {n} to be pending and wake itself, after {MAX_READY_RUN} ready items")
             })?;
         }
         Ok(())
     }
 
-    /// Whether it was stopped by the time that its source ended; `None` if that may be answered either way: to an adapter
-    /// over another one its source ends only once that has dropped its own.
+    /// Whether the stream was stopped before its source ended. `None` if it may be either: for an adapter over another one,
+    /// the source ends only after the inner adapter has dropped its own source.
     pub(super) fn is_stopped_at_end(&self) -> Option<bool> {
         let Firsts {
             stopped,
@@ -225,7 +226,7 @@ impl Trace<'_> {
             over,
             ..
         } = self.firsts;
-        // A panic of the source as it is dropped may come before the answer.
+        // A panic in the drop of the source may come before the end is reported.
         let panicked = over < reported;
         match stopped < source_ended {
             true if !panicked => Some(true),
@@ -234,7 +235,7 @@ impl Trace<'_> {
         }
     }
 
-    /// `stopped_at_end`: a stop that came before the end of the source, in the same poll as well, is one.
+    /// `stopped_at_end` is whether the stop came before the end of the source, which may be in the same poll.
     pub(super) fn one_outcome(&self, stopped_at_end: Option<bool>) -> Result<(), String> {
         let mut first: Option<String> = None;
         for (at, view) in self.views() {
@@ -249,7 +250,7 @@ impl Trace<'_> {
                 over,
                 ..
             } = self.firsts;
-            // What a panic ended was not stopped.
+            // A stream that ended by a panic was not stopped.
             let was_stopped = match source_ended == source_done {
                 true => stopped_at_end,
                 false => Some(false),
@@ -263,7 +264,7 @@ impl Trace<'_> {
             let may_have_ended = source_done < at && was_stopped != Some(true);
             let may_be_stopped = at < source_done || was_stopped != Some(false);
             expect(reason.is_none() || may_be_stopped, || {
-                "no stop_reason() after an end of its own".to_owned()
+                "no stop_reason() after a natural end".to_owned()
             })?;
             expect(
                 reason.is_some() || at < reported || may_have_ended,
@@ -291,7 +292,7 @@ impl Trace<'_> {
                 false => (matches!(reason, StopReason::Cancelled), "Cancelled"),
             };
             expect(is_it, || {
-                format!("{expected} for a reason, and not {reason:?}")
+                format!("{expected} as the reason, and not {reason:?}")
             })?;
         }
         Ok(())
@@ -329,12 +330,12 @@ impl Trace<'_> {
             source_ended,
             ..
         } = self.firsts;
-        // By the drop of a source that has ended: the signal may have been asked by then.
+        // Fired in the drop of a source that has ended: the signal may have been checked before.
         let comes_late = turn.inside.contains(&source_ended) && source_ended < stopped;
         let is_stopped = stopped < turn.inside.end && !comes_late;
         expect(!is_stopped || turn.output == Output::Stopped, || {
             format!(
-                "poll {n} to give the error of the stop in place of the end, as it was stopped before"
+                "poll {n} to return the error of the stop instead of the end, as the stream had been stopped"
             )
         })
     }
@@ -345,13 +346,13 @@ impl Trace<'_> {
             source_dropped,
             ..
         } = self.firsts;
-        // In the drop of the source there is nothing left to be dropped.
+        // In the drop of the source, that is being dropped already.
         if stopped == self.events.len() || self.plan.stop == StopPoint::InDrop {
             return Ok(());
         }
         let mut turns = self.turns.iter().enumerate();
         if let Some((n, turn)) = turns.find(|(_, turn)| turn.inside.contains(&stopped)) {
-            // By a panic it does not return.
+            // A poll that panics does not return.
             let panics = matches!(turn.output, Output::Panic(_));
             return expect(panics || source_dropped < turn.inside.end, || {
                 format!(
@@ -371,7 +372,7 @@ impl Trace<'_> {
         })
     }
 
-    /// Whether the pace is the same all the way.
+    /// Whether the pace is always the same.
     pub(super) fn is_steady(&self) -> bool {
         self.plan.pace.is_some_and(|pace| pace.polls == 0)
     }
