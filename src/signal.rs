@@ -1,34 +1,42 @@
 //! What can stop a stream: tokens, futures, and any type that implements [`Signal`].
 
+mod any;
 #[cfg(feature = "tokio")]
 mod deadline;
 #[cfg(feature = "tokio")]
 mod draining;
 #[cfg(feature = "tokio")]
 mod idle;
+mod never;
 mod on_end;
+mod optional;
 mod token;
 #[cfg(feature = "tokio-util")]
 mod tokio_util;
 mod watch;
+mod when;
 
-use crate::{CancellationToken, StopReason, fairness::MAX_READY_RUN, wake_flag::WakeFlag};
-use pin_project::pin_project;
+use crate::{CancellationToken, StopReason};
 use std::{
-    fmt::{self, Debug, Formatter},
     future::Future,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll},
 };
 
-pub(crate) use on_end::EndCall;
-pub use on_end::OnEnd;
 #[cfg(feature = "tokio")]
 use std::time::Duration;
-pub use token::TokenSignal;
+
+pub(crate) use on_end::EndCall;
 pub(crate) use token::Watch;
 pub(crate) use watch::token_of;
+pub use {
+    any::Any,
+    never::Never,
+    on_end::OnEnd,
+    optional::Optional,
+    token::TokenSignal,
+    when::{MapReason, When},
+};
 
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
@@ -248,69 +256,7 @@ impl<G: IntoSignal> IntoSignal for Option<G> {
             Some(signal) => Some(signal.into_signal_of(what)),
             None => None,
         };
-        Optional(signal)
-    }
-}
-
-/// The signal of an `Option`: `None` never fires.
-#[pin_project]
-#[derive(Clone, Debug)]
-pub struct Optional<G>(#[pin] Option<G>);
-
-impl<G: Signal> Signal for Optional<G> {
-    #[inline]
-    fn is_fired(self: Pin<&mut Self>) -> bool {
-        let signal = self.project().0.as_pin_mut();
-        signal.is_some_and(G::is_fired)
-    }
-
-    #[inline]
-    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        match self.project().0.as_pin_mut() {
-            Some(signal) => signal.poll_fired(cx),
-            None => Poll::Pending,
-        }
-    }
-
-    #[inline]
-    fn will_wake(&self, cx: &Context<'_>) -> bool {
-        self.0.as_ref().is_none_or(|signal| signal.will_wake(cx))
-    }
-
-    #[inline]
-    fn poll_fired_since(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        match self.project().0.as_pin_mut() {
-            Some(signal) => signal.poll_fired_since(cx),
-            None => Poll::Pending,
-        }
-    }
-
-    #[inline]
-    fn needs_checks(&self) -> bool {
-        self.0.as_ref().is_some_and(G::needs_checks)
-    }
-
-    fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        match self.project().0.as_pin_mut() {
-            Some(signal) => signal.poll_fired_at_end(cx),
-            None => Poll::Pending,
-        }
-    }
-
-    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
-        let signal = self.project().0.as_pin_mut();
-        signal.map_or(u32::MAX, |signal| signal.check_every(items))
-    }
-
-    #[inline]
-    fn note_item(self: Pin<&mut Self>) {
-        if let Some(signal) = self.project().0.as_pin_mut() {
-            signal.note_item();
-        }
-    }
-
-    fn as_token(&self) -> Option<&CancellationToken> {
-        self.0.as_ref()?.as_token()
+        Optional::new(signal)
     }
 }
 
@@ -429,33 +375,7 @@ pub fn idle(timeout: Duration) -> Idle {
 /// assert_eq!(squares, [1, 4, 9]);
 /// ```
 pub fn never() -> Never {
-    Never(())
-}
-
-/// The signal of [`never()`](fn@never).
-#[derive(Clone, Debug)]
-pub struct Never(());
-
-impl Signal for Never {
-    #[inline]
-    fn is_fired(self: Pin<&mut Self>) -> bool {
-        false
-    }
-
-    #[inline]
-    fn poll_fired(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
-        Poll::Pending
-    }
-
-    #[inline]
-    fn will_wake(&self, _: &Context<'_>) -> bool {
-        true
-    }
-
-    #[inline]
-    fn needs_checks(&self) -> bool {
-        false
-    }
+    Never::new()
 }
 
 /// A signal that fires when `future` is ready, with any output.
@@ -507,208 +427,7 @@ impl Signal for Never {
 /// assert_eq!(block_on(numbers.next()), None);
 /// ```
 pub fn when<Fut: Future>(future: Fut) -> When<Fut> {
-    let flag = WakeFlag::new();
-    When {
-        state: WhenState::Waiting(future),
-        reason: Some(StopReason::Cancelled),
-        waker: flag.waker(),
-        flag: StreamFlag(flag),
-        run_length: 0,
-    }
-}
-
-/// The signal of [`when`].
-#[pin_project]
-pub struct When<Fut: Future, R = StopReason> {
-    #[pin]
-    state: WhenState<Fut>,
-    /// `None` once it has fired.
-    reason: Option<R>,
-    flag: StreamFlag,
-    /// Sets the flag. The future is polled with it.
-    waker: Waker,
-    /// The length of the current run of ready items. Another signal of the same stream may shorten the intervals
-    /// between checks, so a check alone does not mean that the adapter has yielded.
-    run_length: u32,
-}
-
-#[pin_project(project = WhenProjection)]
-enum WhenState<Fut: Future> {
-    Waiting(#[pin] Fut),
-    /// The output is dropped with the signal: after the source.
-    Fired(StopReason, Fut::Output),
-}
-
-/// The wake flag of a stream. Dropping it drops the waker of the stream's task, so that a clone of the future's waker
-/// does not keep that task alive.
-struct StreamFlag(Arc<WakeFlag>);
-
-impl Drop for StreamFlag {
-    fn drop(&mut self) {
-        self.0.forget_stream();
-    }
-}
-
-impl<Fut: Future> When<Fut> {
-    /// Sets the reason with which the signal fires.
-    ///
-    /// # Examples
-    ///
-    /// A deadline with the timer of any runtime:
-    ///
-    /// ```
-    /// use futures::{StreamExt, executor::block_on, stream};
-    /// use stopcock::{CancelStreamExt, StopReason, signal};
-    ///
-    /// let timer = std::future::ready(());
-    /// let over = signal::when(timer).with_reason(StopReason::DeadlineExceeded);
-    /// let mut numbers = stream::iter(0..).with_cancellation(over);
-    /// assert!(matches!(block_on(numbers.next()), Some(Err(StopReason::DeadlineExceeded))));
-    /// ```
-    pub fn with_reason(mut self, reason: impl Into<StopReason>) -> Self {
-        self.reason = Some(reason.into());
-        self
-    }
-
-    /// Makes the reason from the future's output, by calling `reason` when the future is ready.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use futures::{StreamExt, channel::oneshot, executor::block_on, stream};
-    /// use stopcock::{CancelStreamExt, signal};
-    ///
-    /// let (stop, stopped) = oneshot::channel::<String>();
-    /// let stopped = signal::when(stopped).map_reason(|sent| match sent {
-    ///     Ok(reason) => reason.clone(),
-    ///     Err(oneshot::Canceled) => "the operator has left".to_owned(),
-    /// });
-    /// let mut numbers = stream::iter(0..).with_cancellation(stopped);
-    ///
-    /// stop.send("maintenance".to_owned()).unwrap();
-    /// let error = block_on(numbers.next()).unwrap().unwrap_err();
-    /// assert_eq!(error.to_string(), "maintenance");
-    /// ```
-    pub fn map_reason<F, R>(self, reason: F) -> When<Fut, MapReason<F>>
-    where
-        F: FnOnce(&Fut::Output) -> R,
-        R: Into<StopReason>,
-    {
-        let Self {
-            state,
-            reason: _,
-            flag,
-            waker,
-            run_length,
-        } = self;
-        When {
-            state,
-            reason: Some(MapReason(reason)),
-            flag,
-            waker,
-            run_length,
-        }
-    }
-}
-
-/// Makes the reason of a [`When`] from its future's output.
-trait Reason<T> {
-    fn of(self, output: &T) -> StopReason;
-}
-
-impl<T> Reason<T> for StopReason {
-    fn of(self, _: &T) -> StopReason {
-        self
-    }
-}
-
-/// The closure of [`When::map_reason`].
-pub struct MapReason<F>(F);
-
-impl<T, F, R> Reason<T> for MapReason<F>
-where
-    F: FnOnce(&T) -> R,
-    R: Into<StopReason>,
-{
-    fn of(self, output: &T) -> StopReason {
-        (self.0)(output).into()
-    }
-}
-
-impl<F> Debug for MapReason<F> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MapReason").finish_non_exhaustive()
-    }
-}
-
-#[allow(
-    private_bounds,
-    reason = "a reason is a `StopReason`, or made by the closure of `map_reason`"
-)]
-impl<Fut: Future, R: Reason<Fut::Output>> When<Fut, R> {
-    #[inline(never)]
-    fn poll_future(self: Pin<&mut Self>) -> Poll<StopReason> {
-        let mut this = self.project();
-        let future = match this.state.as_mut().project() {
-            WhenProjection::Waiting(future) => future,
-            WhenProjection::Fired(reason, _) => return Poll::Ready(reason.clone()),
-        };
-        let flag = &this.flag.0;
-        flag.clear();
-        let output = ready!(future.poll(&mut Context::from_waker(this.waker)));
-        // Never cleared again, so that an item has to check this flag only.
-        flag.set();
-        let Some(reason) = this.reason.take() else {
-            unreachable!("a signal has a reason until it fires");
-        };
-        let reason = reason.of(&output);
-        this.state.set(WhenState::Fired(reason.clone(), output));
-        Poll::Ready(reason)
-    }
-}
-
-impl<Fut: Future, R: Reason<Fut::Output>> Signal for When<Fut, R> {
-    #[inline]
-    fn is_fired(mut self: Pin<&mut Self>) -> bool {
-        self.as_mut().project().flag.0.is_set() && self.poll_future().is_ready()
-    }
-
-    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let flag = &self.as_mut().project().flag.0;
-        flag.wake_when_set(cx);
-        match flag.is_set() {
-            true => self.poll_future(),
-            false => Poll::Pending,
-        }
-    }
-
-    /// Polls the future even if it has not called its waker: an event that makes many futures ready wakes their tasks
-    /// one after the other, and may not have come to this one yet.
-    fn poll_fired_at_end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<StopReason> {
-        self.poll_future()
-    }
-
-    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
-        let this = self.project();
-        *this.run_length = match items {
-            0 => 0,
-            _ => this.run_length.saturating_add(items),
-        };
-        // The run is complete, so the adapter has yielded.
-        if *this.run_length >= MAX_READY_RUN.into() {
-            *this.run_length = 0;
-            this.flag.0.set();
-        }
-        u32::MAX
-    }
-}
-
-impl<Fut: Future, R> Debug for When<Fut, R> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("When")
-            .field("has_fired", &matches!(self.state, WhenState::Fired(..)))
-            .finish_non_exhaustive()
-    }
+    When::new(future)
 }
 
 /// A signal that fires with the first of two signals, and with its reason; with that of `a` if both have fired.
@@ -733,75 +452,5 @@ impl<Fut: Future, R> Debug for When<Fut, R> {
 /// ```
 #[track_caller]
 pub fn any<A: IntoSignal, B: IntoSignal>(a: A, b: B) -> Any<A::Signal, B::Signal> {
-    Any {
-        a: a.into_signal_of("any"),
-        b: b.into_signal_of("any"),
-    }
-}
-
-/// The signal of [`any`].
-#[pin_project]
-#[derive(Debug)]
-pub struct Any<A, B> {
-    #[pin]
-    a: A,
-    #[pin]
-    b: B,
-}
-
-impl<A: Signal, B: Signal> Signal for Any<A, B> {
-    #[inline]
-    fn is_fired(self: Pin<&mut Self>) -> bool {
-        let this = self.project();
-        this.a.is_fired() || this.b.is_fired()
-    }
-
-    #[inline]
-    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let this = self.project();
-        match this.a.poll_fired(cx) {
-            Poll::Pending => this.b.poll_fired(cx),
-            fired => fired,
-        }
-    }
-
-    #[inline]
-    fn will_wake(&self, cx: &Context<'_>) -> bool {
-        self.a.will_wake(cx) && self.b.will_wake(cx)
-    }
-
-    #[inline]
-    fn poll_fired_since(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let this = self.project();
-        match this.a.poll_fired_since(cx) {
-            Poll::Pending => this.b.poll_fired_since(cx),
-            fired => fired,
-        }
-    }
-
-    #[inline]
-    fn needs_checks(&self) -> bool {
-        self.a.needs_checks() || self.b.needs_checks()
-    }
-
-    fn poll_fired_at_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
-        let this = self.project();
-        match this.a.poll_fired_at_end(cx) {
-            Poll::Pending => this.b.poll_fired_at_end(cx),
-            fired => fired,
-        }
-    }
-
-    fn check_every(self: Pin<&mut Self>, items: u32) -> u32 {
-        let this = self.project();
-        let next_check = this.a.check_every(items);
-        next_check.min(this.b.check_every(items))
-    }
-
-    #[inline]
-    fn note_item(self: Pin<&mut Self>) {
-        let this = self.project();
-        this.a.note_item();
-        this.b.note_item();
-    }
+    Any::new(a.into_signal_of("any"), b.into_signal_of("any"))
 }

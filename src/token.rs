@@ -1,3 +1,4 @@
+mod cancelled;
 #[cfg(feature = "tokio-util")]
 mod convert;
 mod deadline;
@@ -25,16 +26,13 @@ use crate::StopReason;
 use std::{
     borrow::Borrow,
     fmt::{self, Debug, Formatter},
-    future::Future,
     hash::{Hash, Hasher},
     panic::Location,
-    pin::Pin,
     ptr,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::Waker,
 };
 use tree::{Listener, Node};
-use waiter::Waiter;
 
 #[cfg(feature = "tokio")]
 use crate::clock::IntoDeadline;
@@ -43,6 +41,8 @@ use std::time::Duration;
 #[cfg(feature = "tokio")]
 use tokio::time::Instant;
 
+pub(crate) use cancelled::Listening;
+pub use cancelled::{Cancelled, CancelledOwned};
 pub use guard::{DropGuard, DropGuardRef};
 pub use hold::Hold;
 pub use holders::Holder;
@@ -288,7 +288,7 @@ impl CancellationToken {
     ///
     /// Dropping the future does not cancel the token. It also unregisters the waiting task.
     pub fn cancelled(&self) -> Cancelled<'_> {
-        Cancelled(Listening::new(self))
+        Cancelled::new(self)
     }
 
     /// Waits for this token to be cancelled. The future owns the token.
@@ -297,7 +297,7 @@ impl CancellationToken {
     ///
     /// Like [`cancelled`](Self::cancelled).
     pub fn cancelled_owned(self) -> CancelledOwned {
-        CancelledOwned(Listening::new(self))
+        CancelledOwned::new(self)
     }
 
     /// Makes a guard that cancels this token when it is dropped.
@@ -739,92 +739,5 @@ impl Eq for CancellationToken {}
 impl Hash for CancellationToken {
     fn hash<H: Hasher>(&self, state: &mut H) {
         ptr::hash(Arc::as_ptr(&self.node), state);
-    }
-}
-
-/// The future of [`CancellationToken::cancelled`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Cancelled<'a>(Listening<&'a CancellationToken>);
-
-impl Future for Cancelled<'_> {
-    type Output = ();
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll(cx)
-    }
-}
-
-impl Debug for Cancelled<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Cancelled").field(self.0.token).finish()
-    }
-}
-
-/// The future of [`CancellationToken::cancelled_owned`].
-#[must_use = "futures do nothing unless polled"]
-pub struct CancelledOwned(Listening<CancellationToken>);
-
-impl Future for CancelledOwned {
-    type Output = ();
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll(cx)
-    }
-}
-
-impl Debug for CancelledOwned {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CancelledOwned")
-            .field(&self.0.token)
-            .finish()
-    }
-}
-
-impl CancelledOwned {
-    pub(crate) fn token(&self) -> &CancellationToken {
-        &self.0.token
-    }
-}
-
-/// A token and a registration among its listeners. Everything that waits for a token is made of this.
-pub(crate) struct Listening<T: Borrow<CancellationToken>> {
-    pub(crate) token: T,
-    waiter: Waiter,
-}
-
-impl<T: Borrow<CancellationToken>> Listening<T> {
-    #[inline]
-    pub(crate) fn new(token: T) -> Self {
-        Self {
-            token,
-            waiter: Waiter::default(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        self.waiter.poll(&self.token.borrow().node, cx)
-    }
-
-    /// Like `poll`, for a caller whose check in the same poll has found that the token is not cancelled.
-    #[inline(always)]
-    pub(crate) fn poll_after_check(&mut self, cx: &Context<'_>) -> Poll<()> {
-        self.waiter.poll_after_check(&self.token.borrow().node, cx)
-    }
-
-    /// Whether this waker is woken when the token is cancelled, for a caller whose check in the same poll has found
-    /// that it is not. Always `false` if the token has a deadline.
-    #[inline]
-    pub(crate) fn will_wake(&self, cx: &Context<'_>) -> bool {
-        self.waiter.will_wake(cx)
-    }
-}
-
-impl<T: Borrow<CancellationToken>> Drop for Listening<T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.waiter.unregister(&self.token.borrow().node);
     }
 }
