@@ -196,7 +196,7 @@ pub enum StreamEnd<'a> {
 
 /// A type that converts into a [`Signal`]: a token, a reference to a token, or a signal.
 ///
-/// A future does not convert by itself: wrap it in [`when`].
+/// A future does not convert by itself: wrap it in [`when()`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a signal, so it cannot stop anything",
     label = "not a signal",
@@ -262,7 +262,7 @@ impl<G: IntoSignal> IntoSignal for Option<G> {
 
 /// A signal that fires at the point in time `at`, with [`StopReason::DeadlineExceeded`].
 ///
-/// It is the signal of [`with_deadline`](crate::CancelStreamExt::with_deadline), for use with [`any`] and
+/// It is the signal of [`with_deadline`](crate::CancelStreamExt::with_deadline), for use with [`any()`] and
 /// [`take_until_cancelled`](crate::CancelStreamExt::take_until_cancelled). `at` is a point in time, as in tokio's
 /// `sleep_until`; for a length of time use [`timeout`].
 ///

@@ -21,7 +21,7 @@ impl CancellationToken {
     /// Makes a token that is cancelled when `signal` fires, with the signal's reason.
     ///
     /// It makes the root of a tree from any event that ends a program or a part of it: Ctrl-C, a oneshot, a `watch`.
-    /// With [`signal::when(ctrl_c())`](crate::signal::when) it is Go's `signal.NotifyContext`.
+    /// With [`signal::when(ctrl_c())`](fn@crate::signal::when) it is Go's `signal.NotifyContext`.
     ///
     /// This call checks the signal once: if it has fired already, the token is cancelled from the start. Otherwise a
     /// task of the current runtime watches the signal. That task ends when the token is cancelled, or when the last
