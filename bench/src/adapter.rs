@@ -11,18 +11,18 @@ use stream_cancel::{StreamExt as _, Trigger, Tripwire};
 use tokio::select;
 use tokio_util::sync::CancellationToken as TokioToken;
 
-/// Numbers, as the most demanding adapter wants them.
+/// A stream of numbers, with all bounds that any of the adapters needs.
 pub(crate) trait Source: Stream<Item = u64> + Send + 'static {}
 
 impl<S: Stream<Item = u64> + Send + 'static> Source for S {}
 
-/// What stops, and how a source is fitted with it.
+/// A way to stop a stream, and how to wrap a source with it.
 pub(crate) trait Adapter: Default {
     fn adapt<S: Source>(&self, source: S) -> impl Stream<Item: Number>;
 }
 
-/// The loop that is measured is not the only one that polls this type: most programs have several, and then nothing is
-/// inlined just because it has one caller.
+/// Besides the measured loop there is another one that polls the same type: most programs have several, and then
+/// nothing is inlined only because it has a single caller.
 #[inline(never)]
 pub(crate) fn each_item<A: Adapter, S: Source + Default>(n: u64) {
     elsewhere::<A, S>();
@@ -34,13 +34,13 @@ fn only_caller<A: Adapter, S: Source + Default>(n: u64) {
     drain(A::default().adapt(S::default()), n);
 }
 
-/// The second caller of the same type. It is in the counts of both sizes, so that it cancels out.
+/// The second caller of the same type. Both counted runs have it, so that it cancels out.
 #[inline(never)]
 fn elsewhere<A: Adapter, S: Source + Default>() {
     drain(A::default().adapt(S::default()), black_box(2));
 }
 
-/// As a program does it: two handlers with an `await` for each item, over the same kind of stream.
+/// Like a program: two handlers with an `await` for each item, over the same type of stream.
 #[inline(never)]
 fn in_handlers<A: Adapter, S: Source + Default>(n: u64) {
     poll_by_hand(async {
@@ -75,7 +75,7 @@ async fn sum<A: Adapter, S: Source + Default>(n: u64) {
     black_box(sum);
 }
 
-/// The first is made on a fresh token. It is in the counts of both sizes, so that it cancels out.
+/// The first adapter is made with a fresh token. Both counted runs have it, so that it cancels out.
 #[inline(never)]
 pub(crate) fn made_used_and_dropped<A: Adapter>(n: u64) {
     elsewhere::<A, Halting>();
@@ -89,10 +89,10 @@ pub(crate) fn size<A: Adapter>() -> usize {
     size_of_val(&A::default().adapt(Ready::default())) - size_of::<Ready>()
 }
 
-/// What a row is held to.
+/// The targets of a row.
 type Bars = &'static [(Quantity, f64)];
 
-/// Of a root, of a token of any depth below it, and of `drop_on_cancel`.
+/// For a root, for a token at any depth below it, and for `drop_on_cancel`.
 struct Targets {
     root: Bars,
     below: Bars,
@@ -270,7 +270,7 @@ impl Adapter for Root {
     }
 }
 
-/// As `Root`, over a source of its own: a type that only one loop polls.
+/// Like `Root`, over a source of its own: a type that only one loop polls.
 #[derive(Default)]
 struct Alone(CancellationToken);
 
@@ -280,7 +280,7 @@ impl Adapter for Alone {
     }
 }
 
-/// Under a token so many levels below a root.
+/// Under a token at this depth below a root.
 struct Depth<const LEVELS: usize>(CancellationToken);
 
 impl<const LEVELS: usize> Default for Depth<LEVELS> {
@@ -371,7 +371,7 @@ impl Adapter for TakeUntil {
 }
 
 struct StreamCancel {
-    /// Held: a tripwire whose trigger is gone costs something else.
+    /// Kept: a tripwire whose trigger has been dropped costs something else.
     _trigger: Trigger,
     tripwire: Tripwire,
 }

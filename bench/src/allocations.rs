@@ -1,4 +1,4 @@
-//! Counts what a thread allocates: an instruction or two for each allocation, so that it does not show in the counts.
+//! Counts what a thread allocates, with an instruction or two per allocation, which do not show in the counts.
 #![allow(unsafe_code, reason = "`GlobalAlloc` is an unsafe trait")]
 
 use std::{
@@ -11,7 +11,7 @@ thread_local! {
     static BYTES: Cell<u64> = const { Cell::new(0) };
 }
 
-/// So many allocations, of so many bytes, that this thread made in `work`.
+/// The number of allocations and of bytes that `work` allocates on this thread.
 pub(crate) fn of(work: impl FnOnce()) -> [u64; 2] {
     let [allocations, bytes] = [ALLOCATIONS.get(), BYTES.get()];
     work();
@@ -25,7 +25,7 @@ fn count(size: usize) {
 
 pub(crate) struct Counting;
 
-// SAFETY: the system's allocator does it all. The counters neither allocate nor have a destructor.
+// SAFETY: all methods call those of the system's allocator. The counters neither allocate nor have a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());

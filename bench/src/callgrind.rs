@@ -1,4 +1,4 @@
-//! Counts instructions: this program runs itself under callgrind.
+//! Counts instructions: the program runs itself under callgrind.
 
 use crate::case::{Case, Row};
 use std::{
@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-/// Two at a time: a machine with more cores would not be noticed in the counts, one with fewer only in the time.
+/// Two at a time. The number of cores affects only how long this takes, not the counts.
 const AT_A_TIME: usize = 2;
 
 pub(crate) fn is_installed() -> bool {

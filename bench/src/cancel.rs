@@ -1,8 +1,8 @@
-//! Trees that are built, cancelled and dropped, written once for ours and tokio-util's.
+//! Builds, cancels and drops trees, with the same code for our token and tokio-util's.
 
 use crate::case::{Case, Quantity, Row};
 
-/// So many waits `join_all` keeps in one allocation, so that it is the token's work that counts.
+/// The number of waits that `join_all` keeps in one allocation, so that mainly the token's work counts.
 const TOGETHER: usize = 30;
 
 macro_rules! trees {
@@ -65,7 +65,7 @@ macro_rules! trees {
                 result
             }
 
-            /// Someone waits at its end, so that each link is listed.
+            /// A task waits at its end, so that each link is listed.
             #[inline(never)]
             pub(super) fn chain(n: usize) {
                 let mut links = vec![Token::new()];
@@ -83,9 +83,9 @@ macro_rules! trees {
 trees!(ours, stopcock::CancellationToken);
 trees!(tokio, tokio_util::sync::CancellationToken);
 
-/// What a tree has so many of, how many operations the two counted runs have, and how many a timed one.
+/// The sizes of a tree, with the numbers of operations of the two counted runs and of a timed one.
 ///
-/// Callgrind takes its time: of the largest trees it counts one, beside none.
+/// Callgrind is slow: of the largest trees it counts one, compared with none.
 const SIZES: [(usize, &str, [u64; 2], u64); 3] = [
     (1, "1", [5_000, 15_000], 300_000),
     (1_000, "1,000", [10_000, 30_000], 300_000),
@@ -93,7 +93,7 @@ const SIZES: [(usize, &str, [u64; 2], u64); 3] = [
 ];
 
 pub(crate) fn rows() -> Vec<Row> {
-    /// The bars are for the largest trees: what every tree costs is a part of the others.
+    /// The targets are for the largest trees, where what each tree costs once does not matter.
     fn by_size(
         work: &str,
         tokio: fn(usize),
@@ -142,7 +142,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "cancel, per child with a waiter,",
             tokio::waiting_children,
             ours::waiting_children,
-            // The bar is for children alone.
+            // The target is for children without a waiter.
             &[],
         ),
         by_size(

@@ -1,31 +1,31 @@
-//! What is measured: a row is some work, a case one way to do it.
+//! What is measured: a row is some work, a case is one way to do it.
 
 use std::array;
 
 pub(crate) struct Row {
     pub(crate) work: String,
-    /// Whether the first case does without an adapter, so that instructions are told as what is added to it.
+    /// Whether the first case is without an adapter: then the instructions of the others are those that they add to it.
     pub(crate) has_bare: bool,
-    /// How many operations the two counted runs have, of which the difference is taken. Threads are not counted.
+    /// The numbers of operations of the two counted runs, whose difference is taken. `None` for work on several threads.
     pub(crate) counted: Option<[u64; 2]>,
-    /// How many operations a timed run has.
+    /// The number of operations of a timed run.
     pub(crate) timed: u64,
-    /// The first is what the others' time is compared with.
+    /// The time of the others is compared with the first one's.
     pub(crate) cases: Vec<Case>,
 }
 
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    /// Does the work so many times.
+    /// Does the work this number of times.
     pub(crate) run: Box<dyn Fn(u64) + Sync>,
-    /// How many bytes the stream is larger than its source.
+    /// By how many bytes the stream is larger than its source.
     pub(crate) size: Option<fn() -> usize>,
-    /// What it is held to: ours only.
+    /// The targets, for our cases.
     pub(crate) bars: &'static [(Quantity, f64)],
 }
 
 impl Row {
-    /// What is one operation's of the difference, in which starting up and all that happens once cancels out.
+    /// The difference of two runs per operation. What happens once, such as starting up, cancels out.
     pub(crate) fn per_operation<const N: usize>(
         &self,
         count: impl Fn(u64) -> [u64; N],
@@ -61,15 +61,15 @@ impl Case {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Quantity {
-    /// Per operation, over the bare case if there is one.
+    /// Per operation, in addition to the bare case if there is one.
     Instructions,
-    /// The time, as a ratio to the first case.
+    /// The time relative to the first case.
     Ratio,
     Nanoseconds,
     Allocations,
-    /// That were allocated.
+    /// The number of allocations.
     Bytes,
-    /// In bytes, over the source.
+    /// In bytes, in addition to the source.
     Size,
 }
 
@@ -81,15 +81,15 @@ pub(crate) fn find<'a>(rows: &'a [Row], work: &str, name: &str) -> &'a Case {
         .expect("a row and a case that are listed")
 }
 
-/// The bar, and whether it is met.
-pub(crate) fn bar(limit_told: &str, limit: f64, measured: Option<f64>) -> String {
+/// The target, and whether it is met.
+pub(crate) fn bar(limit_text: &str, limit: f64, measured: Option<f64>) -> String {
     match measured {
-        None => format!("≤ {limit_told}"),
-        // What it is printed as is what counts.
+        None => format!("≤ {limit_text}"),
+        // The printed figure counts.
         Some(measured) if (measured * 100.0).round() <= limit * 100.0 => {
-            format!("≤ {limit_told} ✓")
+            format!("≤ {limit_text} ✓")
         }
-        Some(_) => format!("≤ {limit_told} **✗**"),
+        Some(_) => format!("≤ {limit_text} **✗**"),
     }
 }
 

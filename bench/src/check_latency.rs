@@ -1,6 +1,6 @@
 //! How long `is_cancelled` takes while another thread cancels.
 //!
-//! It takes two idle cores. Where the limit is no fraction of a microsecond, the longest are the scheduler's.
+//! This needs two idle cores. Where the limit is not a fraction of a microsecond, the longest times are the scheduler's.
 
 use crate::{
     cancel::{ours, tokio},
@@ -17,7 +17,7 @@ pub(crate) const WORK: &str = "longest `is_cancelled` during a cancel";
 
 const ROUNDS: usize = 9;
 
-/// Of one thread, from before a cancel until it is over. Each with its read of the clock, in microseconds.
+/// The longest check of one thread during a cancel, and the mean, each with a read of the clock, in microseconds.
 struct Checks {
     longest: f64,
     mean: f64,
@@ -57,7 +57,7 @@ fn microseconds(time: Duration) -> f64 {
     time.as_nanos() as f64 / 1000.0
 }
 
-/// The median of the longest, and of the means.
+/// The medians of the longest and of the mean times.
 fn medians(checks: &[Checks]) -> Checks {
     Checks {
         longest: median(checks.iter().map(|checks| checks.longest)),
@@ -67,7 +67,7 @@ fn medians(checks: &[Checks]) -> Checks {
 
 type Case = (&'static str, fn(usize) -> Checks);
 
-/// The lines of the table: the longest check during a cancel and the mean one, of several cancels the median.
+/// Prints the lines of the table: the medians, over several cancels, of the longest check and of the mean one.
 pub(crate) fn lines() -> Vec<String> {
     let limit: Case = ("no check (the limit)", |n| {
         ours::with_waiting_children(n, |root, _| checks(|| root.cancel(), || false))

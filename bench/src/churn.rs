@@ -1,7 +1,7 @@
 //! A ready item under a child token, while another thread makes and drops tokens and adapters.
 //!
-//! In CPU time of the thread that takes the items. It takes two idle cores: threads that share one do not disturb each
-//! other.
+//! Measures CPU time of the thread that takes the items. This needs two idle cores: threads that share a core do not
+//! disturb each other.
 
 use crate::{
     case::{bar, median},
@@ -40,7 +40,7 @@ const CHURNS: [(&str, Option<f64>, Churn); 4] = [
             child.cancel();
         },
     ),
-    // Of a token with a child, which a check below the root minds. Without a target: measured to be known.
+    // Cancels a token that has a child, which counts as a cancel of the tree. There is no target for this one.
     ("child and its child made, cancelled", None, |root| {
         let child = root.child_token();
         let grandchild = child.child_token();
@@ -58,7 +58,7 @@ fn use_adapter(token: &CancellationToken) {
     ));
 }
 
-/// Per item.
+/// The time per item.
 fn nanoseconds(token: &CancellationToken, disturb: impl Fn() + Sync) -> f64 {
     let (has_begun, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -82,7 +82,7 @@ fn at_depth(root: &CancellationToken, depth: usize) -> CancellationToken {
     (0..depth).fold(root.clone(), |token, _| token.child_token())
 }
 
-/// The lines of the table: the cases in turns, round by round.
+/// Prints the lines of the table. The cases alternate, round by round.
 pub(crate) fn lines() -> Vec<String> {
     let mut lines = Vec::new();
     for (depth, of) in [(0, "a root"), (1, "a child"), (2, "a grandchild")] {

@@ -1,14 +1,14 @@
-//! How much larger one more use of a type makes a program.
+//! By how much one more use of a type enlarges a program.
 //!
-//! Small programs with few uses and with many are built, as any program is in cargo's release profile: the difference
-//! of what is loaded of them, per use.
+//! Builds small programs with few uses and with many, in cargo's release profile. The figure is the difference of their
+//! loaded sections, per use.
 
 use crate::case::bar;
 use std::{env, fs, path::PathBuf, process::Command};
 
 pub(crate) const WORK: &str = "code per distinct use";
 
-/// How many uses more there are with `--cfg many`.
+/// The number of uses that `--cfg many` adds.
 const MORE: u64 = 16;
 
 struct Case {
@@ -47,7 +47,7 @@ const CASES: [(&str, &[Case]); 3] = [
     ),
 ];
 
-/// Prints the lines of the table, each when it has been measured.
+/// Prints the lines of the table, each as soon as it is measured.
 pub(crate) fn print() {
     for (of, cases) in CASES {
         for case in cases {
@@ -73,7 +73,7 @@ fn size_of_use(work: &str) -> Option<u64> {
     Some((many - few) / MORE)
 }
 
-/// The program, built.
+/// Builds the program, and returns its path.
 fn build(work: &str, cfg: &[&str]) -> Option<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
@@ -95,8 +95,8 @@ fn build(work: &str, cfg: &[&str]) -> Option<PathBuf> {
     Some(env::current_exe().ok()?.with_file_name("uses"))
 }
 
-/// The size of what is loaded of an ELF file: code, its tables for unwinding, data. Of a file of another kind, its whole
-/// size.
+/// The size of the loaded sections of an ELF file: code, unwinding tables, data. For any other file, the size of the
+/// file.
 fn code_size(program: &PathBuf) -> u64 {
     const LOADED: u64 = 2;
     let file = fs::read(program).expect("the program");

@@ -1,4 +1,4 @@
-//! The CPU time of a thread, which does not count what other programs take of the machine meanwhile.
+//! The CPU time of a thread, which does not include the time of other programs.
 
 #[cfg(unix)]
 #[allow(unsafe_code, reason = "there is no safe way to ask for it in std")]
@@ -7,7 +7,7 @@ pub(crate) fn now() -> f64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the clock exists, and the pointer is to a place for the answer.
+    // SAFETY: the clock exists, and the pointer is valid for the result.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     assert_eq!(result, 0, "a clock of this thread");
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
@@ -21,7 +21,7 @@ pub(crate) fn now() -> f64 {
     START.elapsed().as_nanos() as f64
 }
 
-/// The nanoseconds that this thread takes for `work`.
+/// The CPU time of `work` on this thread, in nanoseconds.
 pub(crate) fn nanoseconds(work: impl FnOnce()) -> f64 {
     let start = now();
     work();

@@ -75,14 +75,14 @@ pub(crate) fn rows() -> Vec<Row> {
     ]
 }
 
-/// The runtime never runs: nothing waits for it.
+/// The runtime is never polled: nothing waits for its timers.
 fn ready<A: Adapter>(n: u64) {
     let runtime = runtime();
     let _entered = runtime.enter();
     each_item::<A, Ready>(n);
 }
 
-/// In the runtime, so that its timer takes part.
+/// In the runtime, so that its timer is measured as well.
 #[inline(never)]
 fn pending<A: Adapter>(n: u64) {
     runtime().block_on(async {

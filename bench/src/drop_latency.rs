@@ -1,4 +1,4 @@
-//! From a stop to the producer's drop, on another thread.
+//! The time from a stop to the drop of the producer on another thread.
 
 use crate::case::{bar, median};
 use futures::{Stream, StreamExt};
@@ -22,13 +22,13 @@ pub(crate) const WORK: &str = "cancel to producer's drop";
 const RUNS: usize = 9;
 const SAMPLES: usize = 500;
 
-/// Long enough for the task to have returned from its poll, and its worker to have gone to sleep.
+/// Long enough for the task to return from its poll, and for its worker to go to sleep.
 const PARKING: Duration = Duration::from_micros(200);
 
-/// How far a producer is ahead of its consumer.
+/// How many items a producer may be ahead of its consumer.
 const CAPACITY: usize = 16;
 
-/// Tells when it is dropped.
+/// Sends the time of its drop.
 struct Probe(Sender<Instant>);
 
 impl Drop for Probe {
@@ -37,7 +37,7 @@ impl Drop for Probe {
     }
 }
 
-/// Never has an item. Tells that it is polled.
+/// Never has an item. Reports its first poll.
 struct Idle {
     polled: Sender<()>,
     _probe: Probe,
@@ -47,22 +47,22 @@ impl Stream for Idle {
     type Item = u64;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<u64>> {
-        // Nobody listens any more once it has begun.
+        // The receiver is dropped after the first poll.
         let _ = self.polled.send(());
         Poll::Pending
     }
 }
 
-/// A producer that runs.
+/// A running producer.
 struct Running {
     stop: Box<dyn FnOnce()>,
-    /// What is to be kept until it is gone.
+    /// Dropped after the producer.
     _kept: Box<dyn Any>,
 }
 
 type Start = fn(&Runtime, Sender<()>, Probe) -> Running;
 
-/// Who does what, and how it is stopped: by aborting its task, and by ours.
+/// The work, and how it is started: to be stopped by aborting its task, and in our way.
 const CASES: [(&str, Start, Start); 3] = [
     ("adapter, pending", adapter::<Abort>, adapter::<Cancel>),
     ("spawned, consumer draining", naive::<true>, ours::<true>),
@@ -149,7 +149,7 @@ fn naive<const DRAINS: bool>(runtime: &Runtime, begun: Sender<()>, probe: Probe)
     }
 }
 
-/// The consumer, which is no part of what is measured.
+/// The consumer, which is not measured.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
@@ -158,7 +158,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// In microseconds.
+/// The time from the stop to the drop, in microseconds.
 fn sample(runtime: &Runtime, start: Start) -> f64 {
     let (begun, has_begun): (_, Receiver<()>) = channel();
     let (dropped, ended) = channel();
@@ -180,7 +180,7 @@ fn percentiles(mut samples: Vec<f64>) -> [f64; 2] {
     ]
 }
 
-/// The lines of the table, in microseconds.
+/// Prints the lines of the table, in microseconds.
 pub(crate) fn lines() -> Vec<String> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)

@@ -1,4 +1,4 @@
-//! Streams made of a body.
+//! Streams made from code.
 
 use crate::{
     case::{Case, Quantity, Row},
@@ -221,7 +221,7 @@ impl Numbers for AsyncFnStream {
     }
 }
 
-/// Spawns what sends numbers until nobody wants them.
+/// Spawns a task that sends numbers until the receiver is dropped.
 fn channel() -> mpsc::Receiver<u64> {
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Which streams break which laws: ours and the peers, each written as its documentation does.
+//! Which streams break which laws: ours and those of the peers, each used as its documentation shows.
 //!
 //! `stopcock-bench laws` runs it, and prints the table of `LAWS.md`.
 
@@ -23,7 +23,7 @@ use tokio::{select, time::sleep_until};
 use tokio_stream::Timeout;
 use tokio_util::sync::CancellationToken as TokioToken;
 
-/// The peers, by the names that their packages have in the lock file.
+/// The peers, by their package names in the lock file.
 const PEERS: [&str; 9] = [
     "futures",
     "futures-lite",
@@ -36,7 +36,7 @@ const PEERS: [&str; 9] = [
     "async-fn-stream",
 ];
 
-/// The numbers that `LAWS.md` gives to the laws of the kit, by the names of their functions, in its order.
+/// The numbers that `LAWS.md` gives to the laws, by the names of their functions, in the order of that file.
 const NUMBERS: [(&str, &str); 20] = [
     ("prefix", "S1"),
     ("identity", "S2"),
@@ -233,7 +233,7 @@ const THEIRS: [Row; 15] = [
             })
         })
     }),
-    // Without `biased` it is left to chance who of the two is first: each of these may happen then.
+    // Without `biased` the order is random: then each of these two may happen.
     ("`unfold` of a biased `select!`, token first", || {
         laws::report_stop(|source, stop| {
             streams::unfold(
@@ -281,7 +281,7 @@ fn stop_token(stop: &Stop) -> stop_token::StopToken {
 }
 
 fn stream_timeout(source: Source, stop: &Stop) -> Timeout<Source> {
-    // It adds that to the clock, which cannot count to `Duration::MAX`.
+    // It adds the timeout to the clock, which fails for `Duration::MAX`.
     let decades = Duration::from_secs(3600 * 24 * 365 * 30);
     tokio_stream::StreamExt::timeout(source, stop.timeout().min(decades))
 }
@@ -337,17 +337,17 @@ fn breaks(report: &Report) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// Without a word of the panics that the kit catches: some peers panic whenever they are polled after their end.
+/// Suppresses the output of panics that the laws catch: some peers panic when they are polled after their end.
 fn quietly(report: fn() -> Report) -> Report {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| ()));
     let quiet = panic::catch_unwind(report);
     panic::set_hook(hook);
-    // A panic of the kit's own. It comes again, and this time it is told.
+    // A panic of the testing tools themselves. It happens again here, and is printed.
     quiet.unwrap_or_else(|_| report())
 }
 
-/// How the laws are broken by those whose name contains `word`.
+/// Prints how streams whose name contains `word` break the laws.
 fn explain(word: &str) {
     for (name, report) in OURS.iter().chain(&THEIRS) {
         if name.contains(word) {

@@ -1,4 +1,4 @@
-//! stopcock beside its peers, measured in the same run, and beside the bars it is held to.
+//! stopcock beside its peers, measured in the same run, with the targets.
 //!
 //! ```text
 //! cargo run --release -p stopcock-bench              # everything: the tables of BENCHMARKS.md
@@ -59,7 +59,7 @@ fn main() {
         [command, names @ ..] if command == "laws" => laws(names),
         [] => report::print(&rows, ""),
         [word] => report::print(&rows, word),
-        // How this program calls itself under callgrind.
+        // The program calls itself like this under callgrind.
         [command, row, case, n] if command == "run" => {
             (case::find(&rows, row, case).run)(n.parse().expect("a number of operations"));
         }
@@ -67,7 +67,7 @@ fn main() {
     }
 }
 
-/// Runs the other program of this package, which is built with features that this one is not to be measured with.
+/// Runs the other program of this package, which is built with features that must not be enabled in the measurements.
 fn laws(names: &[String]) {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)

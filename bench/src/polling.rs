@@ -49,7 +49,7 @@ impl Stream for Halting {
     }
 }
 
-/// What a consumer makes of an item: the number in it.
+/// Gets the number out of an item.
 pub(crate) trait Number {
     fn number(self) -> u64;
 }
@@ -68,7 +68,7 @@ impl<E> Number for Result<u64, E> {
     }
 }
 
-/// The loop. It is inlined, so that whether the stream is inlined into it is the stream's own affair.
+/// The loop is inlined, so only the stream's own attributes decide whether the stream is inlined into it.
 #[inline(always)]
 fn take<S: Stream<Item: Number>>(
     mut stream: Pin<&mut S>,

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 9;
 
-/// What came out for a case.
+/// The result of a case.
 struct Measured {
     instructions: Option<f64>,
     ratio: f64,
     nanoseconds: f64,
-    /// How many, and of how many bytes.
+    /// The number of allocations, and their bytes.
     allocations: Option<[f64; 2]>,
     size: Option<f64>,
 }
@@ -32,7 +32,7 @@ impl Measured {
     }
 }
 
-/// Of the rows whose work contains `word`, each line when it has been measured.
+/// Prints the rows whose work contains `word`, each as soon as it is measured.
 pub(crate) fn print(rows: &[Row], word: &str) {
     let counts = callgrind::is_installed();
     if !counts {
@@ -66,7 +66,7 @@ pub(crate) fn print(rows: &[Row], word: &str) {
 }
 
 fn print_row(row: &Row, counts: bool) {
-    // First what is timed, while nothing else runs.
+    // The times first, while nothing else runs.
     let times = times(row);
     let counts = match counts {
         true => callgrind::instructions(row),
@@ -85,7 +85,7 @@ fn print_row(row: &Row, counts: bool) {
     }
 }
 
-/// How long each case of a row takes, round by round, the cases in turns.
+/// The times of the cases of a row, which alternate, round by round.
 fn times(row: &Row) -> Vec<Vec<f64>> {
     let mut times = vec![Vec::new(); row.cases.len()];
     for _ in 0..ROUNDS {
@@ -142,14 +142,14 @@ fn line(work: &str, case: &Case, measured: &Measured, over_bare: bool) -> String
         .bars
         .iter()
         .map(|&(quantity, limit)| {
-            let limit_told = match quantity {
+            let limit_text = match quantity {
                 Quantity::Instructions => format!("{bare}{limit}"),
                 Quantity::Ratio => format!("{limit} ×"),
                 Quantity::Nanoseconds => format!("{limit} ns"),
                 Quantity::Allocations => format!("{limit} allocations"),
                 Quantity::Bytes | Quantity::Size => format!("{limit} B"),
             };
-            bar(&limit_told, limit, measured.get(quantity))
+            bar(&limit_text, limit, measured.get(quantity))
         })
         .collect();
     format!(

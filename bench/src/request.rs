@@ -88,7 +88,7 @@ fn handle(_: Request<()>) -> Handling {
     })
 }
 
-/// One after the other, each polled as a server does: until its body says that it has ended.
+/// One request after the other, each polled like a server does, until its body reports its end.
 fn request<L, B>(n: u64, layer: impl FnOnce(&CancellationToken) -> L)
 where
     L: Layer<tower::util::ServiceFn<Inner>>,

@@ -1,4 +1,4 @@
-//! Who stops a stream that is always ready, on a runtime of one thread.
+//! When a stream that is always ready is stopped, on a current-thread runtime.
 
 use crate::polling::{Ready, runtime};
 use async_stream::stream;
@@ -21,13 +21,13 @@ pub(crate) const WORK: &str = "stops an always-ready stream";
 
 const STOP: Duration = Duration::from_millis(50);
 
-/// When the source ends by itself, so that the next one gets its turn.
+/// When the source ends by itself, so that the next stream can be measured.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many items the source gives between two looks at the clock.
+/// The number of items between two reads of the clock.
 const UNTIMED: u32 = 4096;
 
-/// Always ready, until nobody could be expected to wait any longer.
+/// Always ready, until `PATIENCE` is over.
 struct Endless {
     numbers: Ready,
     until: Instant,
@@ -64,7 +64,7 @@ async fn drain(stream: impl Stream) {
     while futures::StreamExt::next(&mut stream).await.is_some() {}
 }
 
-/// A sibling task that stops the stream when it gets to run.
+/// Spawns a task that stops the stream once it runs.
 fn sibling(stop: impl FnOnce() + Send + 'static) {
     tokio::spawn(async {
         sleep(STOP).await;
@@ -107,7 +107,7 @@ async fn take_until_sleep() {
 }
 
 async fn timeout_around() {
-    // Whether it was in time is what is measured.
+    // The result does not matter: the time is measured.
     _ = timeout(STOP, drain(Endless::new())).await;
 }
 
@@ -166,7 +166,7 @@ async fn abort_task() {
     let task = tokio::spawn(drain(Endless::new()));
     let handle = task.abort_handle();
     sibling(move || handle.abort());
-    // Whether it was in time is what is measured.
+    // The result does not matter: the time is measured.
     _ = task.await;
 }
 

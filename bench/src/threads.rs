@@ -1,7 +1,7 @@
-//! What one thread does with a token of its own, or two do with a shared one, as often each.
+//! The same operations by one thread with a token of its own, and by two threads with a shared one.
 //!
-//! The time is that of one operation of one thread: two threads that did not mind each other would take as long as one.
-//! It takes two idle cores: threads that share a core take turns, and hardly ever meet at the token.
+//! The time is that of one operation of one thread: if two threads did not disturb each other, it would be the same.
+//! This needs two idle cores: threads that share a core rarely access the token at the same time.
 
 use crate::{
     case::{Case, Row},
@@ -49,7 +49,7 @@ pub(crate) fn rows() -> Vec<Row> {
     .collect()
 }
 
-/// One thread is spawned as well, so that it is no cheaper for that.
+/// One thread is spawned as well, so that its figure includes the same costs.
 fn shared<T: Sync>(threads: usize, token: &T, operation: fn(&T, u64), n: u64) {
     thread::scope(|scope| {
         for _ in 0..threads {

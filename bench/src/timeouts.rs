@@ -64,7 +64,7 @@ fn tokio(n: u64) {
             let guard = child.clone().drop_guard();
             let timer = child.clone();
             tokio::spawn(async move {
-                // Ends with the token, as a task does that one does not want to leave behind.
+                // Ends with the token, so that the task does not outlive it.
                 tokio::select! {
                     () = sleep(FAR) => timer.cancel(),
                     () = timer.cancelled() => {}
@@ -81,12 +81,12 @@ fn tokio(n: u64) {
 const ROUNDS: usize = 5;
 const STREAMS: usize = 100_000;
 
-/// Long enough for all of them to be made, unless the machine is busy.
+/// Long enough to make all of them, unless the machine is busy.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 static ENDED: AtomicUsize = AtomicUsize::new(0);
 
-/// A task for each stream: the nanoseconds for a stream to be made and polled, and to end.
+/// Spawns a task for each stream. Returns the nanoseconds to make and poll a stream, and to end it.
 fn fire<Fut: Future<Output = ()> + Send + 'static>(
     stream: impl Fn(&CancellationToken, Instant) -> Fut,
 ) -> [f64; 2] {
@@ -103,7 +103,7 @@ fn fire<Fut: Future<Output = ()> + Send + 'static>(
                     ENDED.fetch_add(1, Ordering::Relaxed);
                 });
             }
-            // They are polled.
+            // They have been polled.
             yield_now().await;
         }
         let made = cpu::now() - start;
@@ -137,7 +137,7 @@ fn sleep_fired() -> [f64; 2] {
     })
 }
 
-/// The lines of the table, in CPU time, the two in turns.
+/// Prints the lines of the table, in CPU time. The two cases alternate.
 pub(crate) fn lines() -> Vec<String> {
     let rounds: Vec<_> = (0..ROUNDS).map(|_| (sleep_fired(), ours_fired())).collect();
     let line = |(index, what): (usize, &str)| {

@@ -1,4 +1,4 @@
-//! What one does with a token, written once for ours and tokio-util's: the methods have the same names.
+//! Operations of a token, with the same code for ours and tokio-util's, whose methods have the same names.
 
 use crate::case::{Case, Quantity, Row};
 
@@ -17,7 +17,7 @@ macro_rules! operations {
             #[inline(never)]
             pub(crate) fn look(token: &Token, n: u64) {
                 let mut left = n;
-                // As one looks: to go on, or not.
+                // With a branch, like a caller that decides whether to continue.
                 while left > 0 && !black_box(token).is_cancelled() {
                     left -= 1;
                 }
@@ -73,7 +73,7 @@ macro_rules! operations {
 operations!(ours, stopcock::CancellationToken);
 operations!(tokio, tokio_util::sync::CancellationToken);
 
-/// A check below a root, at whatever depth.
+/// A check below a root, at any depth.
 const CHECK: &[(Quantity, f64)] = &[(Quantity::Instructions, 18.0)];
 
 const CHILD: &[(Quantity, f64)] = &[

@@ -1,6 +1,6 @@
-//! A program that uses one way to make a stream that can be stopped, each time with types of its own.
+//! A program that uses one way to make a stream that can be stopped, several times, each with its own types.
 //!
-//! Built with `--cfg work="…"` and `--cfg many`: see `code_size.rs`, which compares how large few uses and many are.
+//! Built with `--cfg work="…"` and `--cfg many`: `code_size.rs` compares the sizes with few and with many uses.
 #![allow(dead_code, reason = "a generator is not made of a `Source`")]
 #![allow(
     unexpected_cfgs,
@@ -18,7 +18,7 @@ use std::{
 struct Source<const N: u64> {
     next: u64,
     has_halted: bool,
-    /// So that it has something to drop.
+    /// Something to drop.
     _name: String,
 }
 
@@ -111,7 +111,7 @@ fn stream<const N: u64>() -> impl Stream<Item = u64> {
     tokio_stream::wrappers::ReceiverStream::new(receiver)
 }
 
-/// What a program does with such a stream, somewhere.
+/// What a program does with such a stream.
 #[inline(never)]
 async fn consume<const N: u64>() {
     let mut numbers = pin!(stream::<N>());

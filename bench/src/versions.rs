@@ -1,4 +1,4 @@
-//! What was compared with what, and on what.
+//! The versions that were compared, and the machine.
 
 use std::{
     env::{self, consts::ARCH},
@@ -8,7 +8,7 @@ use std::{
 
 const LOCK: &str = include_str!("../../Cargo.lock");
 
-/// The packages with the versions that are linked.
+/// The versions of the linked packages.
 pub(crate) fn of(packages: &[&str]) -> String {
     let versions = packages
         .iter()
@@ -25,7 +25,7 @@ fn linked(package: &str) -> &'static str {
     version
 }
 
-/// The machine, the compiler, and the peers that are measured.
+/// The machine, the compiler, and the measured peers.
 #[allow(dead_code, reason = "one of the two programs measures nothing")]
 pub(crate) fn measured() -> String {
     let peers = of(&[
