@@ -1,4 +1,4 @@
-//! Reads a file with blocking calls, as a stream that a client can leave at any time.
+//! Reads a file with blocking calls, as a stream that a client can drop at any time.
 //!
 //! ```text
 //! cargo run --example blocking_file -- README.md
@@ -17,7 +17,7 @@ async fn main() -> io::Result<()> {
     let path = env::args().nth(1).unwrap_or("Cargo.toml".to_owned());
     let token = CancellationToken::new();
 
-    // On a thread of its own, at most 16 lines ahead of who reads them.
+    // On a thread of its own, at most 16 lines ahead of the consumer.
     let lines = || {
         let path = path.clone();
         try_blocking_generator(&token, 16, move |tx| {
@@ -33,7 +33,7 @@ async fn main() -> io::Result<()> {
     while let Some(line) = first_lines.try_next().await? {
         println!("{line}");
     }
-    // The thread and its file are closed with the stream.
+    // Dropping the stream ends the thread, which closes its file.
     drop(first_lines);
 
     let count = lines()

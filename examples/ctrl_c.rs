@@ -1,4 +1,4 @@
-//! Counts seconds until Ctrl-C, then says why it stopped.
+//! Counts seconds until Ctrl-C, then prints why it stopped.
 //!
 //! ```text
 //! cargo run --example ctrl_c        # until Ctrl-C

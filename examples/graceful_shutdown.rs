@@ -12,11 +12,11 @@ use tokio::time::sleep;
 #[tokio::main]
 async fn main() {
     let hard = CancellationToken::new();
-    // Called before the holders are made.
+    // To be called before the holders are made.
     hard.track_holders();
     let graceful = hard.child_token();
 
-    // Takes jobs until the graceful stop, and finishes the one that it has begun.
+    // Takes jobs until the graceful stop, and finishes the job that it has begun.
     let mut jobs = stream::repeat("job").take_until_cancelled(&graceful);
     tokio::spawn(async move {
         while let Some(_job) = jobs.next().await {
@@ -24,7 +24,7 @@ async fn main() {
         }
     });
 
-    // Must not be cancelled half way, so it holds the shutdown up.
+    // Must not be cancelled, so the shutdown waits for it.
     let hold = graceful.hold();
     tokio::spawn(async move {
         sleep(Duration::from_millis(300)).await;

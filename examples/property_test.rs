@@ -1,10 +1,10 @@
-//! Tests a stream of one's own against the laws: that it stops, drops what it owns, and loses nothing.
+//! Tests a stream of your own against the laws: that it stops, drops what it owns, and loses nothing.
 //!
 //! ```text
 //! cargo run --example property_test
 //! ```
 //!
-//! In a project these are `#[test]` functions, and the crate has its feature `proptest` in `[dev-dependencies]`.
+//! In a project these are `#[test]` functions, with stopcock's feature `proptest` in `[dev-dependencies]`.
 
 use futures::{Stream, StreamExt};
 use proptest::{prelude::ProptestConfig as Config, proptest};
@@ -30,7 +30,7 @@ fn answer_keeps_the_laws() {
 proptest! {
     #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
 
-    /// Longer scripts, at random.
+    /// Longer, random scripts.
     fn answer_keeps_the_laws_for_longer(plan in plans(50)) {
         laws::try_plan(&plan, |source, stop| answer(source, stop.token()))?;
     }
@@ -41,7 +41,7 @@ fn main() {
     answer_keeps_the_laws_for_longer();
     println!("`answer` keeps the laws\n");
 
-    // What a test prints that fails.
+    // What a failing test prints.
     let report =
         laws::report_stop(|source, stop| source.take_until(stop.token().cancelled_owned()));
     for broken in report.broken() {

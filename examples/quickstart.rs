@@ -1,5 +1,5 @@
-//! A server of lines on one thread, whose producers are stopped in three ways: the client hangs up, its time is over, the
-//! server shuts down.
+//! A server of lines on one thread, whose producers are stopped in three ways: the client hangs up, its timeout passes, or
+//! the server shuts down.
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -28,7 +28,7 @@ async fn main() -> io::Result<()> {
     }
     drop(lines);
 
-    // Reads on, until its time is over.
+    // Reads until its timeout passes.
     println!("client 2: .. {}", last_line(address).await?);
 
     // Is still reading when the server shuts down.
@@ -45,7 +45,7 @@ async fn main() -> io::Result<()> {
 
 /// Serves each client on a task of its own.
 async fn accept(listener: TcpListener, server: CancellationToken) {
-    // The loop is a producer as well: it waits for clients, and is stopped by the token.
+    // The accept loop is a producer as well: the token stops it.
     let mut sockets = pin!(generator(&server, async |mut y| {
         while let Ok((socket, _)) = listener.accept().await {
             y.yield_item(socket).await;
@@ -58,11 +58,11 @@ async fn accept(listener: TcpListener, server: CancellationToken) {
     }
 }
 
-/// Sends lines for 200 ms, then a last one that says why there are no more.
+/// Sends lines for 200 ms, then a last one with the reason why there are no more.
 async fn serve(client: u32, mut socket: TcpStream, connection: CancellationToken) {
     let (mut reader, mut writer) = socket.split();
 
-    // A producer that is always ready. It shares its thread with everything else.
+    // A producer that is always ready. It shares its thread with all other tasks.
     let lines = generator(&connection, async |mut y| {
         for n in 1.. {
             y.yield_item(format!("line {n}\n")).await;
@@ -79,7 +79,7 @@ async fn serve(client: u32, mut socket: TcpStream, connection: CancellationToken
     let mut nothing = [0];
     tokio::select! {
         _ = send => {}
-        // The client sends nothing, so a read returns when it hangs up.
+        // The client sends nothing, so a read returns only when it hangs up.
         _ = reader.read(&mut nothing) => {}
     }
 

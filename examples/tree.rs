@@ -1,4 +1,4 @@
-//! A tree of workers: one request of a group is cancelled alone, then the whole tree, and the program waits for all of them.
+//! A tree of workers: one request of a group is cancelled, then the whole tree, and the program waits for all of them.
 //!
 //! ```text
 //! cargo run --example tree

@@ -1,4 +1,4 @@
-//! Gives a slow answer two seconds. What arrived is an error, not an answer with some rows missing.
+//! Gives a slow response two seconds. A partial one is an error, not a response with some rows missing.
 //!
 //! ```text
 //! cargo run --example two_seconds
@@ -9,7 +9,7 @@ use std::time::Duration;
 use stopcock::{CancelStreamExt, StopReason};
 use tokio::time::sleep;
 
-/// A row each half second.
+/// A row every half second.
 fn answer(rows: u32) -> impl Stream<Item = u32> {
     stream::iter(0..rows).then(async |row| {
         sleep(Duration::from_millis(500)).await;
@@ -29,7 +29,7 @@ async fn main() {
         answer(10).with_timeout(two_seconds).try_collect().await;
     println!("ten rows: {slow:?}");
 
-    // The rows that came in time, where some are better than none.
+    // The rows that came in time, for a caller to whom some are better than none.
     let mut rows = Box::pin(answer(10).take_until_timeout(two_seconds));
     let some: Vec<u32> = rows.by_ref().collect().await;
     println!(

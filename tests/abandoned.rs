@@ -1,6 +1,6 @@
-//! A hundred thousand producers on real threads, abandoned wherever they are. All of them go, and the heap is what it was.
+//! A hundred thousand producers on real threads, abandoned at any point. All are dropped, and the heap is as before.
 //!
-//! A program of its own, as it counts what all threads allocate.
+//! A program of its own, as it counts the allocations of all threads.
 #![cfg(feature = "tokio")]
 
 use futures::StreamExt;
@@ -21,10 +21,10 @@ use tokio::runtime::{Builder, Handle};
 const PRODUCERS: usize = 100_000;
 const TASKS: usize = 8;
 
-/// One in so many blocks a thread of its own.
+/// One of this number blocks a thread of its own.
 const BLOCKING: u64 = 64;
 
-/// What may be left: nothing that grows with the number of producers.
+/// The bytes that may be left: nothing that grows with the number of producers.
 const SLACK: isize = 4096;
 
 static BYTES: AtomicIsize = AtomicIsize::new(0);
@@ -38,17 +38,17 @@ static COUNTING: Counting = Counting;
     unsafe_code,
     reason = "an allocator that counts, and hands on to the system's"
 )]
-// SAFETY: everything is handed on as it came.
+// SAFETY: all methods call those of the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         BYTES.fetch_add(layout.size() as isize, SeqCst);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         BYTES.fetch_sub(layout.size() as isize, SeqCst);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -65,10 +65,10 @@ impl Random {
     }
 }
 
-/// How many items can be waited for, for each kind of body.
+/// How many items to wait for, for each kind of body.
 const ITEMS: [u64; 5] = [3, 1, 3, 3, 0];
 
-/// What every body and every item holds.
+/// Owned by every body and every item.
 type Held = Arc<()>;
 
 async fn body(tx: Sender<Held>, held: Held, kind: u64) -> Result<(), StopReason> {
@@ -89,7 +89,7 @@ async fn body(tx: Sender<Held>, held: Held, kind: u64) -> Result<(), StopReason>
             }
             Ok(())
         }
-        // Has somebody else send, and is told by its token when that is over.
+        // Another task sends, and ends with the body's token.
         3 => {
             let token = tx.token();
             let helper =
@@ -156,7 +156,7 @@ async fn abandon_many(root: CancellationToken, held: Held, seed: usize, producer
     }
 }
 
-/// Makes so many and abandons them. The bytes that are allocated after that.
+/// Makes and abandons this number of producers. Returns the bytes that are still allocated after that.
 fn round(producers: usize) -> isize {
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
@@ -183,7 +183,7 @@ fn round(producers: usize) -> isize {
 
 #[test]
 fn abandoned_producers_leave_nothing_behind() {
-    // What is allocated once, such as what the standard library keeps for its threads.
+    // Some memory is allocated once, such as what the standard library keeps for its threads.
     let before = round(PRODUCERS / 100);
     let after = round(PRODUCERS);
     assert!(after - before < SLACK, "{} bytes are left", after - before);

@@ -1,6 +1,7 @@
-//! Many senders wait for room, and are dropped in any order: what that costs does not grow with the square of their number.
+//! Many waiting senders, dropped in any order: the cost does not grow with the square of their number.
 //!
-//! A program of its own, as it asks the clock. By far: it takes a tenth of a second, and a square would take minutes.
+//! A program of its own, as it reads the clock. The margin is large: it takes a tenth of a second, and a
+//! square would take minutes.
 #![cfg(feature = "tokio")]
 
 use futures::{FutureExt, channel::oneshot};
@@ -10,7 +11,7 @@ use std::{
 };
 use stopcock::{Sender, signal, spawn_generator};
 
-/// Large enough that it counts how often it is moved.
+/// Large enough that it matters how often it is moved.
 type Item = [u8; 256];
 
 const ITEM: Item = [0; 256];
@@ -19,7 +20,7 @@ const SENDS: usize = if cfg!(miri) { 100 } else { 100_000 };
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Which one is dropped as the `i`-th of `n`.
+/// The index of the one that is dropped as the `i`-th of `n`.
 type Order = fn(n: usize, i: usize) -> usize;
 
 async fn check(order: Order) {

@@ -1,16 +1,16 @@
-//! The generator of Go's article on `context`: its consumer takes five numbers and goes. Does the producer go as well?
+//! The generator of Go's article on `context`: its consumer takes five numbers and returns. Is the producer dropped?
 //!
-//! In Go it stays forever, on a channel that nobody reads, unless its consumer remembers to cancel it. Here it is part
-//! of its stream and goes with it: at once if it is a `generator`, which runs in its consumer's poll; at its task's
-//! next turn if it is a `spawn_generator`.
+//! In Go it stays forever, blocked on a channel that nobody reads, unless its consumer cancels it. Here it is part of its
+//! stream and is dropped with it: at once if it is a `generator`, which runs in its consumer's poll; in the next poll of its
+//! task if it is a `spawn_generator`.
 //!
-//! Then the same with a thousand listeners. Each waits for events of a hub and hands them to a consumer, and each
-//! consumer has had enough after three; or it would wait for the fourth, and a token is cancelled. Beside them are a
-//! thousand as they are often written, a task that feeds a channel: it sees that its consumer has gone when it sends,
-//! and the fourth event does not come. Those leak.
+//! Then the same with a thousand listeners. Each waits for events of a hub and passes them to a consumer. Each consumer
+//! returns after three events, or waits for a fourth until a token is cancelled. Beside them are a thousand tasks that feed
+//! a channel, as they are often written: such a task notices that its consumer was dropped only when it sends, and the
+//! fourth event never comes. Those leak.
 //!
-//! How many listen to the hub is printed before, meanwhile and after. The program fails if one of ours is left, or if
-//! those that are to leak do not.
+//! The number of listeners is printed before, meanwhile and after. The program fails if one of ours is left, or if those that
+//! should leak do not.
 
 use std::{error::Error, sync::Arc, time::Duration};
 use stopcock::{CancellationToken, StopReason, generator, signal, spawn_generator};
@@ -29,7 +29,7 @@ const EVENTS: [u64; 3] = [1, 2, 3];
 
 #[tokio::test]
 async fn no_producer_outlives_its_consumer() -> Result<()> {
-    // Everything is waited for. A producer that does not stop must fail the program, not hang it.
+    // Every wait has a time limit: a producer that does not stop must fail the program, not hang it.
     let outcome = timeout(Duration::from_secs(30), run()).await;
     outcome.map_err(|_| "a producer has not been stopped")?
 }
@@ -46,7 +46,7 @@ async fn run() -> Result<()> {
         assert_eq!(left, 0);
     }
 
-    // The control. Only who keeps the handles of such tasks can still end them.
+    // The control. Only the owner of the handles of such tasks can still end them.
     let mut tasks = JoinSet::new();
     let naive = |_: &CancellationToken, hub: &Hub| task_and_channel(hub, &mut tasks);
     let leaked = abandon("task and channel", End::ConsumerGoes, naive).await?;
@@ -84,7 +84,7 @@ async fn five_of_a_spawned_generator() {
     });
 
     let five: Vec<u64> = (&mut numbers).take(5).collect().await;
-    // Dropping it would do. This also waits for the task.
+    // Dropping it is enough. This also waits for the task.
     let ended = numbers.join().await;
     let left = Arc::strong_count(&producers) - 1;
     println!("spawn_generator  {five:?}  producers left: {left}");
@@ -93,14 +93,14 @@ async fn five_of_a_spawned_generator() {
     assert_eq!(left, 0);
 }
 
-/// How a consumer comes to its end.
+/// How a consumer ends.
 #[derive(Clone, Copy)]
 enum End {
     ConsumerGoes,
     TokenCancelled,
 }
 
-/// Serves the events to a thousand consumers until they have been abandoned, and says how many still listen then.
+/// Serves the events to a thousand consumers until they have returned. Returns the number of listeners then.
 async fn abandon<S>(
     name: &str,
     end: End,
@@ -140,7 +140,7 @@ where
     Ok(after)
 }
 
-/// Gives each task more turns than it has any use for. There is one thread, so that this needs no clock.
+/// Lets each task run more often than it needs. There is one thread, so this needs no clock.
 async fn let_others_run() {
     for _ in 0..LISTENERS {
         yield_now().await;
@@ -166,7 +166,7 @@ fn spawned(token: &CancellationToken, hub: &Hub) -> impl Stream<Item = u64> + us
     })
 }
 
-/// What leaks: between two events nothing tells the task that its consumer has gone.
+/// The one that leaks: between two events the task does not notice that its consumer was dropped.
 fn task_and_channel(hub: &Hub, tasks: &mut JoinSet<()>) -> impl Stream<Item = u64> + use<> {
     let mut events = hub.subscribe();
     let (tx, rx) = mpsc::channel(1);

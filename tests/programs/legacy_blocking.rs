@@ -1,14 +1,14 @@
-//! Three kinds of code that block, each given up before it is done: a reader, a callback, a single call.
+//! Three kinds of blocking code, each abandoned before it is done: a reader, a callback, a single call.
 //!
-//! None of them can be dropped at an `await`, as they have none. What they can do is to ask, or to be left alone:
+//! They have no `await` at which they could be dropped. They can check whether they are still needed, or be abandoned:
 //!
-//! - A file is read line by line, on a thread of its own. Its consumer takes five lines and goes, and the next `send`
+//! - A file is read line by line, on a thread of its own. Its consumer takes five lines and returns, and the next `send`
 //!   fails: the thread is never further ahead than its capacity, and ends.
-//! - A scan calls back for each sector, and finds nothing for ages. It asks with `check` whether anybody still waits.
-//! - A query blocks until its server answers. It asks nobody, so that it can only be left alone: its caller goes on at
-//!   the deadline, and the late answer is dropped.
+//! - A scan calls back for each sector, and finds nothing for a long time. It calls `check` to learn whether to continue.
+//! - A query blocks until its server answers. It checks nothing, so it can only be abandoned: its caller continues at the
+//!   deadline, and the late answer is dropped.
 //!
-//! The program fails if what it has given up is still there in the end.
+//! The program fails if anything that it has abandoned is still there in the end.
 
 use futures::FutureExt;
 use std::{
@@ -42,7 +42,7 @@ const CAPACITY: usize = 16;
 
 #[tokio::test]
 async fn what_blocks_is_given_up() -> Result<()> {
-    // Everything is waited for. A thread that does not end must fail the program, not hang it.
+    // Every wait has a time limit: a thread that does not end must fail the program, not hang it.
     let outcome = timeout(Duration::from_secs(30), run()).await;
     outcome.map_err(|_| "a thread has not ended")?
 }
@@ -83,13 +83,13 @@ async fn read_five(file: &TempFile) -> Result<()> {
         assert_eq!(lines.try_next().await?, Some(line(n)));
     }
 
-    // The thread holds the other share of `read`. Joined, it has let go of it, and of the file.
+    // The thread owns the other handle of `read`. After the join it has dropped that, and the file.
     let _ = lines.join().await;
     let threads = Arc::strong_count(&read) - 1;
     let read = read.load(Ordering::Relaxed);
     println!("file   5 lines taken, {read} of {LINES} read  threads left: {threads}");
     assert_eq!(threads, 0);
-    // The last one is the one that nobody wanted.
+    // The last line was read, but not taken.
     assert!(read <= 5 + CAPACITY + 1);
     Ok(())
 }
@@ -102,7 +102,7 @@ async fn read_what_is_not_there(file: &TempFile) {
     assert!(lines.next().await.is_none());
 }
 
-/// Of some library: calls back for each sector of a disk, whether it is damaged, until told to leave off.
+/// Stands for a library: calls back for each damaged sector of a disk, until the callback returns `false`.
 fn scan(mut visit: impl FnMut(u64, bool) -> bool) {
     (1..).all(|sector| visit(sector, [10, 20, 30].contains(&sector)));
 }
@@ -117,7 +117,7 @@ async fn find_three() {
             counter.fetch_add(1, Ordering::Relaxed);
             wanted = match is_damaged {
                 true => tx.send(sector),
-                // There may be nothing to send ever again.
+                // There may never be anything to send again.
                 false => tx.check(),
             };
             wanted.is_ok()
@@ -143,12 +143,12 @@ async fn find_three() {
     assert_eq!(threads, 0);
 }
 
-/// What a server answers with. Whoever has the other end of its channel sees it dropped.
+/// The answer of a server. The other end of its channel shows when it is dropped.
 struct Answer {
     _dropped: oneshot::Sender<()>,
 }
 
-/// Of some library: blocks until the server answers, and cannot be called off.
+/// Stands for a library: blocks until the server answers, and cannot be interrupted.
 fn query(server: &mpsc::Receiver<Answer>) -> Option<Answer> {
     server.recv().ok()
 }
@@ -177,7 +177,7 @@ fn line(n: usize) -> String {
     format!("line {n}")
 }
 
-/// A file of ten thousand lines that is removed in the end, whatever that is.
+/// A file of ten thousand lines that is removed in the end, even if the program fails.
 struct TempFile {
     path: PathBuf,
 }

@@ -1,12 +1,12 @@
-//! A line server on loopback whose clients leave in three ways. Whichever it is, no producer outlives its client.
+//! A line server on loopback whose clients leave in three ways. In each case the producer is dropped.
 //!
 //! Each connection is served by a generator under a token of its own, a child of the server's token. The generator is
-//! stopped when its client hangs up, at the deadline that its client gave, or when the server shuts down; no matter
-//! whether it is `quiet` (has five lines, then waits), `steady` (has one every other millisecond) or `busy` (always
-//! has one). There is one thread for all of it.
+//! stopped when its client hangs up, at the deadline that its client has set, or when the server shuts down; no matter
+//! whether it is `quiet` (has five lines, then waits), `steady` (has one every other millisecond) or `busy` (always has one).
+//! All of it runs on one thread.
 //!
-//! Each stop is printed as it happens: whose it was, why, after how many lines, and how long after the signal the
-//! producer was gone. The program checks what its clients read, and fails if a producer is left.
+//! Each stop is printed as it happens: which client, why, after how many lines, and how long after the signal the producer
+//! was dropped. The program checks what its clients have read, and fails if a producer is left.
 
 use std::{
     error::Error,
@@ -37,7 +37,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn no_producer_outlives_its_client() -> Result<()> {
     let producers = Arc::new(AtomicUsize::new(0));
-    // Everything is waited for. A producer that does not stop must fail the program, not hang it.
+    // Every wait has a time limit: a producer that does not stop must fail the program, not hang it.
     let outcome = timeout(Duration::from_secs(4), run(&producers)).await;
 
     let left = producers.load(Ordering::Relaxed);
@@ -58,7 +58,7 @@ async fn run(producers: &Arc<AtomicUsize>) -> Result<()> {
     };
     let serving = tokio::spawn(server.clone().serve(listener));
 
-    // These stay, whoever else comes and goes.
+    // These stay, whichever others come and leave.
     let mut staying = JoinSet::new();
     for pace in PACES {
         let mut client = connect(address, pace, MINUTE).await?;
@@ -100,9 +100,9 @@ struct Server {
 }
 
 impl Server {
-    /// Serves whoever connects, until the token is cancelled and every client has been told.
+    /// Serves all clients that connect, until the token is cancelled and every client has got its last line.
     async fn serve(self, listener: TcpListener) -> Result<()> {
-        // Accepting is a producer too: idle as it is, it stops with the token.
+        // Accepting is a producer too: although it is idle, the token stops it.
         let mut sockets = pin!(generator(&self.token, async |mut y| {
             loop {
                 y.yield_item(listener.accept().await).await;
@@ -119,7 +119,7 @@ impl Server {
         Ok(())
     }
 
-    /// Serves lines to one client, then tells it why there are no more.
+    /// Serves lines to one client, then sends the reason why there are no more.
     ///
     /// The client says at which pace it wants them and for how many milliseconds, as in `steady 150`.
     async fn serve_client(self, client: usize, mut socket: TcpStream) -> Result<()> {
@@ -146,8 +146,8 @@ impl Server {
         let reason = loop {
             let line = tokio::select! {
                 line = lines.next() => line,
-                // While the producer is idle no write can fail. That the client is gone is seen here: after its
-                // request nothing comes but the end.
+                // While the producer is idle no write can fail. So the hang-up is noticed here: after its request a client sends
+                // nothing but the end.
                 _ = requests.next_line() => {
                     connection.cancel_with(StopReason::ConsumerDropped);
                     lines.next().await
@@ -164,10 +164,10 @@ impl Server {
                 None => break connection.stop_reason().unwrap(),
             }
         };
-        // The end is told after the body has been dropped.
+        // The reason is sent after the body has been dropped.
         let gone = *gone.get().unwrap();
 
-        // Who hung up does not hear it.
+        // A client that has hung up does not get it.
         let last_line = format!("stopped: {reason}\n");
         let _ = writer.write_all(last_line.as_bytes()).await;
         self.stopped.send(Stop {
@@ -181,7 +181,7 @@ impl Server {
     }
 }
 
-/// The producer of one connection: lines without end.
+/// The producer of one connection: endless lines.
 fn lines(connection: &CancellationToken, pace: &str, probe: Probe) -> impl Stream<Item = String> {
     generator(connection, async move |mut y| {
         let _dropped_with_the_body = probe;
@@ -209,7 +209,7 @@ impl Drop for Probe {
     }
 }
 
-/// How a producer came to its end.
+/// How a producer ended.
 struct Stop {
     producer: String,
     reason: StopReason,

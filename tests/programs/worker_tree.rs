@@ -1,18 +1,18 @@
-//! A tree of workers, stopped from one point: softly, and hard after a grace. No job is lost, and none is done twice.
+//! A tree of workers, stopped from one point: softly, and hard after a grace period. No job is lost or done twice.
 //!
-//! There are two tokens at the root. Each group of workers has a child of either, so that it can be stopped alone too:
+//! There are two tokens at the root. Each group of workers has a child of each, so that it can be stopped alone too:
 //!
 //! ```text
-//! hard ─┬─ soft ─┬─ mail     takes jobs until then
+//! hard ─┬─ soft ─┬─ mail     takes jobs until this is cancelled
 //!       │        ├─ batch    the same, and has a deadline of its own
 //!       │        └─ ..
-//!       ├─ mail              works on a job until then
+//!       ├─ mail              finishes a job until this is cancelled
 //!       └─ ..
 //! ```
 //!
-//! Once `soft` is cancelled no worker takes another job, and each finishes the one that it has begun. It has settled
-//! when all of them are through. If that takes too long `hard` is cancelled: who is still at work drops it there and
-//! then, and hands the job back.
+//! Once `soft` is cancelled no worker takes another job, and each finishes the one that it has begun. `soft` has settled
+//! when all of them have finished. If that takes too long `hard` is cancelled: a worker that is still busy drops its job at
+//! once, which puts it back into the queue.
 //!
 //! The program fails if a job is neither done nor back in its queue, or is both, or if a worker is left.
 
@@ -64,13 +64,13 @@ async fn run(time: Duration, workers: &Arc<()>) -> Result<()> {
     soft.track_holders();
     let batch = soft.child_with_timeout(time / 2);
     let groups = [
-        // Has done everything long before, and waits for more.
+        // Has done all of its jobs long before, and waits for more.
         Group::new("mail", soft.child_token(), &hard, 50, MOMENT),
-        // Is stopped by its own deadline; the others do not notice.
+        // Is stopped by its own deadline, which does not affect the others.
         Group::new("batch", batch, &hard, 100_000, MOMENT),
-        // Has a queue that is never empty, and is done with its jobs in no time.
+        // Has a queue that is never empty, and very short jobs.
         Group::new("import", soft.child_token(), &hard, 100_000, MOMENT),
-        // Does not get done within any grace.
+        // Does not finish within any grace period.
         Group::new("video", soft.child_token(), &hard, 10, HOUR),
     ];
 
@@ -88,7 +88,7 @@ async fn run(time: Duration, workers: &Arc<()>) -> Result<()> {
         () = sleep(time) => "time is up",
     };
     stop(&soft, &hard, reason).await;
-    // All that is left to them is to return.
+    // The workers have nothing left to do but return.
     tasks.join_all().await;
 
     println!("\ngroup   stopped by            jobs   done  handed back  not begun");
@@ -98,7 +98,7 @@ async fn run(time: Duration, workers: &Arc<()>) -> Result<()> {
     Ok(())
 }
 
-/// Softly, and hard if that takes too long.
+/// Stops softly, and hard if that takes too long.
 async fn stop(soft: &CancellationToken, hard: &CancellationToken, reason: &'static str) {
     println!("soft stop: {reason}");
     soft.cancel_with(reason);
@@ -119,7 +119,7 @@ async fn worker(group: Arc<Group>, _counted: Arc<()>) {
             y.yield_item(job).await;
         }
     }));
-    // What has been taken from the queue comes out here, whatever is cancelled meanwhile.
+    // A job that was taken from the queue is yielded, even if a token is cancelled meanwhile.
     while let Some(job) = jobs.next().await {
         group.begun.fetch_add(1, Ordering::Relaxed);
         let work = group.work_on(&job).with_cancellation(&group.hard);
@@ -171,23 +171,23 @@ impl Group {
         Arc::new(group)
     }
 
-    /// Dropped while it waits, it has taken none.
+    /// If it is dropped while it waits, it has taken no job.
     async fn next_job(&self) -> Option<Job> {
         self.queued.lock().await.recv().await
     }
 
-    /// Dropped while it waits, it has done nothing.
+    /// If it is dropped while it waits, it has not done the job.
     async fn work_on(&self, job: &Job) {
         sleep(job.time).await;
         self.done.lock().unwrap().push(job.id);
     }
 
     fn hand_back(&self, job: Job) {
-        // The group has the other end as well.
+        // The group owns the other end as well.
         let _ = self.queue.send(job);
     }
 
-    /// Fails unless each job is either done, once, or in the queue.
+    /// Fails unless each job is either done, exactly once, or in the queue.
     fn account_for_all(&self) -> Result<()> {
         let mut queued = self.queued.try_lock()?;
         let mut ids = self.done.lock().unwrap().clone();
@@ -212,7 +212,7 @@ impl Group {
     }
 }
 
-/// Who stops a server: SIGTERM, from now on.
+/// Stops the server: SIGTERM, from now on.
 #[cfg(unix)]
 fn operator() -> io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -224,7 +224,7 @@ fn operator() -> io::Result<impl Future<Output = &'static str>> {
     })
 }
 
-/// Who stops a server: Ctrl-C.
+/// Stops the server: Ctrl-C.
 #[cfg(not(unix))]
 fn operator() -> io::Result<impl Future<Output = &'static str>> {
     Ok(async {

@@ -19,16 +19,16 @@ use stopcock::{
     blocking_iter, generator, run_blocking, signal, try_generator,
 };
 
-/// What waits for a timer is not what is tested, so it is as short as a timer can be.
+/// The time of timers. It does not matter, so it is as short as possible.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// A deadline of smol's clock, as the documentation writes it.
+/// A deadline on smol's clock, as the documentation shows it.
 fn deadline(after: Duration) -> impl Signal {
     let timer = signal::when(Timer::after(after)).with_reason(StopReason::DeadlineExceeded);
     stopcock::IntoSignal::into_signal(timer)
 }
 
-/// A source that says when it is dropped.
+/// A source that reports its drop.
 struct Dropped(Arc<AtomicBool>);
 
 impl Drop for Dropped {
@@ -109,7 +109,7 @@ fn settled_waits_until_every_stream_and_hold_is_dropped() {
 #[test]
 fn a_timer_is_a_deadline() {
     smol::block_on(async {
-        // One source is silent, the other one is always ready.
+        // One source is idle, the other one is always ready.
         for source in [stream::pending().boxed(), stream::repeat(1).boxed()] {
             let mut items = source.with_cancellation(deadline(SHORT));
             let last = loop {
@@ -234,7 +234,7 @@ fn a_blocking_call_is_given_up() {
         assert!(smol::future::poll_once(call.as_mut()).await.is_none());
         smol::unblock(move || begun.recv().unwrap()).await;
         token.cancel();
-        // The call itself goes on until it returns.
+        // The call itself runs on until it returns.
         assert!(matches!(call.await, Err(StopReason::Cancelled)));
         release.send(()).unwrap();
     });

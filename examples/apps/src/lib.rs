@@ -1,4 +1,4 @@
-//! What the tests of these programs share: a test fails if it leaves anything behind.
+//! What the tests of these programs share: a test fails if it leaves a task, a socket or a thread behind.
 //!
 //! The programs themselves do not use it.
 
@@ -15,23 +15,23 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// The longest that anything may take. It is no measure: the machine may be busy.
+/// The longest time that anything may take. It is not a measurement: the machine may be busy.
 pub const WATCHDOG: Duration = Duration::from_secs(30);
 
-/// How long a control is given to end, which it does not.
+/// How long to wait for a control to end, which it does not.
 pub const LONG_ENOUGH: Duration = Duration::from_secs(2);
 
-/// The threads of a test's runtime.
+/// The number of threads of a test's runtime.
 const THREADS: &str = "apps";
 const WORKERS: usize = 2;
 
 /// Runs a test on a runtime of its own, and fails if a task, a socket or a thread is left after it.
 ///
-/// The tests of a process run one after another: the sockets and threads that are counted are those of the process.
+/// The tests of a process run one after another, as the sockets and threads of the whole process are counted.
 ///
 /// # Panics
 ///
-/// With the panic of the test, and if something is left, or does not end.
+/// If the test panics, or if something is left or does not end.
 pub fn check(test: impl AsyncFnOnce() + Send + 'static) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,7 +45,7 @@ pub fn check(test: impl AsyncFnOnce() + Send + 'static) {
             .build()
             .expect("there is no runtime");
         runtime.block_on(async {
-            // A thread gives itself its name.
+            // A thread sets its name itself, some time after it has started.
             let threads = Count::now().threads.min(1) * (1 + WORKERS);
             eventually("threads", threads, async || Count::now().threads).await;
             let before = Count::now();
@@ -54,14 +54,14 @@ pub fn check(test: impl AsyncFnOnce() + Send + 'static) {
             eventually("left after the test", before, async || Count::now()).await;
         });
     };
-    // A thread without a name inherits that of the thread which spawns it: those of the test are counted as well.
+    // A thread without a name has that of the thread which spawned it, so those of the test are counted as well.
     let thread = thread::Builder::new().name(THREADS.to_owned()).spawn(run);
     if let Err(panic) = thread.expect("there is no thread").join() {
         resume_unwind(panic);
     }
 }
 
-/// Waits until `value` is what is expected of it.
+/// Waits until `value` returns what is expected.
 ///
 /// # Panics
 ///
@@ -88,21 +88,21 @@ pub async fn eventually<T: Debug + PartialEq>(
 /// What a program can leave behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// Of the runtime that this was called in.
+    /// Of the runtime in whose context this was called.
     pub tasks: usize,
-    /// Of the process. Zero on systems that do not list them under `/proc`.
+    /// Of the process. Zero on systems without `/proc`.
     pub sockets: usize,
-    /// Of the process: those of the crate and of the test's runtime, and those spawned by them. Zero on systems that do
-    /// not list them under `/proc`.
+    /// Of the process: those of the crate and of the test's runtime, and those that these have spawned. Zero on systems
+    /// without `/proc`.
     pub threads: usize,
 }
 
 impl Count {
-    /// As of now.
+    /// The current numbers.
     ///
     /// # Panics
     ///
-    /// Outside of a runtime.
+    /// Outside a runtime.
     #[must_use]
     pub fn now() -> Self {
         let names = |directory: &str, name: fn(&fs::DirEntry) -> Option<String>| {
@@ -139,11 +139,11 @@ pub fn skipped(variable: &str) -> bool {
     skipped
 }
 
-/// Prints the median, and what one in a hundred exceeds.
+/// Prints the median and the 99th percentile.
 ///
 /// # Panics
 ///
-/// If there are none.
+/// If there are no samples.
 pub fn print_latencies(what: &str, mut latencies: Vec<Duration>) {
     latencies.sort_unstable();
     let at = |percent| latencies[(latencies.len() - 1) * percent / 100];

@@ -15,9 +15,9 @@
 //! for { select { case m := <-sub.Channel(): write(ctx, m); case <-ctx.Done(): return } }
 //! ```
 //!
-//! and a second goroutine has to call `cancel` when the user has left: in a silent room no write ever fails. Here the
-//! listener is a stream, which is polled by the user's task and dropped with it: when the user leaves or does not read any
-//! more, at the shutdown, and when Redis dies.
+//! and a second goroutine has to call `cancel` when the user has left: as long as nobody writes, no write fails. Here the
+//! listener is a stream, which is polled by the user's task and dropped with it: when the user leaves or stops reading, at
+//! the shutdown, and when Redis dies.
 
 use axum::{
     Router,
@@ -81,7 +81,7 @@ impl Chat {
         let hear = async {
             let mut lines = pin!(self.listen(&user, &room));
             while let Some(line) = lines.try_next().await? {
-                // Cancelled with the user's token, and for a reason of its own when it takes too long.
+                // Cancelled with the user's token. If it takes too long, it has a reason of its own.
                 let patience = user.child_with_timeout_cause(self.patience, "you do not read");
                 let sent = to_user.send(Message::text(line));
                 sent.with_cancellation(&patience).await??;
@@ -97,7 +97,7 @@ impl Chat {
             }
             Err("you have left".into())
         };
-        // The first that ends drops the other: with `hear` the subscription is dropped.
+        // The first one that ends drops the other. Dropping `hear` drops the subscription.
         let ended: Result<Infallible, Error> = tokio::select! {
             ended = hear => ended,
             ended = say => ended,
@@ -119,11 +119,11 @@ impl Chat {
             while from_user.try_next().await?.is_some() {}
             Ok::<_, axum::Error>(())
         };
-        // The socket is closed now, even if the user has not read it.
+        // The socket is closed now, even if the user has not read the frame.
         let _ = goodbye.with_timeout(self.patience).await;
     }
 
-    /// What is said in a room. It subscribes at its first poll, and unsubscribes when it is dropped.
+    /// The messages of a room. The stream subscribes at its first poll, and unsubscribes when it is dropped.
     fn listen(
         &self,
         user: &CancellationToken,

@@ -1,7 +1,7 @@
 //! The rows of a SQLite query as a stream. It stops between two rows, and in the middle of one that takes too long.
 //!
 //! ```text
-//! cargo run -p apps --bin rows                  # queries of its own, which are given up
+//! cargo run -p apps --bin rows                  # queries of its own, which it stops
 //! cargo run -p apps --bin rows -- FILE QUERY    # the first column of yours, for two seconds or until Ctrl-C
 //! ```
 //!
@@ -21,10 +21,10 @@ use tokio::signal::ctrl_c;
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// How far the thread may be ahead of its consumer.
+/// How many rows the thread may be ahead of its consumer.
 const CAPACITY: usize = 16;
 
-/// A row for each number, without end.
+/// A row for each number, endlessly.
 const NUMBERS: &str = "WITH RECURSIVE numbers(n) AS \
     (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) SELECT n FROM numbers";
 
@@ -45,19 +45,19 @@ async fn main() -> Result<(), Error> {
         return Ok(());
     }
 
-    // The consumer takes five. The join is not needed: it shows that the thread has ended, and why.
+    // The consumer takes five rows. The join is only for printing that the thread has ended, and why.
     let mut numbers = rows(":memory:".into(), NUMBERS.into(), signal::never());
     let five: Vec<Value> = (&mut numbers).take(5).try_collect().await?;
     println!("{five:?}, then {:?}", numbers.join().await);
 
-    // The slow row, when it is not stopped.
+    // The slow row, if it is not stopped.
     let begin = Instant::now();
     let sum: Vec<Value> = rows(":memory:".into(), SUM.into(), signal::never())
         .try_collect()
         .await?;
     println!("{sum:?} took {:.1?}", begin.elapsed());
 
-    // The request is cancelled before the first row is there.
+    // The request is cancelled before the first row.
     let request = CancellationToken::with_timeout(Duration::from_millis(300));
     let mut sum = rows(":memory:".into(), SUM.into(), &request);
     let error = sum.try_next().await.expect_err("it takes longer");
@@ -80,8 +80,8 @@ where
     try_blocking_generator(stop, CAPACITY, move |tx| {
         let db = Connection::open(file)?;
 
-        // SQLite forgets an interrupt that comes while no statement runs. So one does from here on, and none is lost
-        // between the callback and the first step of the query.
+        // SQLite ignores an interrupt that comes while no statement runs. So a statement runs from here on, and no interrupt
+        // between the callback and the first step of the query is lost.
         let mut running = db.prepare("SELECT 1")?;
         let mut running = running.query([])?;
         running.next()?;

@@ -1,21 +1,21 @@
-//! A server that Ctrl-C and SIGTERM stop: gracefully, then hard after a grace, with a list of what was cut.
+//! A server that Ctrl-C and SIGTERM stop: gracefully, then hard after a grace period, with a list of what was cut.
 //!
 //! ```text
 //! cargo run -p apps --bin shutdown            # then: curl -N http://127.0.0.1:3000/ticks, and press Ctrl-C
-//! cargo run -p apps --bin shutdown -- 0 5     # on a free port, with a grace of five seconds
+//! cargo run -p apps --bin shutdown -- 0 5     # on a free port, with a grace period of five seconds
 //! ```
 //!
 //! In Go that is `signal.NotifyContext`, `http.Server.Shutdown(ctx)`, and `Close()` if it fails. `Shutdown` does not end
-//! a stream that is under way: one browser tab with live events makes it wait for the whole grace.
+//! a stream that is under way: one browser tab with live events makes it wait for the whole grace period.
 //!
-//! Here there are two tokens. What has no end of its own ends with `soft`. What a client waits for goes on, and is only
-//! cut by `hard`: as an error, so that it does not look complete.
+//! Here there are two tokens. `soft` ends responses that have no end of their own. Those for which a client waits continue,
+//! and are only cut by `hard`: with an error, so that they do not look complete.
 //!
 //! ```text
-//! hard ── soft     the grace lasts until `soft` has settled
+//! hard ── soft     the grace period lasts until `soft` has settled
 //! ```
 //!
-//! The exit code is 0 if the grace was enough, and 1 if something had to be cut.
+//! The exit code is 0 if the grace period was enough, and 1 if something had to be cut.
 
 use axum::{Router, body::Body, extract::State, routing::get};
 use futures::{Stream, StreamExt, stream};
@@ -68,7 +68,7 @@ async fn main() -> io::Result<ExitCode> {
                 println!("  {holder}");
             }
             hard.cancel_with(reason);
-            // Each has been dropped, even where the client does not read.
+            // All have been dropped, even where the client does not read.
             hard.settled().await;
             Ok(ExitCode::FAILURE)
         }
@@ -85,25 +85,25 @@ fn app(soft: &CancellationToken, hard: &CancellationToken) -> Router {
         .with_state(soft.clone())
 }
 
-/// Lines without end. The soft stop ends them without an error: they are complete as they are.
+/// Endless lines. The soft stop ends them without an error: they are complete as they are.
 async fn ticks(State(soft): State<CancellationToken>) -> Body {
     // `drop_on_cancel`, as hyper does not poll a body whose client does not read.
     let ticks = lines("tick", u64::MAX).take_until_cancelled(&soft);
     Body::from_stream(ticks.drop_on_cancel().map(Ok::<_, Infallible>))
 }
 
-/// Takes a second, which the soft stop leaves it.
+/// Takes a second, for which the soft stop waits.
 async fn report(State(soft): State<CancellationToken>) -> Body {
-    // `soft` does not settle until this is dropped, with the body, and has this line in its list.
+    // `soft` does not settle until this is dropped with the body, and lists it.
     let held = soft.hold();
     let rows = lines("row", 10).inspect(move |_| _ = &held);
     Body::from_stream(rows.map(Ok::<_, Infallible>))
 }
 
-/// A report that does not come to its end.
+/// A report that never ends.
 async fn stuck(State(soft): State<CancellationToken>) -> Body {
     let held = soft.hold();
-    // Held by the whole: `chain` drops its first stream when that has ended.
+    // Owned by the whole stream: `chain` drops its first stream when that has ended.
     let rows = lines("row", 10).chain(stream::pending());
     let rows = rows.inspect(move |_| _ = &held);
     Body::from_stream(rows.map(Ok::<_, Infallible>))

@@ -6,9 +6,9 @@
 //!
 //! In Go every handler has `r.Context()`, and passes it on: a goroutine or a call that does not watch it continues after
 //! the client has hung up. Here [`RequestTokenLayer`] gives every request a token, and producers are made with it. They
-//! also end when the response is dropped, so that none can be forgotten.
+//! also end when the response is dropped, so none can be forgotten.
 //!
-//! At a shutdown, responses that have no end are cut as an error: the browser connects again, to the next server.
+//! At a shutdown, endless responses are cut with an error: the browser connects again, to the next server.
 
 use axum::{
     Extension, Router,
@@ -40,13 +40,13 @@ async fn main() -> io::Result<()> {
     serve(listener, &server, Duration::from_secs(5)).await
 }
 
-/// Returns after the shutdown, and at most `grace` later than the last producer has been dropped.
+/// Returns after the shutdown, at most `grace` after the last producer has been dropped.
 pub(crate) async fn serve(
     listener: TcpListener,
     server: &CancellationToken,
     grace: Duration,
 ) -> io::Result<()> {
-    // For the number of producers that the page shows.
+    // For the number of producers on the page.
     server.track_holders();
     let app = Router::new()
         .route("/", get(async || Html(include_str!("sse.html"))))
@@ -59,11 +59,11 @@ pub(crate) async fn serve(
     let mut serving = pin!(serving.into_future());
     let served = tokio::select! {
         served = &mut serving => served,
-        // No producer is left. But hyper may have bytes for a client that does not read, and keeps its connection open:
-        // that is closed when the process ends.
+        // No producer is left. But hyper may have bytes for a client that does not read, and keep its connection open until
+        // the process ends.
         () = server.settled() => serving.with_timeout(grace).await.unwrap_or(Ok(())),
     };
-    // The last connection may have ended before a producer that runs in a task or a thread of its own.
+    // The last connection may end before a producer on a task or a thread of its own.
     server.cancel_and_settle().await;
     served
 }
@@ -72,7 +72,7 @@ pub(crate) async fn serve(
 struct Server(CancellationToken);
 
 impl Server {
-    /// How many producers there are, for all clients.
+    /// The number of producers, for all clients.
     fn producers(&self) -> usize {
         let holders = self.0.holders();
         holders
@@ -82,7 +82,7 @@ impl Server {
     }
 }
 
-/// The token is that of the request: `r.Context()`.
+/// The token is that of the request, like `r.Context()`.
 async fn events(
     Extension(request): Extension<CancellationToken>,
     Extension(server): Extension<Server>,
@@ -100,7 +100,7 @@ async fn events(
     }))
 }
 
-/// Runs when hyper asks for more of the body, and is dropped with it.
+/// Runs in hyper's poll of the body, and is dropped with it.
 fn in_handler(request: &CancellationToken, pace: Duration) -> BoxStream<'static, u64> {
     let numbers = generator(request, async move |mut y| {
         for n in 1.. {
@@ -111,7 +111,7 @@ fn in_handler(request: &CancellationToken, pace: Duration) -> BoxStream<'static,
     numbers.boxed()
 }
 
-/// Runs in a task of its own, which is dropped wherever it waits.
+/// Runs on a task of its own, which is dropped wherever it waits.
 fn spawned(request: &CancellationToken, pace: Duration) -> BoxStream<'static, u64> {
     let numbers = spawn_generator(request, 1, async move |tx| {
         for n in 1.. {
@@ -123,10 +123,10 @@ fn spawned(request: &CancellationToken, pace: Duration) -> BoxStream<'static, u6
     numbers.boxed()
 }
 
-/// Runs in a thread of its own, which cannot be dropped: its next `send` fails.
+/// Runs on a thread of its own, which cannot be dropped: its next `send` fails.
 fn blocking(request: &CancellationToken, pace: Duration) -> BoxStream<'static, u64> {
     let numbers = blocking_generator(request, 1, move |tx| {
-        // What it waits for meanwhile has to be interrupted. Here that is a channel, which is closed.
+        // A wait between two sends has to be interrupted. Here it is for a channel, which is closed.
         let (wake, ticks) = mpsc::channel::<Infallible>();
         let _closes = tx.token().on_cancel(move |_| drop(wake));
         for n in 1.. {

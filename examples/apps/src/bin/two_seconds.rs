@@ -1,7 +1,7 @@
-//! A client that gives a slow server two seconds: for the whole streamed response, not for its beginning.
+//! A client that gives a slow server two seconds: for the whole streamed response, not only for its beginning.
 //!
 //! ```text
-//! cargo run -p apps --bin two_seconds           # asks a server of its own, which is slow in five ways
+//! cargo run -p apps --bin two_seconds           # calls a server of its own, which is slow in five ways
 //! cargo run -p apps --bin two_seconds -- URL..
 //! ```
 //!
@@ -16,9 +16,9 @@
 //! n, err := io.Copy(file, response.Body)
 //! ```
 //!
-//! Here the token is the context. Further requests may share it, and what remains of its budget. An idle timeout is added:
-//! a server that has stopped sending is given up earlier than one that is slow, with an error of its own. There is no
-//! `defer`: at the stop, or when the response is dropped, its connection is closed.
+//! Here the token is the context. Further requests may share it, and the rest of its time. An idle timeout is added: a
+//! server that has stopped sending fails earlier than one that is slow, with an error of its own. There is no `defer`: at
+//! the stop, or when the response is dropped, its connection is closed.
 
 use axum::{Router, body::Body, extract::Path, routing::get};
 use futures::{Stream, TryStreamExt};
@@ -39,7 +39,7 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 const BUDGET: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_millis(500);
 
-// On one thread: a server that sends without a pause does not keep the deadline from being seen.
+// On one thread: the deadline holds even for a server that sends without a pause.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let mut urls: Vec<String> = env::args().skip(1).collect();
@@ -69,7 +69,7 @@ async fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes the whole body to `file`, or returns an error: `Ok` never stands for a part of it.
+/// Writes the whole body to `file`, or returns an error: `Ok` means that it is complete.
 pub(crate) async fn fetch(
     client: &Client,
     url: &str,
@@ -77,7 +77,7 @@ pub(crate) async fn fetch(
     idle: Duration,
     file: &mut impl Write,
 ) -> Result<u64, Error> {
-    // The outer `Result` is that of the budget, the inner one reqwest's.
+    // The outer `Result` is that of the timeout, the inner one reqwest's.
     let head = client.get(url).send().with_cancellation(budget).await?;
     let mut pieces = head?
         .error_for_status()?
@@ -94,7 +94,7 @@ pub(crate) async fn fetch(
     Ok(bytes)
 }
 
-/// `/quick` and `/slow` send all of their response; the others never come to its end.
+/// `/quick` and `/slow` send a complete response; the others never do.
 pub(crate) fn slow_server() -> Router {
     Router::new().route(
         "/{pace}",

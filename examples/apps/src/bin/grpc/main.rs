@@ -1,4 +1,4 @@
-//! A chain of three gRPC services. A deadline and a hang-up of the first client travel to the last one.
+//! A chain of three gRPC services. A deadline and a hang-up of the first client reach the last one.
 //!
 //! ```text
 //! cargo run -p apps --bin grpc                  # all three in one process, and a client
@@ -6,9 +6,9 @@
 //! cargo run -p apps --bin grpc -- 5002 5003     # the one before it, ..
 //! ```
 //!
-//! In Go `ctx` does that: the server makes one for each request, with the deadline that the client has sent, and a call
-//! that is made with it sends on what remains. Here two layers do that, one around the server and one around the client.
-//! The token in the extensions of a request is its context.
+//! In Go `ctx` does that: the server makes one for each request, with the deadline that the client has sent, and a call that
+//! is made with it sends the rest of the time. Here two layers do it, one around the server and one around the client. The
+//! token in the extensions of a request is its context.
 
 pub(crate) mod ticker;
 
@@ -104,7 +104,7 @@ pub(crate) fn connect(port: u16) -> Client {
     TickerClient::new(PropagateTokenLayer::new().layer(endpoint.connect_lazy()))
 }
 
-/// `client.Ticks(ctx, ask)`. Dropping the stream hangs up.
+/// Like `client.Ticks(ctx, ask)`. Dropping the stream hangs up.
 pub(crate) async fn call(
     client: &mut Client,
     token: &CancellationToken,
@@ -116,7 +116,7 @@ pub(crate) async fn call(
     Ok(client.ticks(request).await?.into_inner())
 }
 
-/// That of the layer around the server.
+/// The token of the layer around the server.
 fn token_of(request: &Request<Ask>) -> Result<CancellationToken, Status> {
     let token = request.extensions().get().cloned();
     token.ok_or_else(|| Status::internal("there is no RequestTokenLayer"))
@@ -133,7 +133,7 @@ struct Relay(Client);
 
 #[async_trait]
 impl Ticker for Relay {
-    /// The layers stop it, and cut it.
+    /// The layers stop it, and report the stop as an error.
     type TicksStream = Streaming<Tick>;
 
     async fn ticks(&self, request: Request<Ask>) -> Result<Response<Self::TicksStream>, Status> {
@@ -147,7 +147,7 @@ struct Last;
 
 #[async_trait]
 impl Ticker for Last {
-    // Every stream of this crate has a name, as tonic wants it.
+    // tonic needs a name for the type, and every stream of this crate has one.
     type TicksStream = TryWithCancellation<
         SpawnedGenerator<Result<Tick, Status>>,
         TokenSignal,

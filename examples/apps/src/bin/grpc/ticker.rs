@@ -1,4 +1,4 @@
-//! What `tonic-prost-build` makes of this, without what is not used here, so that no `protoc` is needed:
+//! What `tonic-prost-build` generates from this, without the unused parts, so that no `protoc` is needed:
 //!
 //! ```proto
 //! package ticks;
@@ -20,10 +20,10 @@
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Ask {
-    /// From one tick to the next.
+    /// The time between two ticks.
     #[prost(uint64, tag = "1")]
     pub(crate) millis: u64,
-    /// What remained of the deadline at each station, in microseconds.
+    /// The rest of the deadline at each service, in microseconds.
     #[prost(uint64, repeated, tag = "2")]
     pub(crate) budgets: Vec<u64>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Ask {
 pub(crate) struct Tick {
     #[prost(uint64, tag = "1")]
     pub(crate) n: u64,
-    /// Those of the question, and of the last station.
+    /// Those of the request, and of the last service.
     #[prost(uint64, repeated, tag = "2")]
     pub(crate) budgets: Vec<u64>,
 }
