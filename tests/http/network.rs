@@ -618,7 +618,7 @@ async fn a_shutdown_is_graceful_and_then_hard() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_10_000_requests() {
+async fn nothing_is_left_after_10_000_requests() {
     for protocol in BOTH {
         let mut case = Case::start(protocol, async |token, one| {
             let work = async move {

@@ -87,7 +87,7 @@ async fn the_earlier_timeout_of_a_call_counts() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_token_is_left_alone() {
+async fn a_call_without_a_token_is_not_changed() {
     let inner = handler(|_| ready(Response::new(full("abc"))));
     let inner = RequestTokenLayer::new(&CancellationToken::new()).layer(inner);
     let service = PropagateTokenLayer::new().layer(inner);

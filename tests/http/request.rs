@@ -62,7 +62,7 @@ async fn a_token_is_cancelled_after_the_end_of_the_body() {
 }
 
 #[tokio::test]
-async fn a_body_that_knows_its_end_is_done_at_once() {
+async fn a_body_that_reports_its_end_is_complete_at_once() {
     let (token, response) = respond(get(), || Response::new(empty())).await;
     assert_eq!(reason(&token).unwrap(), "cancelled");
     drop(response);

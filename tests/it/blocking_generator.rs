@@ -82,7 +82,7 @@ fn it_is_never_more_than_its_capacity_ahead() {
 }
 
 #[test]
-fn a_send_that_waits_for_room_fails_at_the_stop_and_the_thread_ends() {
+fn a_waiting_send_fails_at_the_stop_and_the_thread_ends() {
     let token = CancellationToken::new();
     let (ended, has_ended) = mpsc::channel();
     let (told, reason) = mpsc::channel();
@@ -121,7 +121,7 @@ fn when_the_consumer_is_dropped_the_next_send_fails_and_the_thread_ends() {
 }
 
 #[test]
-fn a_loop_that_does_not_send_may_ask() {
+fn a_loop_that_does_not_send_may_check() {
     let token = CancellationToken::new();
     let (turned, turns) = mpsc::sync_channel(0);
     let mut stream = blocking_generator(&token, 1, move |tx: BlockingSender<u8>| {
@@ -139,7 +139,7 @@ fn a_loop_that_does_not_send_may_ask() {
 }
 
 #[test]
-fn what_is_in_the_channel_at_the_stop_is_not_delivered() {
+fn items_in_the_channel_at_the_stop_are_not_delivered() {
     let token = CancellationToken::new();
     let (sent, has_sent) = mpsc::channel();
     let mut stream = blocking_generator(&token, 2, move |tx| {
@@ -227,7 +227,7 @@ fn the_error_of_a_body_that_may_fail_is_the_last_item() {
 }
 
 #[test]
-fn a_body_that_is_stopped_beforehand_never_begins() {
+fn a_body_that_is_stopped_before_the_call_never_begins() {
     let token = CancellationToken::new();
     token.cancel();
     let mut stream = blocking_generator(&token, 1, |_: BlockingSender<u8>| unreachable!());
@@ -283,7 +283,7 @@ fn it_counts_until_the_body_is_dropped() {
 }
 
 #[test]
-fn a_capacity_of_nothing_panics() {
+fn a_capacity_of_zero_panics() {
     let message = panic_of(|| blocking_iter(CancellationToken::new(), 0, 0..3));
     assert!(message.contains("capacity of 0"), "{message}");
 }
@@ -310,7 +310,7 @@ impl Signal for Flag {
 }
 
 #[test]
-fn what_never_fires_and_what_has_fired_want_no_runtime() {
+fn a_signal_that_never_fires_or_has_fired_needs_no_runtime() {
     let items = blocking_iter(signal::never(), 1, 0..3);
     assert_eq!(block_on(items.collect::<Vec<_>>()), [0, 1, 2]);
     let items = blocking_iter(signal::any(signal::never(), signal::never()), 1, 0..3);
@@ -327,7 +327,7 @@ const WHAT_TO_DO: &str = if cfg!(feature = "tokio") {
 };
 
 #[test]
-fn another_signal_wants_a_runtime() {
+fn a_foreign_signal_needs_a_runtime() {
     for told in [
         panic_of(|| blocking_iter(signal::when(pending::<()>()), 1, 0..3)),
         panic_of(|| blocking_iter(Flag::default(), 1, 0..3)),
@@ -371,7 +371,7 @@ async fn a_signal_that_is_a_future_stops_it_without_a_poll() {
 
 #[cfg(feature = "tokio")]
 #[test]
-fn a_send_that_waits_for_room_fails_at_a_deadline_though_its_runtime_runs_no_task_any_more() {
+fn a_waiting_send_fails_at_a_deadline_although_its_runtime_runs_no_task() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -499,10 +499,8 @@ fn is_no_thread(reason: &StopReason) -> bool {
 
 #[test]
 #[cfg_attr(miri, ignore = "it starts a process")]
-fn that_there_is_no_thread_for_it_is_reported_as_its_stop() {
-    if !is_without_threads(
-        "blocking_generator::that_there_is_no_thread_for_it_is_reported_as_its_stop",
-    ) {
+fn the_lack_of_threads_is_reported_as_its_stop() {
+    if !is_without_threads("blocking_generator::the_lack_of_threads_is_reported_as_its_stop") {
         return;
     }
     let token = CancellationToken::new();

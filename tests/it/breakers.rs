@@ -703,7 +703,7 @@ impl Stream for Hinting {
 }
 
 #[test]
-fn any_stream_may_know_its_size_but_not_wrongly() {
+fn any_stream_may_have_an_exact_size_hint_but_not_a_wrong_one() {
     let hinting = |hint| {
         move |source| Hinting {
             source,

@@ -37,7 +37,7 @@ fn dropped_unfinished_it_drops_its_source_and_then_cancels() {
 }
 
 #[test]
-fn after_the_end_it_leaves_the_token_alone() {
+fn after_the_end_it_does_not_cancel_the_token() {
     let token = CancellationToken::new();
     let mut body = Source::new("a|").cancel_on_drop(token.clone());
     assert_eq!(poll(pin!(&mut body)), Poll::Ready(Some('a')));
@@ -59,7 +59,7 @@ fn a_panic_is_no_end() {
 }
 
 #[test]
-fn a_source_that_panics_as_it_is_dropped_keeps_nobody_running() {
+fn a_source_that_panics_in_its_drop_does_not_keep_the_others_running() {
     let token = CancellationToken::new();
     let source = Source::new("a").with_hook(|moment| assert!(moment != Moment::Drop, "dropped"));
     let body = source.cancel_on_drop(token.clone());

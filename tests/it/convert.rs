@@ -46,7 +46,7 @@ fn an_adopted_token_is_cancelled_when_the_cancel_of_theirs_returns() {
 }
 
 #[test]
-fn what_is_cancelled_already_is_adopted_as_cancelled() {
+fn a_cancelled_token_is_adopted_as_cancelled() {
     let theirs = Theirs::new();
     theirs.cancel();
     for token in [
@@ -69,7 +69,7 @@ fn a_child_of_theirs_is_cancelled_by_its_own_cancel_and_by_its_parents() {
 }
 
 #[test]
-fn an_adopted_token_that_is_cancelled_itself_leaves_theirs_alone_and_keeps_its_reason() {
+fn cancelling_an_adopted_token_does_not_cancel_theirs_and_keeps_its_reason() {
     let (theirs, ours) = pair();
     assert!(ours.cancel_with("enough"));
     assert!(!theirs.is_cancelled());
@@ -129,7 +129,7 @@ impl Drop for PanicsWhenDropped {
 }
 
 #[test]
-fn nor_does_a_panic_of_what_it_panicked_with() {
+fn nor_does_a_panic_in_the_drop_of_the_payload() {
     let (theirs, ours) = pair();
     ours.on_cancel(|_| std::panic::panic_any(PanicsWhenDropped))
         .detach();
@@ -240,7 +240,7 @@ fn a_cancel_of_theirs_on_another_thread_is_visible_when_it_returns_though_handle
 // Into theirs.
 
 #[test]
-fn what_is_made_for_them_is_cancelled_when_the_cancel_of_ours_returns() {
+fn a_converted_token_is_cancelled_when_the_cancel_of_ours_returns() {
     let root = CancellationToken::new();
     let child = root.child_token();
     let [of_root, of_child] = [&root, &child].map(CancellationToken::to_tokio_util);
@@ -254,7 +254,7 @@ fn what_is_made_for_them_is_cancelled_when_the_cancel_of_ours_returns() {
 }
 
 #[test]
-fn what_is_made_of_a_cancelled_token_is_cancelled() {
+fn a_token_converted_from_a_cancelled_one_is_cancelled() {
     let root = CancellationToken::new();
     let child = root.child_token();
     let before = child.to_tokio_util();
@@ -266,7 +266,7 @@ fn what_is_made_of_a_cancelled_token_is_cancelled() {
 }
 
 #[test]
-fn a_cancel_of_what_is_made_for_one_stops_no_other() {
+fn a_cancel_of_a_converted_token_stops_no_other() {
     let root = CancellationToken::new();
     let child = root.child_token();
     let [first, second] = [(); 2].map(|()| root.to_tokio_util());
@@ -297,7 +297,7 @@ fn an_ancestor_reaches_what_was_made_of_a_token_that_has_been_dropped() {
 }
 
 #[test]
-fn what_is_made_of_a_linked_token_is_cancelled_with_any_parent() {
+fn a_token_converted_from_a_linked_one_is_cancelled_with_any_parent() {
     for first in [true, false] {
         let parents = [(); 2].map(|()| CancellationToken::new().child_token());
         let linked = CancellationToken::linked(&parents);
@@ -308,7 +308,7 @@ fn what_is_made_of_a_linked_token_is_cancelled_with_any_parent() {
 }
 
 #[test]
-fn what_is_made_of_an_adopted_token_is_cancelled_with_theirs() {
+fn a_token_converted_from_an_adopted_one_is_cancelled_with_theirs() {
     let (theirs, ours) = pair();
     let back = ours.to_tokio_util();
     let again = CancellationToken::from(&back);
@@ -351,7 +351,7 @@ fn a_waker_of_theirs_sees_all_of_ours_cancelled_and_its_panic_comes_out_of_our_c
 }
 
 #[test]
-fn two_threads_that_ask_for_theirs_while_a_third_cancels_have_what_is_cancelled_as_it_returns() {
+fn two_threads_that_convert_while_a_third_cancels_get_tokens_that_are_cancelled_when_it_returns() {
     const ROUNDS: usize = if cfg!(miri) { 10 } else { 2_000 };
     for round in 0..ROUNDS {
         let root = CancellationToken::new();
@@ -377,7 +377,7 @@ fn two_threads_that_ask_for_theirs_while_a_third_cancels_have_what_is_cancelled_
 
 /// One thread asks, then cancels; the other has asked at the same time.
 #[test]
-fn of_two_threads_that_ask_for_theirs_at_once_none_has_one_that_its_own_cancel_misses() {
+fn of_two_threads_that_convert_at_once_neither_gets_a_token_that_its_own_cancel_misses() {
     const ROUNDS: usize = if cfg!(miri) { 10 } else { 2_000 };
     for _ in 0..ROUNDS {
         let root = CancellationToken::new();
@@ -476,7 +476,7 @@ mod with_tokio {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn theirs_hears_of_a_deadline_by_a_task_and_is_cancelled_at_once_where_one_has_passed() {
+    async fn theirs_is_cancelled_at_a_deadline_by_a_task_and_at_once_if_it_has_passed() {
         let ours = CancellationToken::with_timeout(SECOND);
         let below = ours.child_token();
         let early = below.to_tokio_util();
@@ -542,7 +542,7 @@ mod with_tokio {
     }
 
     #[test]
-    fn another_signal_wants_a_runtime() {
+    fn a_foreign_signal_needs_a_runtime() {
         let said = panic_of(|| CancellationToken::from_signal(signal::when(pending::<()>())));
         assert!(said.contains("`Handle::enter`"), "{said}");
     }
@@ -631,7 +631,7 @@ mod with_tokio {
     }
 
     #[test]
-    fn a_token_that_has_been_dropped_does_not_mind_what_becomes_of_the_runtime() {
+    fn the_end_of_the_runtime_does_not_affect_a_dropped_token() {
         let runtime = runtime();
         let (send, token) = runtime.block_on(async {
             let signalled = signalled();

@@ -234,7 +234,7 @@ fn the_callbacks_all_along_a_chain_run_from_the_root_to_the_leaf() {
 }
 
 #[test]
-fn the_callbacks_all_along_a_chain_that_is_dropped_uncancelled_go_with_it() {
+fn all_callbacks_of_a_chain_that_is_dropped_without_a_cancel_are_dropped_with_it() {
     for order in ORDERS {
         on_a_small_stack(move || {
             let tokens = chain_of(SOME);

@@ -113,7 +113,7 @@ async fn a_deadline_that_no_timer_has_reported_is_seen_on_the_clock() {
 }
 
 #[test]
-fn stopped_beforehand_it_drains_as_well() {
+fn stopped_before_the_first_poll_it_drains_as_well() {
     let mut harness = harness("ab-c");
     harness.stop();
     assert_eq!(polls(&mut harness, 3), "ab-");
@@ -193,7 +193,7 @@ async fn late_after(items: usize, pace: Duration) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn items_before_the_grace_say_nothing_of_the_pace_after_a_yield() {
+async fn the_pace_of_items_before_the_grace_period_does_not_count_after_a_yield() {
     let pace = Duration::from_millis(100);
     for items in 1015..=1025 {
         let late = late_after(items, pace).await;
@@ -233,7 +233,7 @@ fn it_counts_for_settling_while_it_drains() {
 }
 
 #[test]
-fn outside_of_a_runtime_the_first_poll_says_what_to_do() {
+fn outside_a_runtime_the_first_poll_panics_with_the_way_out() {
     let token = CancellationToken::new();
     let mut stream = stream::repeat('a')
         .take_until_cancelled(&token)

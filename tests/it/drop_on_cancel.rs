@@ -44,7 +44,7 @@ impl<F: FnMut()> Drop for AtDrop<F> {
 }
 
 #[test]
-fn the_canceller_drops_the_source_though_nobody_polls() {
+fn the_canceller_drops_the_source_without_a_poll() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
     let mut stream = source.take_until_cancelled(&token).drop_on_cancel();
@@ -59,7 +59,7 @@ fn the_canceller_drops_the_source_though_nobody_polls() {
 }
 
 #[test]
-fn a_loud_one_tells_why_though_its_source_is_long_gone() {
+fn with_an_error_it_reports_the_stop_although_its_source_was_dropped_before() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
     let mut stream = source
@@ -110,7 +110,7 @@ fn a_body_that_nothing_polls_is_dropped_by_the_cancel_and_has_settled() {
 }
 
 #[test]
-fn without_it_a_body_that_nothing_polls_keeps_its_source_and_whoever_waits_for_that() {
+fn without_it_a_body_that_is_not_polled_keeps_its_source_and_settled_waits() {
     let server = CancellationToken::new();
     let (chunks, connection) = chunks();
     let mut body = Box::pin(chunks.try_with_cancellation(server.child_token()));
@@ -124,7 +124,7 @@ fn without_it_a_body_that_nothing_polls_keeps_its_source_and_whoever_waits_for_t
 }
 
 #[test]
-fn cancelled_beforehand_it_drops_its_source_as_it_is_made() {
+fn cancelled_before_the_call_it_drops_its_source_as_it_is_made() {
     let token = CancellationToken::new();
     token.cancel();
     let (source, record) = source("ab|");
@@ -135,7 +135,7 @@ fn cancelled_beforehand_it_drops_its_source_as_it_is_made() {
 }
 
 #[test]
-fn a_poll_that_takes_an_item_hands_it_on_and_drops_the_source_as_it_returns() {
+fn a_poll_that_takes_an_item_yields_it_and_drops_the_source_as_it_returns() {
     let token = CancellationToken::new();
     let cancelled = token.clone();
     let source = Source::new("ab|");
@@ -267,7 +267,7 @@ fn while_the_canceller_drops_the_source_dropping_the_stream_does_not_wait() {
 }
 
 #[test]
-fn a_panic_in_the_drop_of_one_source_hurts_nobody_else() {
+fn a_panic_in_the_drop_of_one_source_affects_no_other() {
     let token = CancellationToken::new();
     let hurts = || {
         AtDrop(|| panic!("as it was dropped"))
@@ -375,7 +375,7 @@ fn refinements_come_in_any_order() {
 }
 
 #[test]
-fn what_was_over_before_stays_what_it_was() {
+fn a_stream_that_had_ended_before_keeps_its_outcome() {
     let token = CancellationToken::new();
     let mut ended = stream::empty::<u8>().take_until_cancelled(&token);
     assert_eq!(poll(Pin::new(&mut ended)), Poll::Ready(None));
@@ -391,7 +391,7 @@ fn what_was_over_before_stays_what_it_was() {
 }
 
 #[test]
-fn a_stream_that_is_polled_already_becomes_eager() {
+fn drop_on_cancel_applies_to_a_stream_that_was_polled_before() {
     let token = CancellationToken::new();
     let (source, record) = source("abc|");
     let mut stream = source.take_until_cancelled(&token);
@@ -404,7 +404,7 @@ fn a_stream_that_is_polled_already_becomes_eager() {
 }
 
 #[test]
-fn after_its_end_it_is_on_no_list_any_more() {
+fn after_its_end_it_is_not_listed_in_the_token() {
     let token = CancellationToken::new();
     let wakes = Wakes::new();
     let mut stream = stream::iter(['a'])
@@ -418,7 +418,7 @@ fn after_its_end_it_is_on_no_list_any_more() {
 }
 
 #[test]
-fn it_has_settled_when_the_cancel_returns_though_nobody_polls() {
+fn it_has_settled_when_the_cancel_returns_without_a_poll() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
     let _stream = source
@@ -434,7 +434,7 @@ fn it_has_settled_when_the_cancel_returns_though_nobody_polls() {
 }
 
 #[test]
-fn its_source_may_do_with_the_token_what_it_likes_as_it_is_dropped() {
+fn the_drop_of_its_source_may_use_the_token_in_any_way() {
     let token = CancellationToken::new();
     let inner = token.clone();
     let ran = Arc::new(AtomicBool::new(false));
@@ -472,7 +472,7 @@ fn a_generator_is_dropped_at_its_await_point() {
 }
 
 #[test]
-fn dropping_it_drops_the_source_there_and_then_and_leaves_the_token() {
+fn dropping_it_drops_the_source_at_once_and_does_not_cancel_the_token() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
     let stream = source.take_until_cancelled(&token).drop_on_cancel();
@@ -482,7 +482,7 @@ fn dropping_it_drops_the_source_there_and_then_and_leaves_the_token() {
 }
 
 #[test]
-fn dropped_while_a_cancel_is_on_its_way_it_drops_its_source_there_and_then() {
+fn dropped_during_a_cancel_it_drops_its_source_at_once() {
     let token = CancellationToken::new();
     let (source, record) = source("ab|");
     let stream = Arc::new(Mutex::new(None));
@@ -536,7 +536,7 @@ fn of_two_threads_exactly_one_drops_the_source() {
 
 #[cfg(feature = "tokio")]
 #[tokio::test(start_paused = true)]
-async fn the_timer_of_a_token_drops_the_source_though_nobody_polls() {
+async fn the_timer_of_a_token_drops_the_source_without_a_poll() {
     use std::time::Duration;
 
     let token = CancellationToken::with_timeout(Duration::from_secs(1));

@@ -152,7 +152,7 @@ where
 }
 
 #[test]
-fn an_always_ready_source_yields_after_1024_items_in_a_row_and_wakes_itself_once() {
+fn an_always_ready_source_yields_after_1024_items_and_wakes_itself_once() {
     check_each!(check_rows);
 }
 

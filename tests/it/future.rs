@@ -133,7 +133,7 @@ fn it_counts_for_settling_until_it_is_dropped() {
 }
 
 #[test]
-fn polled_after_its_answer_it_panics_and_says_so() {
+fn polled_after_it_was_ready_it_panics_with_a_message() {
     let token = CancellationToken::new();
     let mut future = pin!(ready(1).with_cancellation(&token));
     assert!(poll(future.as_mut()).is_ready());

@@ -45,7 +45,7 @@ fn collect<T>(stream: impl futures::Stream<Item = T>) -> Vec<T> {
 }
 
 #[test]
-fn a_body_runs_up_to_the_yield_that_is_asked_for_and_no_further() {
+fn a_body_runs_only_up_to_the_yield_of_the_polled_item() {
     let steps = Cell::new(0);
     let mut items = pin!(generator(signal::never(), async |mut y| {
         for n in 1..=3 {
@@ -111,7 +111,7 @@ fn bodies_borrow_and_take_async_fns_and_helpers() {
 }
 
 #[test]
-fn an_item_of_a_yield_that_was_dropped_after_it_handed_over_still_comes_out() {
+fn the_item_of_a_yield_that_was_dropped_after_its_first_poll_is_yielded() {
     let items = generator(signal::never(), async |mut y| {
         for n in [1, 3, 5] {
             // The yield is polled first and hands over; the other one is ready in the same poll.
@@ -128,7 +128,7 @@ fn an_item_of_a_yield_that_was_dropped_after_it_handed_over_still_comes_out() {
 }
 
 #[test]
-fn an_item_of_a_yield_that_was_dropped_unpolled_goes_with_it() {
+fn the_item_of_a_yield_that_was_dropped_unpolled_is_dropped_with_it() {
     let items = generator(signal::never(), async |mut y| {
         drop(y.yield_item(1));
         y.yield_item(2).await;
@@ -137,7 +137,7 @@ fn an_item_of_a_yield_that_was_dropped_unpolled_goes_with_it() {
 }
 
 #[test]
-fn the_item_of_the_last_poll_comes_out_before_the_end_and_after_the_body_is_gone() {
+fn the_item_of_the_last_poll_is_yielded_before_the_end_and_after_the_drop_of_the_body() {
     let dropped = RefCell::new(Vec::new());
     let mut items = pin!(generator(signal::never(), async |mut y| {
         let _local = Dropped(&dropped, "local");
@@ -163,7 +163,7 @@ fn a_yield_is_joined_with_other_work() {
 }
 
 #[test]
-fn a_yield_inside_of_futures_unordered_goes_on() {
+fn a_yield_inside_futures_unordered_continues() {
     let items = generator(signal::never(), async |mut y| {
         let mut all: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + '_>>> =
             FuturesUnordered::new();
@@ -187,7 +187,7 @@ fn a_yield_inside_of_futures_unordered_goes_on() {
 }
 
 #[test]
-fn a_blocked_yield_inside_of_futures_unordered_goes_on() {
+fn a_blocked_yield_inside_futures_unordered_continues() {
     let items = generator(signal::never(), async |mut y| {
         assert!(y.yield_item(1).now_or_never().is_none());
         let mut all: FuturesUnordered<_> = [y.yield_item(2)].into_iter().collect();
@@ -316,7 +316,7 @@ fn an_executor_inside_of_the_body_panics_and_does_not_hang() {
 }
 
 #[test]
-fn an_item_that_a_drop_hands_over_after_the_stop_does_not_come_out() {
+fn an_item_that_a_drop_yields_after_the_stop_is_dropped() {
     struct YieldsInDrop<'a>(Yielder<'a, u8>);
     impl Drop for YieldsInDrop<'_> {
         fn drop(&mut self) {
@@ -352,7 +352,7 @@ fn generators_nest_and_the_inner_body_may_yield_to_the_outer_stream() {
 }
 
 #[test]
-fn a_yielder_is_lent_to_a_scoped_thread_while_the_body_waits_for_it() {
+fn a_scoped_thread_may_borrow_a_yielder_while_the_body_waits_for_it() {
     let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
         std::thread::scope(|scope| {
             scope.spawn(|| assert!(y.yield_item(1).now_or_never().is_none()));
@@ -396,7 +396,7 @@ fn yields_that_wait_do_not_add_up_over_the_polls() {
 }
 
 #[test]
-fn an_item_that_a_drop_hands_over_is_dropped_with_the_stream() {
+fn an_item_that_a_drop_yields_is_dropped_with_the_stream() {
     struct YieldsInDrop<'a, 'b>(Yielder<'a, Dropped<'b>>, &'b RefCell<Vec<&'static str>>);
     impl Drop for YieldsInDrop<'_, '_> {
         fn drop(&mut self) {

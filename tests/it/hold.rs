@@ -104,7 +104,7 @@ fn a_hold_that_is_dropped_on_another_thread_wakes() {
 }
 
 #[test]
-fn a_hold_keeps_its_token_and_says_which() {
+fn a_hold_keeps_its_token_and_returns_it() {
     let token = CancellationToken::new();
     let callback = Arc::new(());
     let kept = Arc::clone(&callback);

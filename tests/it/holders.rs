@@ -177,7 +177,7 @@ fn a_list_keeps_no_token() {
 }
 
 #[test]
-fn a_holder_may_ask_for_the_list_as_it_is_dropped() {
+fn the_drop_of_a_holder_may_list_holders() {
     struct Asks(CancellationToken);
 
     impl Drop for Asks {

@@ -235,7 +235,7 @@ fn a_hook_does_not_run_while_a_test_panics() {
 }
 
 #[test]
-fn a_source_by_hand_waits_until_it_is_woken() {
+fn a_source_by_hand_is_pending_until_it_is_woken() {
     let mut harness = Harness::new(|_| Source::new("-a").by_hand());
     assert_eq!(harness.poll(), Poll::Pending);
     assert_eq!(harness.wakes(), 0);
@@ -478,7 +478,7 @@ fn a_plan_that_breaks_a_law_is_reported_as_it_is() {
 }
 
 #[test]
-fn some_laws_can_be_asked_for_with_the_stop_fired() {
+fn some_laws_can_be_checked_with_the_stop_fired() {
     // It looks, and never registers.
     let deaf = |mut source: Source, stop: Stop| {
         let token = stop.token();
@@ -574,7 +574,7 @@ fn a_report_of_any_stream_is_a_table_as_well() {
 }
 
 #[test]
-fn a_report_of_some_laws_says_what_became_of_them() {
+fn a_report_has_the_result_of_each_law() {
     let report = laws::report(&[laws::Law::Prefix, laws::Law::NothingLate], late);
     assert_eq!(report.held(), [laws::Law::Prefix]);
     assert!(report.of(laws::Law::NothingLate).unwrap().is_err());
@@ -582,7 +582,7 @@ fn a_report_of_some_laws_says_what_became_of_them() {
 }
 
 #[test]
-fn what_a_stream_does_after_a_panic_is_asked_for_by_itself() {
+fn check_stream_does_not_check_what_follows_a_panic() {
     // It goes on with its source.
     laws::check_stream(|source| source.map(|item| item).fuse());
     let message = panic_of(|| laws::panics(|source| source.map(|item| item).fuse()));
@@ -618,7 +618,7 @@ fn a_panic_of_the_wrapper_is_reported_with_its_plan() {
 }
 
 #[test]
-fn a_panic_of_the_stream_s_own_is_reported_whichever_law_is_asked_for() {
+fn a_panic_of_the_stream_itself_is_reported_whichever_law_is_checked() {
     let message = panic_of(|| {
         laws::fused(|source| {
             source

@@ -305,7 +305,7 @@ fn every_short_sequence_of_operations_on_a_few_linked_tokens_matches_a_simple_mo
 
 /// T12.
 #[test]
-fn dropping_the_handles_of_the_parents_cuts_nothing() {
+fn dropping_the_handles_of_the_parents_does_not_cut_the_tree() {
     for cancelled in 0..2 {
         let roots = [CancellationToken::new(), CancellationToken::new()];
         let middles = [0, 1].map(|root: usize| roots[root].child_token().child_token());
@@ -334,7 +334,7 @@ fn dropping_it_leaves_its_parents_and_their_other_children_as_they_were() {
 }
 
 #[test]
-fn its_parents_go_with_it_once_they_have_no_handle_of_their_own() {
+fn its_parents_are_dropped_with_it_once_they_have_no_other_handle() {
     for parents in 1..5 {
         let calls = Calls::new();
         let root = CancellationToken::new();
@@ -432,7 +432,7 @@ fn check_diamonds(levels: usize, with_joints: bool) {
 }
 
 #[test]
-fn nothing_is_twice_as_dear_for_each_level_of_diamonds() {
+fn no_cost_doubles_with_each_level_of_diamonds() {
     for with_joints in [false, true] {
         check_diamonds(LEVELS, with_joints);
     }

@@ -100,7 +100,7 @@ fn on_a_cancelled_token_a_callback_runs_before_on_cancel_returns() {
 
 /// The cause of the nearest one that was cancelled first, in all orders of any three cancels.
 #[test]
-fn a_callback_hears_the_reason_that_its_own_token_has_once() {
+fn a_callback_gets_the_reason_of_its_own_token_once() {
     const WHYS: [&str; 3] = ["root", "middle", "leaf"];
 
     for order in 0..27 {
@@ -198,7 +198,7 @@ fn an_unregistered_callback_is_dropped_and_never_runs_and_the_others_do() {
 }
 
 #[test]
-fn of_callbacks_that_come_and_go_at_random_those_that_stay_run_in_order() {
+fn of_callbacks_registered_and_unregistered_at_random_the_rest_run_in_order() {
     for seed in 0..if cfg!(miri) { 2 } else { 100 } {
         let mut number = numbers(seed);
         let token = CancellationToken::new();
@@ -265,7 +265,7 @@ fn a_registration_keeps_its_token_as_a_clone_does() {
 }
 
 #[test]
-fn callbacks_of_a_token_whose_handles_all_go_uncancelled_are_dropped_unrun() {
+fn callbacks_of_a_token_that_is_dropped_without_a_cancel_do_not_run() {
     for length in [1, 2, 3, 40] {
         let [root, middle, leaf] = chain();
         let calls = Calls::new();

@@ -298,7 +298,7 @@ fn a_million_in_turn_leave_nothing_where_they_are_listed() {
 }
 
 #[test]
-fn many_of_a_kind_leave_nothing_one_by_one_or_at_once_in_whatever_order_they_go() {
+fn many_of_a_kind_leave_nothing_in_turn_or_at_once_in_any_order_of_drops() {
     on_a_clock(|| {
         for (case, visit) in VISITS {
             let token = CancellationToken::new().child_token();
@@ -327,7 +327,7 @@ fn many_of_a_kind_leave_nothing_one_by_one_or_at_once_in_whatever_order_they_go(
 }
 
 #[test]
-fn many_of_all_kinds_at_once_leave_nothing_in_whatever_order_they_go() {
+fn many_of_all_kinds_at_once_leave_nothing_in_any_order_of_drops() {
     on_a_clock(|| {
         let token = CancellationToken::new().child_token();
         for order in ORDERS {
@@ -341,7 +341,7 @@ fn many_of_all_kinds_at_once_leave_nothing_in_whatever_order_they_go() {
 
 /// In theirs, one by one or at once.
 #[test]
-fn many_adopted_tokens_leave_nothing_in_whatever_order_they_go() {
+fn many_adopted_tokens_leave_nothing_in_any_order_of_drops() {
     type Adopt = fn(&Theirs) -> Guest;
 
     let theirs = Theirs::new().child_token();
@@ -410,7 +410,7 @@ fn waiters_for_a_cancelled_token_to_settle_leave_nothing() {
 /// The first one is held up where the parent allocates the place, under its lock, until the other one has found the
 /// child without a place.
 #[test]
-fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_in_turn() {
+fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_one_after_the_other() {
     const ROUNDS: usize = if cfg!(miri) { 5 } else { 50 };
     static IS_LISTING: AtomicBool = AtomicBool::new(false);
     static IS_COMING: AtomicBool = AtomicBool::new(false);
@@ -523,7 +523,7 @@ fn an_adapter_on_a_token_that_had_waiters_before_allocates_nothing() {
 }
 
 #[test]
-fn a_generator_allocates_for_its_token_only_if_its_body_asks() {
+fn a_generator_allocates_for_its_token_only_if_its_body_requests_it() {
     let token = CancellationToken::new();
     let run = |asks: bool, polls| {
         cost(|| {
@@ -627,7 +627,7 @@ fn a_token_with_a_deadline_that_was_cancelled_keeps_no_timer() {
 /// The capacity for items in the channel, and that for the senders that waited for room.
 #[cfg(feature = "tokio")]
 #[tokio::test]
-async fn a_channel_gives_back_the_room_of_a_burst_once_all_of_it_was_consumed() {
+async fn a_channel_frees_the_capacity_of_a_burst_once_it_was_consumed() {
     // As many as may be sent in a row.
     const BURST: usize = 1000;
     for capacity in [2 * BURST, 1] {

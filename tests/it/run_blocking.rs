@@ -35,7 +35,7 @@ where
 }
 
 #[test]
-fn it_answers_what_the_call_does_and_wants_no_runtime() {
+fn it_returns_the_result_of_the_call_without_a_runtime() {
     assert_eq!(block_on(run_blocking(signal::never(), || 7)).unwrap(), 7);
     let (_stop, stopped) = oneshot::channel::<()>();
     assert_eq!(
@@ -82,7 +82,7 @@ fn giving_up_does_not_wait_and_the_late_answer_is_dropped() {
 }
 
 #[test]
-fn an_answer_that_nobody_takes_is_dropped_with_the_future() {
+fn an_unread_result_is_dropped_with_the_future() {
     let token = CancellationToken::new();
     let probe = DropProbe::new();
     let record = probe.record();
@@ -157,7 +157,7 @@ fn the_signal_comes_first() {
 }
 
 #[test]
-fn stopped_beforehand_the_call_never_begins() {
+fn stopped_before_the_call_it_never_begins() {
     let token = CancellationToken::new();
     token.cancel();
     let probe = DropProbe::new();
@@ -175,7 +175,7 @@ fn stopped_beforehand_the_call_never_begins() {
 }
 
 #[test]
-fn what_a_call_captured_is_dropped_though_it_is_given_up_as_it_begins() {
+fn the_captures_of_a_call_are_dropped_although_it_is_abandoned_as_it_begins() {
     // On some of these threads the call has begun by then, on some it has not.
     const ROUNDS: usize = if cfg!(miri) { 3 } else { 200 };
     let (begun, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -203,7 +203,7 @@ fn a_panic_of_the_call_passes_through() {
 }
 
 #[test]
-fn a_panic_of_a_call_that_was_given_up_hurts_nobody() {
+fn a_panic_of_an_abandoned_call_is_discarded() {
     let token = CancellationToken::new();
     let (call, at) = call(());
     let answer = run_blocking(&token, move || {
@@ -244,7 +244,7 @@ mod in_a_runtime {
     use tokio::{runtime::Builder, task::spawn_blocking};
 
     #[tokio::test]
-    async fn a_deadline_gives_up() {
+    async fn a_deadline_abandons_the_call() {
         let token = CancellationToken::with_timeout(Duration::from_millis(1));
         let (call, at) = call(7);
         let answer = run_blocking(&token, call).await;

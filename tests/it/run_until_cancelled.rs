@@ -214,7 +214,7 @@ fn a_future_that_borrows_and_is_not_unpin_is_run() {
 }
 
 #[test]
-fn polling_it_again_after_it_answered_panics_and_says_what_to_do() {
+fn polling_it_again_after_it_was_ready_panics_with_the_way_out() {
     for is_cancelled in [false, true] {
         let token = CancellationToken::new();
         let mut future = pin!(token.run_until_cancelled(ready(1)));
@@ -299,7 +299,7 @@ fn of_two_around_each_other_the_one_that_is_cancelled_answers() {
 }
 
 #[test]
-fn a_lent_future_is_polled_on_after_the_stop() {
+fn a_borrowed_future_can_be_polled_after_the_stop() {
     let token = CancellationToken::new();
     let mut next = NextOf(Source::new("-b"));
     {

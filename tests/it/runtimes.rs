@@ -167,7 +167,7 @@ async fn settled_waits_at_a_deadline_for_the_sources_and_not_for_callbacks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_a_callback_at_a_deadline_is_the_tasks_and_hurts_no_other() {
+async fn a_panic_of_a_callback_at_a_deadline_is_the_tasks_and_affects_no_other() {
     let done = Log::default();
     let token = CancellationToken::with_timeout(SECOND);
     let ran = log(&done, "ran");
@@ -432,7 +432,7 @@ fn a_later_deadline_has_no_timer_while_the_runtime_of_the_earlier_one_lives() {
 }
 
 #[test]
-fn a_later_deadline_hears_of_the_earlier_one_from_its_own_runtime_once_the_others_has_ended() {
+fn a_later_deadline_is_woken_by_its_own_runtime_once_that_of_the_earlier_one_has_ended() {
     let (parents, childs) = (paused_runtime(), paused_runtime());
     let token = timed(&parents);
     let (child, _waits, wakes) = later(&token.child_token(), &childs);
@@ -448,7 +448,7 @@ fn a_later_deadline_hears_of_the_earlier_one_from_its_own_runtime_once_the_other
 }
 
 #[test]
-fn a_later_deadline_that_is_made_after_the_runtime_of_the_earlier_one_has_ended_hears_of_that() {
+fn a_later_deadline_that_is_made_after_the_runtime_of_the_earlier_one_has_ended_is_woken() {
     let (parents, childs) = (paused_runtime(), paused_runtime());
     let token = timed(&parents);
     drop(parents);
@@ -480,7 +480,7 @@ fn a_later_deadline_whose_runtime_had_no_time_until_the_earlier_one_had_passed_i
 }
 
 #[test]
-fn of_the_later_deadlines_of_several_runtimes_those_that_live_go_on() {
+fn the_later_deadlines_of_runtimes_that_are_alive_still_fire() {
     let [first, second, third] = [(); 3].map(|()| paused_runtime());
     let token = timed(&first);
     let (middle, _waits, _) = later(&token, &second);

@@ -67,7 +67,7 @@ fn all_scripts_of_a_length_are_there_once_and_what_is_over_is_not_longer() {
 }
 
 #[test]
-fn an_alphabet_of_something_else_panics_and_says_what_it_is() {
+fn an_alphabet_with_other_letters_panics_with_a_message() {
     let panic = crate::support::panic_of(|| Script::all("a?", 1).count());
     assert_eq!(
         panic,

@@ -425,7 +425,7 @@ fn nested_adapters_under_one_token_settle_when_the_last_is_dropped_whichever_is_
 }
 
 #[test]
-fn a_stream_that_is_lent_counts_until_the_loan_is_over() {
+fn a_borrowed_stream_counts_until_the_borrow_ends() {
     let token = CancellationToken::new();
     let source = Source::new("ab");
     let record = source.record();
@@ -450,7 +450,7 @@ fn a_stream_that_is_lent_counts_until_the_loan_is_over() {
 }
 
 #[test]
-fn a_loan_of_an_adapter_leaves_what_is_lent_counted() {
+fn a_borrowed_adapter_still_counts() {
     let [token, other] = [CancellationToken::new(), CancellationToken::new()];
     let mut lender = Source::new("ab").take_until_cancelled(&token);
     let mut lent = (&mut lender).take_until_cancelled(&other);
@@ -465,7 +465,7 @@ fn a_loan_of_an_adapter_leaves_what_is_lent_counted() {
 
 #[test]
 #[cfg_attr(miri, ignore = "it leaks on purpose")]
-fn an_adapter_that_is_forgotten_counts_for_ever_and_does_no_other_harm() {
+fn a_forgotten_adapter_counts_forever_and_has_no_other_effect() {
     let root = CancellationToken::new();
     let child = root.child_token();
     mem::forget(hold(&child));

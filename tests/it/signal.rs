@@ -130,7 +130,7 @@ fn the_output_of_a_future_is_dropped_after_the_source_and_the_future_itself_at_o
 }
 
 #[test]
-fn the_reason_of_a_future_is_what_was_said_first_and_then_what_it_made_of_the_output() {
+fn the_reason_of_a_future_is_the_last_one_that_was_set() {
     fn reason_of<G: IntoSignal>(signal: G) -> String {
         let mut stream = pin!(stream::pending::<u8>().with_cancellation(signal));
         let stopped = poll(stream.as_mut());
@@ -208,7 +208,7 @@ impl Signal for Fired {
 }
 
 #[test]
-fn a_foreign_signal_is_checked_as_often_as_it_asks_for() {
+fn a_foreign_signal_is_checked_as_often_as_it_requests() {
     let mut stream = Source::new("a-bcdef").take_until_cancelled(Fired(false));
     let items: Vec<_> = std::iter::repeat_with(|| poll(pin!(&mut stream)))
         .take(6)
@@ -294,7 +294,7 @@ fn a_false_alarm_costs_no_item_and_no_fairness() {
 }
 
 #[test]
-fn a_panic_of_a_signal_that_is_asked_after_a_pending_poll_ends_the_stream() {
+fn a_panic_of_a_signal_that_is_polled_after_a_pending_source_ends_the_stream() {
     let mut signal = Foreign::new();
     signal.poll_fired = || panic!("the signal says so");
     let source = Source::new("-a");
@@ -308,7 +308,7 @@ fn a_panic_of_a_signal_that_is_asked_after_a_pending_poll_ends_the_stream() {
 }
 
 #[test]
-fn checks_are_made_as_often_as_asked_for_but_at_most_at_every_item_and_at_least_at_every_yield() {
+fn checks_are_made_as_often_as_requested_but_at_most_per_item_and_at_least_per_yield() {
     let cases: [(fn() -> u32, usize); 5] = [
         (|| 0, 1025),
         (|| 1, 1025),
@@ -381,7 +381,7 @@ fn the_first_one_of_any_that_has_fired_stops_for_its_reason_and_each_wakes_the_l
 }
 
 #[test]
-fn any_of_two_is_checked_as_often_as_either_of_them_asks_for() {
+fn any_of_two_is_checked_as_often_as_either_of_them_requests() {
     for wants in [[512, u32::MAX], [u32::MAX, 512]] {
         let signals = wants.map(|wants| {
             let mut signal = Foreign::new();

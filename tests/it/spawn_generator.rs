@@ -92,7 +92,7 @@ async fn it_is_never_more_than_its_capacity_ahead() {
 }
 
 #[test]
-fn a_capacity_of_nothing_panics() {
+fn a_capacity_of_zero_panics() {
     let message = panic_of(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -106,7 +106,7 @@ fn a_capacity_of_nothing_panics() {
 }
 
 #[tokio::test]
-async fn when_the_consumer_goes_an_idle_body_is_dropped() {
+async fn when_the_consumer_is_dropped_an_idle_body_is_dropped() {
     let token = CancellationToken::new();
     let (stream, record) = waiting(&token);
     turn().await;
@@ -118,7 +118,7 @@ async fn when_the_consumer_goes_an_idle_body_is_dropped() {
 }
 
 #[tokio::test]
-async fn when_the_signal_fires_an_idle_body_is_dropped_though_nobody_polls() {
+async fn when_the_signal_fires_an_idle_body_is_dropped_without_a_poll() {
     let token = CancellationToken::new();
     let (mut stream, record) = waiting(&token);
     turn().await;
@@ -145,7 +145,7 @@ async fn a_pending_stream_is_woken_by_the_stop_at_its_latest_waker() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_stopped_beforehand_never_begins() {
+async fn a_body_that_is_stopped_before_the_call_never_begins() {
     let token = CancellationToken::new();
     token.cancel();
     let mut stream = spawn_generator(&token, 1, |tx: Sender<u8>| {
@@ -162,7 +162,7 @@ async fn a_body_that_is_stopped_beforehand_never_begins() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_channel_at_the_stop_is_not_delivered_and_is_dropped_though_nobody_polls() {
+async fn items_in_the_channel_at_the_stop_are_dropped_without_a_poll() {
     let token = CancellationToken::new();
     let probe = Arc::new(());
     let item = Arc::clone(&probe);
@@ -183,7 +183,7 @@ async fn what_is_in_the_channel_at_the_stop_is_not_delivered_and_is_dropped_thou
 }
 
 #[tokio::test]
-async fn a_send_that_waits_for_room_fails_at_the_stop() {
+async fn a_waiting_send_fails_at_the_stop() {
     let token = CancellationToken::new();
     let (told, reason) = oneshot::channel();
     // The body outlives the stop for long enough to say what it saw.
@@ -201,7 +201,7 @@ async fn a_send_that_waits_for_room_fails_at_the_stop() {
 }
 
 #[tokio::test]
-async fn a_clone_that_waits_elsewhere_is_told_of_the_stop_in_the_grace_as_well() {
+async fn a_send_of_a_clone_on_another_task_fails_at_the_stop_in_the_grace_period_as_well() {
     for grace in [Duration::ZERO, SECOND] {
         let token = CancellationToken::new();
         let (hand_out, handed_out) = oneshot::channel();
@@ -222,7 +222,7 @@ async fn a_clone_that_waits_elsewhere_is_told_of_the_stop_in_the_grace_as_well()
 }
 
 #[tokio::test]
-async fn a_send_fails_once_the_consumer_is_gone() {
+async fn a_send_fails_once_the_consumer_is_dropped() {
     let (told, reason) = oneshot::channel();
     let stream = spawn_generator(signal::never(), 1, |tx| async move {
         tx.send(1).await?;
@@ -240,7 +240,7 @@ async fn a_send_fails_once_the_consumer_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_may_clean_up_within_its_grace_and_is_dropped_after() {
+async fn a_body_may_clean_up_within_its_grace_period_and_is_dropped_after_it() {
     for (cleaning, done) in [(SECOND / 2, true), (SECOND * 2, false)] {
         let token = CancellationToken::new();
         let cleaned = Arc::new(AtomicUsize::new(0));
@@ -300,7 +300,7 @@ async fn a_panic_that_did_not_come_out_of_the_stream_comes_out_of_join() {
 }
 
 #[tokio::test]
-async fn a_panic_in_the_drop_of_a_stopped_body_hurts_nobody_but_who_joins() {
+async fn a_panic_in_the_drop_of_a_stopped_body_reaches_only_the_join() {
     struct Hurts;
     impl Drop for Hurts {
         fn drop(&mut self) {
@@ -351,7 +351,7 @@ async fn join_stops_a_body_that_still_runs() {
 }
 
 #[tokio::test]
-async fn of_a_body_that_is_done_join_says_so_though_not_all_was_consumed() {
+async fn join_returns_ok_for_a_body_that_has_returned_although_items_are_left() {
     let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
         tx.send(1).await?;
         tx.send(2).await
@@ -439,7 +439,7 @@ async fn a_clone_that_outlives_the_body_sends_nothing_any_more() {
 }
 
 #[tokio::test]
-async fn a_clone_that_waits_when_the_body_ends_is_told_and_one_that_was_let_in_is_delivered() {
+async fn a_waiting_send_fails_when_the_body_ends_and_an_accepted_item_is_delivered() {
     let (hand_out, handed_out) = oneshot::channel();
     let end = Arc::new(Notify::new());
     let ends = Arc::clone(&end);
@@ -478,7 +478,7 @@ async fn with_sender(capacity: usize) -> (SpawnedGenerator<usize>, Sender<usize>
 }
 
 #[tokio::test]
-async fn one_that_waits_when_the_body_ends_is_not_let_in_though_there_is_room_later() {
+async fn a_send_that_waits_when_the_body_ends_is_not_accepted_later() {
     let (mut stream, tx, end) = with_sender(1).await;
     assert!(tx.send(1).await.is_ok());
     let mut waits = Box::pin(tx.send(2));
@@ -531,7 +531,7 @@ async fn a_wait_for_room_begins_a_new_run() {
 }
 
 #[tokio::test]
-async fn while_the_body_goes_on_nobody_knows_how_much_there_is_to_come() {
+async fn while_the_body_runs_the_number_of_items_to_come_is_unknown() {
     let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
         tx.send(1).await?;
         pending().await
@@ -558,7 +558,7 @@ async fn the_error_of_a_stop_may_come_after_all_items() {
 }
 
 #[tokio::test]
-async fn who_joins_is_woken_at_the_latest_waker() {
+async fn a_join_is_woken_through_its_latest_waker() {
     let token = CancellationToken::new();
     let stream = spawn_generator(
         &token,
@@ -575,7 +575,7 @@ async fn who_joins_is_woken_at_the_latest_waker() {
 }
 
 #[tokio::test]
-async fn a_signal_of_another_kind_that_has_fired_beforehand_gives_its_reason() {
+async fn a_foreign_signal_that_has_fired_before_the_call_gives_its_reason() {
     let token = CancellationToken::new();
     token.cancel_with("beforehand");
     let signal = signal::any(&token, signal::never());
@@ -589,7 +589,7 @@ async fn a_signal_of_another_kind_that_has_fired_beforehand_gives_its_reason() {
 }
 
 #[test]
-fn a_stopped_body_that_goes_with_its_runtime_has_the_reason_of_the_stop() {
+fn a_stopped_body_that_is_dropped_with_its_runtime_has_the_reason_of_the_stop() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -637,7 +637,7 @@ async fn a_send_that_is_dropped_while_it_waits_takes_its_item_with_it() {
 }
 
 #[tokio::test]
-async fn those_who_wait_come_in_in_their_order_each_at_its_latest_waker() {
+async fn waiting_sends_are_accepted_in_order_each_woken_through_its_latest_waker() {
     let (hand_out, handed_out) = oneshot::channel();
     let mut stream = spawn_generator(signal::never(), 1, |tx| async move {
         tx.send(0).await?;
@@ -710,7 +710,7 @@ async fn a_signal_that_is_a_future_stops_it_without_a_poll() {
 }
 
 #[tokio::test]
-async fn a_future_that_is_ready_beforehand_keeps_the_body_from_beginning() {
+async fn a_future_that_is_ready_before_the_call_keeps_the_body_from_beginning() {
     let mut stream = spawn_generator(
         signal::when(async {}),
         1,
@@ -721,7 +721,7 @@ async fn a_future_that_is_ready_beforehand_keeps_the_body_from_beginning() {
 }
 
 #[tokio::test]
-async fn what_watches_a_signal_ends_with_the_stream() {
+async fn the_task_that_watches_a_signal_ends_with_the_stream() {
     let watched = Arc::new(());
     let held = Arc::clone(&watched);
     let signal = signal::when(async move {
@@ -737,7 +737,7 @@ async fn what_watches_a_signal_ends_with_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_of_the_token_stops_it_though_nobody_polls() {
+async fn a_deadline_of_the_token_stops_it_without_a_poll() {
     let token = CancellationToken::with_timeout(SECOND);
     let (mut stream, record) = waiting(&token);
     sleep(SECOND - Duration::from_millis(1)).await;
@@ -752,7 +752,7 @@ async fn a_deadline_of_the_token_stops_it_though_nobody_polls() {
 }
 
 #[tokio::test]
-async fn it_counts_until_the_body_is_gone_and_no_longer() {
+async fn it_counts_until_the_body_is_dropped_and_no_longer() {
     let token = CancellationToken::new();
     let (stream, record) = waiting(&token.child_token());
     turn().await;
@@ -774,7 +774,7 @@ async fn it_counts_until_the_body_is_gone_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_a_part_of_the_signal_settles_when_the_body_is_gone() {
+async fn a_token_that_is_a_part_of_the_signal_settles_when_the_body_is_dropped() {
     let token = CancellationToken::new();
     let clean_up = Arc::new(Notify::new());
     let cleans_up = Arc::clone(&clean_up);
@@ -857,7 +857,7 @@ fn a_runtime_that_shuts_down_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn task_locals_are_not_carried_over_but_may_be() {
+async fn task_locals_are_not_inherited_but_may_be_passed_on() {
     tokio::task_local! {
         static REQUEST: u8;
     }

@@ -535,7 +535,7 @@ fn an_idle_timeout_ends_every_stack_it_is_in() {
 
 /// The table would catch it: an outer stream that takes every end for a natural one.
 #[test]
-fn a_stack_whose_outer_stream_asks_only_before_its_poll_is_caught() {
+fn a_stack_whose_outer_stream_checks_only_before_its_poll_is_caught() {
     struct AsksBefore(Boxed, CancellationToken, Option<StopReason>);
 
     impl Stream for AsksBefore {

@@ -181,7 +181,7 @@ fn stopping(token: &CancellationToken) -> impl Stream<Item = char> + Unpin + use
 }
 
 #[test]
-fn what_fires_after_the_end_changes_nothing() {
+fn a_signal_that_fires_after_the_end_changes_nothing() {
     let token = CancellationToken::new();
     let mut stream = pin!(stream::iter("a".chars()).with_cancellation(&token));
     assert!(matches!(poll(stream.as_mut()), Poll::Ready(Some(Ok('a')))));
@@ -382,7 +382,7 @@ mod with_tokio {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_within_the_grace_is_the_sources_own() {
+    async fn an_end_within_the_grace_period_is_natural() {
         let check = async |grace: Duration, expected: &str| {
             let t = CancellationToken::new();
             let stream = cancelling(&t).with_cancellation(&t).drain_for(grace);
@@ -571,7 +571,7 @@ mod with_tokio {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_future_that_has_woken_nothing_is_asked_at_the_end_of_one_that_drains_as_well() {
+    async fn a_future_that_has_woken_nothing_is_polled_at_the_end_of_a_draining_stream_as_well() {
         let is_over = Cell::new(false);
         let source = stream::poll_fn(|_| {
             is_over.set(true);

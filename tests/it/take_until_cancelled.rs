@@ -9,7 +9,7 @@ use stopcock::{
 };
 
 #[test]
-fn a_lent_stream_is_read_on_after_the_stop() {
+fn a_borrowed_stream_can_be_read_after_the_stop() {
     let token = CancellationToken::new();
     let mut numbers = stream::iter(1..=4);
     let mut lent = (&mut numbers).take_until_cancelled(&token);
@@ -72,7 +72,7 @@ fn a_stream_that_is_not_unpin_is_stopped_where_it_is_pinned() {
 }
 
 #[test]
-fn a_stop_after_a_full_row_needs_no_yield_before_it() {
+fn a_stop_after_a_full_run_needs_no_yield_before_it() {
     let token = CancellationToken::new();
     let mut stream = stream::repeat('a').take_until_cancelled(&token);
     for _ in 0..1024 {

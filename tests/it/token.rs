@@ -127,7 +127,7 @@ fn clones_are_the_same_token_and_children_are_not() {
 }
 
 #[test]
-fn debug_says_whether_and_why() {
+fn debug_shows_whether_and_why() {
     let token = CancellationToken::new();
     let waiting = format!("{token:?} {:?}", token.cancelled());
     assert!(!waiting.contains("ConsumerDropped"));
@@ -258,7 +258,7 @@ fn a_waiter_is_woken_once_by_a_cancel_of_its_token_or_of_any_ancestor() {
 }
 
 #[test]
-fn a_waiter_is_left_alone_by_a_cancel_below_or_beside_it() {
+fn a_cancel_below_or_beside_a_token_wakes_no_waiter_of_it() {
     let [root, middle, leaf] = chain();
     let (mut at_root, root_wakes) = waiter(&root);
     let (mut beside, beside_wakes) = waiter(&middle.child_token());

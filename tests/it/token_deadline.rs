@@ -592,7 +592,7 @@ async fn dropping_the_handles_above_cuts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_below_leaves_the_parent_and_the_siblings_alone() {
+async fn a_deadline_of_a_child_affects_neither_the_parent_nor_siblings() {
     let parent = CancellationToken::with_timeout(3 * SECOND);
     let child = parent.child_with_timeout(SECOND);
     let siblings = [parent.child_token(), parent.child_with_timeout(2 * SECOND)];

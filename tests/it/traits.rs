@@ -255,7 +255,7 @@ fn an_adapter_adds_at_most_64_bytes() {
 }
 
 #[test]
-fn auto_traits_pass_through_the_loud_forms() {
+fn auto_traits_pass_through_the_adapters_with_an_error() {
     use stopcock::{CancelOnDrop, TryWithCancellation, WithCancellation, WithCancellationFuture};
 
     type All<S> = (WithCancellation<S>, TryWithCancellation<S>, CancelOnDrop<S>);
@@ -324,7 +324,7 @@ fn a_stream_that_drops_on_cancel_is_unpin_and_sync_and_is_send_if_its_source_is(
 
 #[cfg(feature = "tokio")]
 #[test]
-fn producers_and_their_senders_go_wherever_their_items_may() {
+fn producers_and_their_senders_are_send_if_their_items_are() {
     use stopcock::{
         BlockingGenerator, BlockingSender, Join, RunBlocking, Sender, Sending, SpawnedGenerator,
     };

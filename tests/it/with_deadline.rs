@@ -198,7 +198,7 @@ async fn the_time_of_the_consumer_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lent_stream_is_read_on_after_the_deadline() {
+async fn a_borrowed_stream_can_be_read_after_the_deadline() {
     let mut numbers = stream::iter(0..4);
     {
         let mut lent = (&mut numbers).with_timeout(SECOND);
@@ -210,7 +210,7 @@ async fn a_lent_stream_is_read_on_after_the_deadline() {
 }
 
 #[test]
-fn outside_of_a_runtime_the_first_poll_panics_and_says_what_to_do() {
+fn outside_a_runtime_the_first_poll_panics_with_the_way_out() {
     let far = || Instant::now() + 3600 * SECOND;
     let mut ready = Source::new("abc").with_deadline(far());
     assert!(panic_of(|| poll(pin!(&mut ready))).contains("context of a Tokio 1.x runtime"));
@@ -226,7 +226,7 @@ fn outside_of_a_runtime_the_first_poll_panics_and_says_what_to_do() {
 }
 
 #[test]
-fn in_a_runtime_without_timers_tokio_says_what_to_do() {
+fn in_a_runtime_without_timers_tokio_panics_with_the_way_out() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -255,7 +255,7 @@ async fn a_deadline_that_passes_within_a_stride_is_not_lost_when_the_source_is_p
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_pending_after_a_long_row_is_woken_at_the_deadline() {
+async fn a_stream_that_is_pending_after_a_long_run_is_woken_at_the_deadline() {
     for row in [1, 63, 64, 65, 127, 128, 200, 1000] {
         let (first, latest) = (Wakes::new(), Wakes::new());
         let script = "a".repeat(row) + "--";

@@ -128,7 +128,7 @@ fn a_pending_stream_is_woken_when_the_time_is_over_whatever_waker_it_has() {
 
 /// Only the clock says that the time is over: the timer may be one for an earlier time, and go off at any moment.
 #[test]
-fn a_timer_for_an_earlier_time_that_fires_just_as_it_gets_a_new_waker_is_no_silence() {
+fn a_stale_timer_that_fires_as_it_gets_a_new_waker_is_no_idle_timeout() {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -321,7 +321,7 @@ fn the_error_is_the_streams_own_in_the_other_form() {
 }
 
 #[test]
-fn outside_of_a_runtime_it_says_what_to_do_and_a_ready_source_needs_none() {
+fn outside_a_runtime_it_panics_with_the_way_out_unless_the_source_is_ready() {
     let mut ready = stream::iter([1]).with_idle_timeout(SECOND);
     assert!(matches!(ready.next().now_or_never(), Some(Some(Ok(1)))));
     assert!(matches!(ready.next().now_or_never(), Some(None)));

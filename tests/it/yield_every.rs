@@ -24,7 +24,7 @@ fn rows(stream: impl Stream, polls: usize) -> Vec<usize> {
 }
 
 #[test]
-fn a_row_is_as_long_as_it_says() {
+fn a_run_has_the_configured_length() {
     for items in [
         1, 2, 7, 64, 1000, 1023, 1024, 1025, 2000, 2048, 5000, 70_000,
     ] {
@@ -59,7 +59,7 @@ fn none_turns_it_off() {
 }
 
 #[test]
-fn a_pending_begins_a_new_row() {
+fn a_pending_begins_a_new_run() {
     let mut polls = 0;
     let source = stream::poll_fn(move |cx| {
         polls += 1;
@@ -93,7 +93,7 @@ fn a_stop_is_seen_before_each_item_all_the_same() {
 }
 
 #[test]
-fn a_stream_that_was_polled_before_begins_a_new_row() {
+fn a_stream_that_was_polled_before_begins_a_new_run() {
     let token = CancellationToken::new();
     let mut stream = stream::repeat('a').take_until_cancelled(&token);
     for _ in 0..5 {

@@ -41,7 +41,7 @@ const LINES: usize = 10_000;
 const CAPACITY: usize = 16;
 
 #[tokio::test]
-async fn what_blocks_is_given_up() -> Result<()> {
+async fn blocking_code_is_abandoned() -> Result<()> {
     // Every wait has a time limit: a thread that does not end must fail the program, not hang it.
     let outcome = timeout(Duration::from_secs(30), run()).await;
     outcome.map_err(|_| "a thread has not ended")?

@@ -220,7 +220,7 @@ fn a_blocking_body_is_stopped_by_a_token() {
 }
 
 #[test]
-fn a_blocking_call_is_given_up() {
+fn a_blocking_call_is_abandoned() {
     smol::block_on(async {
         let token = CancellationToken::new();
         assert_eq!(run_blocking(&token, || 1).await.unwrap(), 1);
@@ -263,6 +263,6 @@ fn a_blocking_call_has_a_deadline_by_a_token_that_a_task_cancels() {
 #[should_panic(
     expected = "enable the feature `tokio` of `stopcock`, or pass a `CancellationToken`"
 )]
-fn a_blocking_body_under_another_signal_panics_and_says_why() {
+fn a_blocking_body_under_a_foreign_signal_panics_with_a_message() {
     let _ = blocking_generator(deadline(SHORT), 1, |tx| tx.send(1));
 }

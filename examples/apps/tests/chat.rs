@@ -238,7 +238,7 @@ fn a_user_who_does_not_read_is_unsubscribed() {
 }
 
 #[test]
-fn a_shutdown_unsubscribes_all_with_a_close_frame_that_says_why() {
+fn a_shutdown_unsubscribes_all_with_a_close_frame_that_has_the_reason() {
     if skipped(SKIP) {
         return;
     }
@@ -290,7 +290,7 @@ fn users_get_a_close_frame_when_redis_dies() {
 
 /// The naive version: a task for each user that writes what Redis sends, and one that reads what the user says.
 #[test]
-fn control_tasks_that_do_not_know_of_each_other_stay_subscribed() {
+fn control_two_independent_tasks_stay_subscribed() {
     if skipped(SKIP) {
         return;
     }

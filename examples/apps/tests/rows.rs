@@ -115,7 +115,7 @@ fn a_stop_between_two_rows_is_an_error() {
 }
 
 #[test]
-fn a_stop_in_the_middle_of_a_row_interrupts_it() {
+fn a_stop_during_a_slow_row_interrupts_it() {
     check(async || {
         let db = Database::new("middle");
         let before = Count::now();
@@ -166,7 +166,7 @@ fn an_error_of_sqlite_is_the_last_item() {
 
 /// The naive version: a task of the blocking pool that feeds a channel.
 #[test]
-fn control_without_the_callback_the_query_goes_on() {
+fn control_without_the_callback_the_query_continues() {
     check(async || {
         let db = Database::new("naive");
         let (handles, interrupts) = mpsc::channel();

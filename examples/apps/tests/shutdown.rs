@@ -121,7 +121,7 @@ fn what_is_under_way_comes_to_its_end() {
 }
 
 #[test]
-fn what_takes_longer_than_the_grace_is_cut_and_listed() {
+fn work_that_takes_longer_than_the_grace_period_is_cut_and_listed() {
     let mut server = Server::start(Duration::from_secs(2));
     let stuck = [server.get("/stuck"), server.get("/stuck")];
     let ticks = server.get("/ticks");
@@ -145,7 +145,7 @@ fn what_takes_longer_than_the_grace_is_cut_and_listed() {
 }
 
 #[test]
-fn a_second_signal_ends_the_grace() {
+fn a_second_signal_ends_the_grace_period() {
     let mut server = Server::start(10 * WATCHDOG);
     let stuck = server.get("/stuck");
     server.signal("TERM");

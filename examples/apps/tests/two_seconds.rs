@@ -98,7 +98,7 @@ fn a_response_that_never_pauses_is_an_error() {
 }
 
 #[test]
-fn silence_is_told_apart_from_slowness() {
+fn an_idle_source_is_distinguished_from_a_slow_one() {
     check(async || {
         let server = Server::start().await;
         let (_, outcome) = fetch_from(&server, "silent", WATCHDOG, SHORT).await;

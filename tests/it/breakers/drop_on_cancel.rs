@@ -114,7 +114,7 @@ impl Stream for DropOnCancel {
 }
 
 #[test]
-fn each_fault_of_an_eager_adapter_is_caught() {
+fn each_fault_of_drop_on_cancel_is_caught() {
     let faults = [
         DropOnCancelFault::None,
         DropOnCancelFault::WaitsForAPoll,

@@ -215,7 +215,7 @@ impl Stoppable for Draining {
 }
 
 #[test]
-fn each_fault_of_a_grace_is_caught() {
+fn each_fault_of_a_grace_period_is_caught() {
     let faults = [
         D::None,
         D::HasNoGrace,

@@ -179,7 +179,7 @@ fn a_panic_of_the_body_cancels_it_on_its_way() {
 }
 
 #[test]
-fn asked_in_a_drop_it_has_the_reason() {
+fn requested_in_a_drop_it_has_the_reason() {
     /// Asks for the token when it is dropped, and before only if it is to.
     struct Asks<'a, 'b>(Yielder<'a, u8>, &'b RefCell<Vec<String>>);
     impl Drop for Asks<'_, '_> {
@@ -386,7 +386,7 @@ fn a_panic_of_a_callback_passes_through_once_and_the_body_is_dropped_all_the_sam
 }
 
 #[test]
-fn a_yielder_is_asked_for_it_on_a_scoped_thread() {
+fn a_yielder_returns_it_on_a_scoped_thread() {
     let items = generator(never(), async |mut y| {
         let asked = std::thread::scope(|scope| scope.spawn(|| y.token()).join().unwrap());
         assert!(asked == y.token());
@@ -396,7 +396,7 @@ fn a_yielder_is_asked_for_it_on_a_scoped_thread() {
 }
 
 #[test]
-fn generators_that_nest_hand_their_end_down() {
+fn nested_generators_pass_their_end_down() {
     let mut items = Box::pin(generator(never(), async |mut outer| {
         let scope = outer.token();
         let mut inner = pin!(generator(&scope, tell));

@@ -129,7 +129,7 @@ fn an_end_without_an_error_comes_at_once() {
 }
 
 #[test]
-fn a_body_runs_up_to_the_yield_that_is_asked_for_and_no_further() {
+fn a_body_runs_only_up_to_the_yield_of_the_polled_item() {
     let steps = Cell::new(0);
     let mut items = pin!(try_generator(signal::never(), async |mut y| {
         for n in 1..=3 {
@@ -228,7 +228,7 @@ fn a_panic_passes_through_once() {
 }
 
 #[test]
-fn a_yield_is_raced_joined_and_lent_and_none_is_lost() {
+fn a_yield_may_be_raced_joined_and_borrowed_without_losing_an_item() {
     async fn helper(y: &mut Yielder<'_, u32>, n: u32) -> Result<(), Failure<u32>> {
         y.yield_item(n).await;
         if n == 8 { Err(Body(9)) } else { Ok(()) }
@@ -274,7 +274,7 @@ fn a_yield_is_raced_joined_and_lent_and_none_is_lost() {
 }
 
 #[test]
-fn generators_nest_and_hand_their_errors_on() {
+fn generators_nest_and_pass_their_errors_on() {
     let items = try_generator(signal::never(), async |mut outer: Yielder<'_, u32>| {
         let inner = try_generator(signal::never(), async |mut inner: Yielder<'_, u32>| {
             outer.yield_item(1).await;

@@ -76,7 +76,7 @@ fn a_chain_of_tasks_runs_to_its_end() {
 }
 
 #[test]
-fn a_task_that_is_left_behind_is_a_leak() {
+fn a_task_that_outlives_the_stream_is_a_leak() {
     let leaky = || {
         assert_no_leak(|probes| {
             let connection = probes.drop_probe();
@@ -182,7 +182,7 @@ fn what_is_dropped_with_the_harness_finds_its_clock() {
 }
 
 #[test]
-fn a_deadline_that_is_asked_for_too_late_is_a_panic_that_says_so() {
+fn a_deadline_that_is_requested_too_late_panics_with_a_message() {
     let message = panic_of(|| {
         laws::ends(|source, stop| {
             stream::once(async move { source.with_deadline(stop.deadline()) }).flatten()
@@ -195,7 +195,7 @@ fn a_deadline_that_is_asked_for_too_late_is_a_panic_that_says_so() {
 }
 
 #[test]
-fn a_law_that_is_about_a_token_says_so() {
+fn a_law_about_tokens_panics_for_a_point_in_time() {
     let message =
         panic_of(|| laws::drop_on_cancel(|source, stop| source.with_timeout(stop.timeout())));
     assert!(
@@ -294,7 +294,7 @@ fn a_stream_that_forgets_its_waker_is_caught_over_time() {
 }
 
 #[tokio::test]
-async fn inside_of_a_runtime_it_says_where_to_call_it() {
+async fn inside_a_runtime_it_panics_with_the_way_out() {
     let message = panic_of(|| Harness::new(|_| stream::empty::<char>()));
     assert!(message.contains("use it in a plain `#[test]`"), "{message}");
 }

@@ -181,7 +181,7 @@ impl Tree {
 }
 
 #[test]
-fn in_a_storm_of_cancels_every_callback_hears_once_what_its_token_says_for_ever() {
+fn in_a_storm_of_cancels_every_callback_gets_the_final_reason_of_its_token_once() {
     const THREADS: usize = 3;
     const SIZE: usize = 14;
     const CANCELS: usize = 3;

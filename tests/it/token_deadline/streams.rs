@@ -284,7 +284,7 @@ async fn a_pending_stream_or_body_is_woken_by_the_timer_of_its_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_deadline_stopped_says_so() {
+async fn after_a_deadline_the_reason_is_deadline_exceeded() {
     let parent = CancellationToken::with_timeout(2 * SECOND);
     let token = parent.child_with_timeout(SECOND);
     let mut of_one = stream::repeat(1).take_until_cancelled(&token);

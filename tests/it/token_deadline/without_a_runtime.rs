@@ -36,7 +36,7 @@ const MAKES_BELOW: [(&str, MakeBelow); 4] = [
 ];
 
 #[test]
-fn outside_of_a_runtime_a_deadline_panics_and_says_what_to_do() {
+fn outside_a_runtime_a_deadline_panics_with_the_way_out() {
     let parent = CancellationToken::new();
     for (name, make) in MAKES_BELOW {
         let message = panic_of(|| make(&parent));
@@ -73,7 +73,7 @@ fn outside_of_a_runtime_every_other_use_of_a_deadline_works() {
 }
 
 #[test]
-fn in_a_runtime_without_timers_a_deadline_panics_and_says_what_to_do() {
+fn in_a_runtime_without_timers_a_deadline_panics_with_the_way_out() {
     let runtime = Builder::new_current_thread().build().unwrap();
     let parent = CancellationToken::new();
     let (_waiter, wakes) = waiter(&parent);
