@@ -98,7 +98,7 @@ async fn an_end_after_the_stop_is_an_error() {
     let server = CancellationToken::new();
     let token = server.clone();
     let frames = futures::stream::poll_fn(move |_| {
-        // As a stream does that the same token stops without an error.
+        // Like a stream that the same token stops without an error.
         token.cancel_with("shutting down");
         std::task::Poll::Ready(None::<Result<_, std::convert::Infallible>>)
     });

@@ -1,4 +1,4 @@
-//! Services that call one another over the network: the layer for servers and the one for clients.
+//! Services that call each other over the network: the layer for servers and the one for clients.
 
 use crate::{
     server::{Client, ClientBody, Protocol, Server, get, no_body, soon, until},
@@ -39,7 +39,7 @@ fn client(
     PropagateTokenLayer::new().layer(connect)
 }
 
-/// The request's token, when it came in, and what remained of its time.
+/// The request's token, when the request came in, and the rest of its time.
 struct Seen {
     token: CancellationToken,
     remaining: Option<Duration>,
@@ -52,7 +52,7 @@ impl Seen {
     }
 }
 
-/// The front calls the middle and that the back, which answers with the body of this script.
+/// The front calls the middle, which calls the back, which answers with the body of this script.
 struct Chain {
     servers: Vec<Server>,
     tokens: Vec<CancellationToken>,
@@ -204,7 +204,7 @@ async fn a_deadline_ends_the_whole_chain() {
                 .unwrap();
             match response.status() {
                 StatusCode::OK => assert!(soon(response.into_body().collect()).await.is_err()),
-                // One further down may have answered first. On a slow machine the time may be over before the head.
+                // A later service may have answered first. On a slow machine the time may be over before the head.
                 status => assert!(matches!(
                     status,
                     StatusCode::GATEWAY_TIMEOUT | StatusCode::BAD_GATEWAY

@@ -29,13 +29,13 @@ use tower::{Layer, service_fn, util::BoxCloneService};
 
 const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
-/// A server whose requests are handled by this, with what a test has to see of them.
+/// A server with this handler, and what a test has to know of its requests.
 struct Case {
     server: Server,
     token: CancellationToken,
-    /// The requests' tokens, as they come.
+    /// The requests' tokens, in the order of the requests.
     requests: mpsc::UnboundedReceiver<CancellationToken>,
-    /// What the handlers have.
+    /// Owned by the handlers.
     alive: Alive,
 }
 
@@ -76,7 +76,7 @@ impl Case {
         soon(self.requests.recv()).await.unwrap()
     }
 
-    /// Waits for the end of a request; why it ended.
+    /// Waits for the end of a request. Returns why it ended.
     async fn end_of(&self, request: &CancellationToken) -> StopReason {
         soon(request.cancelled()).await;
         until("what the handler had is dropped", || {
@@ -94,7 +94,7 @@ impl Case {
     }
 }
 
-/// A body of this chunk again and again.
+/// An endless body of this chunk.
 fn endless(one: One, chunk: usize) -> TestBody {
     endless_and(chunk, move || {
         let _ = &one;
@@ -109,7 +109,7 @@ fn endless_and(chunk: usize, mut at_each: impl FnMut() + Send + 'static) -> Test
     })))
 }
 
-/// A body of one chunk, and then none forever.
+/// A body of one chunk that never ends.
 fn stalled(one: One) -> TestBody {
     let mut script = Script::new(["first"], Then::Waits);
     script.alive = Some(one);
@@ -226,7 +226,7 @@ async fn a_half_close_is_a_hang_up_unless_the_server_allows_it() {
     case.finish().await;
 
     let mut case = Case::start(Protocol::Http1HalfClose, async |token, one| {
-        // The token is not cancelled by the half-close: other tasks run, and it still is not.
+        // The half-close does not cancel the token, even after other tasks have run.
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(1)).await;
             token.check().unwrap();
@@ -249,7 +249,7 @@ async fn a_half_close_is_a_hang_up_unless_the_server_allows_it() {
     case.finish().await;
 }
 
-/// What hyper does not read, it does not see: only the timeout and the server end such a request.
+/// hyper does not notice what it does not read: only the timeout and the server end such a request.
 #[tokio::test]
 async fn on_http_1_a_hang_up_is_not_seen_where_hyper_does_not_read() {
     let half_read = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\nfirst";
@@ -315,7 +315,7 @@ async fn a_hang_up_in_the_request_body_is_seen_on_http_2() {
     case.finish().await;
 }
 
-/// A client that sends a request and never reads. It is kept as long as the connection is to stay.
+/// A client that sends a request and never reads. Its drop closes the connection.
 async fn never_reading(
     case: &Case,
     protocol: Protocol,
@@ -337,7 +337,7 @@ async fn never_reading(
     }
 }
 
-/// Waits until hyper does not poll the body any more.
+/// Waits until hyper no longer polls the body.
 async fn until_stalled(frames: &AtomicUsize) {
     let mut still = 0;
     let mut last = 0;
@@ -608,7 +608,7 @@ async fn a_shutdown_is_graceful_and_then_hard() {
         soon(slow_body.frame()).await.unwrap().unwrap();
         assert_eq!(case.server.connections.count(), 2);
 
-        // Endless responses: after the grace it is hard.
+        // Endless responses: after the grace period they are cut.
         soon(case.token.cancel_and_settle()).await;
         assert_eq!(case.alive.count(), 0);
         assert!(soon(quick_body.frame()).await.unwrap().is_err());
@@ -643,7 +643,7 @@ async fn nothing_is_left_after_10_000_requests() {
             for (number, client) in clients.iter_mut().enumerate() {
                 client.ready().await;
                 let response = soon(client.send(get())).await.unwrap();
-                // Not kept, as what it keeps would count.
+                // Not kept, as its memory would count.
                 drop(case.request().await);
                 // Some hang up.
                 if (round + number) % 50 == 0 {

@@ -26,7 +26,7 @@ fn request(token: Option<&CancellationToken>) -> Request<()> {
     request
 }
 
-/// The header that a call under this token has, with this one of its own.
+/// The header that a call under this token has, if the caller has set this one.
 async fn header_under(token: &CancellationToken, own: Option<&str>) -> Option<String> {
     let seen = Mutex::new(None);
     let inner = service_fn(|request: Request<()>| {
@@ -219,7 +219,7 @@ async fn holders_show_where_the_layer_was_made() {
     );
 }
 
-/// From one service to the next in the same process, as over a network.
+/// Calls from one service to the next in the same process, like over a network.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_shrinks_and_a_stop_travels_from_service_to_service() {
     let (front, back) = (CancellationToken::new(), CancellationToken::new());
@@ -259,7 +259,7 @@ async fn a_deadline_shrinks_and_a_stop_travels_from_service_to_service() {
     }
 }
 
-/// What tonic's clients ask of a service.
+/// The bounds that tonic's clients have on a service.
 #[test]
 fn tonic_can_have_it() {
     fn check<T, C>(_: T)

@@ -18,7 +18,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 type TestResponse = Response<RequestTokenBody<TestBody>>;
 
-/// Sends a request through the layer to a handler that answers with this; the token and the response.
+/// Sends a request through the layer to a handler with this response. Returns the token and the response.
 async fn respond(
     request: Request<()>,
     response: impl FnOnce() -> Response<TestBody>,
@@ -341,7 +341,7 @@ async fn a_stopped_server_does_not_call_the_handler() {
 
 #[tokio::test(start_paused = true)]
 async fn the_earlier_of_the_timeouts_counts() {
-    /// How long until the request is stopped, with the layer's timeout and the request's own.
+    /// After how long the request is stopped, with the layer's timeout and the request's own.
     async fn check(timeout: Option<u64>, grpc_timeout: Option<&str>, expected: Option<u64>) {
         let server = CancellationToken::new();
         let mut layer = RequestTokenLayer::new(&server).grpc_timeout();
@@ -559,7 +559,7 @@ async fn a_service_that_fails_ends_the_request() {
     assert_eq!(reason(&token).unwrap(), "cancelled");
 }
 
-/// What axum and tonic ask of a layer, its service, future and body.
+/// The bounds that axum and tonic have on a layer, its service, future and body.
 #[test]
 fn axum_and_tonic_can_have_them() {
     fn check<L, S, B>(layer: L, inner: S)

@@ -35,12 +35,12 @@ use tower::{Service, ServiceExt, util::BoxCloneService};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Protocol {
     Http1,
-    /// Which takes a half-close of the client for no hang-up.
+    /// For which a half-close of the client is not a hang-up.
     Http1HalfClose,
     Http2,
 }
 
-/// Waits for what is to come: a test that waits longer than this is stuck.
+/// The longest wait for an event: a test that waits longer is stuck.
 pub(crate) async fn soon<Fut: Future>(future: Fut) -> Fut::Output {
     let watchdog = timeout(Duration::from_secs(60), future);
     watchdog.await.expect("stuck")
@@ -130,7 +130,7 @@ async fn serve(
     service: ErasedService,
     graceful: CancellationToken,
 ) {
-    /// Both protocols' connections have this, each as a method of its own.
+    /// The connections of both protocols have this method, each without a common trait.
     macro_rules! drive {
         ($connection:expr) => {{
             let mut connection = pin!($connection);
@@ -177,7 +177,7 @@ pub(crate) struct Client {
     tasks: Tasks,
 }
 
-/// The tasks of a connection. hyper spawns some of its own, of which one has the socket.
+/// The tasks of a connection. hyper spawns some itself, of which one owns the socket.
 #[derive(Clone, Debug, Default)]
 struct Tasks(Arc<Mutex<Vec<JoinHandle<()>>>>);
 
@@ -234,7 +234,7 @@ impl Client {
         ready.unwrap();
     }
 
-    /// Closes the socket, whatever is under way.
+    /// Closes the socket at once.
     pub(crate) async fn hang_up(self) {
         let tasks = mem::take(&mut *self.tasks.0.lock().unwrap());
         for task in tasks {

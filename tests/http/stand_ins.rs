@@ -1,5 +1,5 @@
-// What the examples of `stopcock::http` use of axum and tonic, so that they compile, with the bounds of the real ones. To
-// build those for two examples would be much.
+// The parts of axum and tonic that the examples of `stopcock::http` use, with the bounds of the real ones. Compiling
+// those for two examples would take too long.
 
 #[allow(dead_code, clippy::all)]
 mod stand_ins {
@@ -31,7 +31,7 @@ mod stand_ins {
         }
     }
 
-    /// What both ask of a service under a layer.
+    /// The bounds that both have on a service under a layer.
     pub trait Layered: Clone + Send + Sync + 'static {}
 
     impl<S, B> Layered for S
@@ -189,7 +189,7 @@ mod stand_ins {
         }
     }
 
-    /// What tonic makes of a `.proto` file.
+    /// What tonic generates from a `.proto` file.
     pub mod quotes {
         use super::{
             Layered,

@@ -1,4 +1,4 @@
-//! Handlers, bodies and their end.
+//! Handlers, bodies, and probes for their ends.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -21,11 +21,11 @@ use tower::{Service, service_fn};
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The body that the services of these tests have, before the layer.
+/// The body of the services in these tests, before the layer.
 pub(crate) type TestBody = UnsyncBoxBody<Bytes, TestError>;
 
-/// An error that was made from another one.
-// Not a box: futures with a `dyn Error` in the type of a body are not `Send` in the eyes of the compiler.
+/// An error with a source.
+// Not a box: with a `dyn Error` in the type of a body, the compiler does not find a future to be `Send`.
 #[derive(Debug)]
 pub(crate) struct TestError(BoxError);
 
@@ -65,7 +65,7 @@ pub(crate) fn full(text: &'static str) -> TestBody {
     )))
 }
 
-/// A service of a handler that gets the request's token.
+/// A service with a handler that gets the request's token.
 pub(crate) fn handler<F, Fut, B>(
     handle: F,
 ) -> impl Service<
@@ -94,7 +94,7 @@ pub(crate) fn token_of<B>(request: &Request<B>) -> CancellationToken {
     CancellationToken::clone(token.expect("a request without a token"))
 }
 
-/// Counts what is alive.
+/// Counts the values that are alive.
 #[derive(Clone, Default)]
 pub(crate) struct Alive(Arc<AtomicUsize>);
 
@@ -124,7 +124,7 @@ pub(crate) fn reason_in(error: &(dyn Error + 'static)) -> StopReason {
         .clone()
 }
 
-/// Frames as they are written down, with a length and an end that it knows or not; then pending, or its end.
+/// A body of scripted frames, with or without a known length and end; then pending, or the end.
 pub(crate) struct Script {
     pub(crate) frames: std::collections::VecDeque<Frame<Bytes>>,
     pub(crate) then: Then,

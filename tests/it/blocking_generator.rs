@@ -23,7 +23,7 @@ use stopcock::{
 #[cfg(feature = "tokio")]
 use {std::future::Future, stopcock::BlockingGenerator};
 
-/// Tells when its thread ends: the locals of a thread are the last to go.
+/// Reports when its thread ends: thread-locals are dropped last.
 struct ThreadEnd(mpsc::Sender<()>);
 
 impl Drop for ThreadEnd {
@@ -96,7 +96,7 @@ fn a_waiting_send_fails_at_the_stop_and_the_thread_ends() {
     });
     assert!(reason.recv().unwrap().is_ok());
     token.cancel_with("enough");
-    // Nobody polls the stream, or drops it.
+    // The stream is neither polled nor dropped.
     assert_eq!(reason.recv().unwrap().unwrap_err().to_string(), "enough");
     has_ended.recv().unwrap();
     assert_eq!(block_on(stream.join()).unwrap_err().to_string(), "enough");
@@ -127,7 +127,7 @@ fn a_loop_that_does_not_send_may_check() {
     let mut stream = blocking_generator(&token, 1, move |tx: BlockingSender<u8>| {
         loop {
             tx.check()?;
-            // Fails once nobody waits for turns any more.
+            // Fails once the receiver has been dropped.
             let _ = turned.send(());
         }
     });
@@ -233,7 +233,7 @@ fn a_body_that_is_stopped_before_the_call_never_begins() {
     let mut stream = blocking_generator(&token, 1, |_: BlockingSender<u8>| unreachable!());
     assert_eq!(block_on(stream.next()), None);
     assert!(stream.stop_reason().is_some());
-    // It would tell of a panic.
+    // It would report a panic.
     assert!(block_on(stream.join()).is_err());
 }
 
@@ -288,10 +288,10 @@ fn a_capacity_of_zero_panics() {
     assert!(message.contains("capacity of 0"), "{message}");
 }
 
-/// One that fires when its flag is set, and says so to no waker but those it has been given.
+/// A signal that fires when its flag is set, and wakes only the wakers that it has registered.
 #[derive(Default)]
 struct Flag {
-    /// Set in the first poll, and woken for, and no waker kept.
+    /// Set in the first poll, which wakes the task and keeps no waker.
     is_set: bool,
 }
 
@@ -319,7 +319,7 @@ fn a_signal_that_never_fires_or_has_fired_needs_no_runtime() {
     assert_eq!(block_on(items.collect::<Vec<_>>()), []);
 }
 
-/// What to do about a signal that can only be watched by a task.
+/// The panic message for a signal that needs a task.
 const WHAT_TO_DO: &str = if cfg!(feature = "tokio") {
     "`Handle::enter`"
 } else {
@@ -391,9 +391,9 @@ fn a_waiting_send_fails_at_a_deadline_although_its_runtime_runs_no_task() {
         stopped
     });
     has_sent.recv().unwrap();
-    // It is about to wait, and then it does.
+    // It is about to wait, and then waits.
     (0..10_000).for_each(|_| thread::yield_now());
-    // Ready as the timer goes off, before a task that it makes has its turn.
+    // Ready when the timer fires, before a task that it spawns runs.
     runtime.block_on(token.cancelled());
     assert!(matches!(
         reason.recv().unwrap(),
@@ -401,7 +401,7 @@ fn a_waiting_send_fails_at_a_deadline_although_its_runtime_runs_no_task() {
     ));
 }
 
-/// A producer whose signal is watched by a task of this runtime, and what its waiting `send` is told.
+/// A producer whose signal is watched by a task of this runtime, and the error of its waiting `send`.
 #[cfg(feature = "tokio")]
 fn watched_on<Fut>(
     runtime: &tokio::runtime::Runtime,
@@ -416,7 +416,7 @@ where
         blocking_generator(signal::when(signal), 1, move |tx| {
             tx.send(1)?;
             sent.send(()).unwrap();
-            // Once the consumer has taken an item, there is room for another.
+            // Once the consumer has taken an item, another one can be sent.
             let reason = loop {
                 if let Err(reason) = tx.send(2) {
                     break reason;
@@ -439,7 +439,7 @@ fn when_the_runtime_that_watches_the_signal_is_dropped_it_is_stopped() {
             .unwrap();
         let (mut stream, reason) = watched_on(&runtime, pending::<()>());
         if is_polled {
-            // The task has been polled as well then.
+            // By then the task has been polled as well.
             assert_eq!(runtime.block_on(stream.next()), Some(1));
         }
         drop(runtime);
@@ -492,7 +492,7 @@ fn a_signal_that_panics_stops_it() {
     ));
 }
 
-/// The error of a system that has no more threads.
+/// The error of a system that cannot start a thread.
 fn is_no_thread(reason: &StopReason) -> bool {
     reason.downcast_ref::<io::Error>().is_some()
 }
@@ -530,12 +530,12 @@ fn the_lack_of_threads_is_reported_as_its_stop() {
     block_on(token.settled());
 }
 
-/// Sends as its thread ends, once what is kept for the sends of the thread has been dropped.
+/// Sends when its thread ends, after the thread-local of sends has been dropped.
 struct SendsAtTheEnd(BlockingSender<u32>);
 
 impl Drop for SendsAtTheEnd {
     fn drop(&mut self) {
-        // The first has room, the second has to wait for it.
+        // The first one is sent at once, the second one has to wait.
         for n in [2, 3] {
             self.0.send(n).unwrap();
         }
@@ -551,7 +551,7 @@ fn a_thread_may_send_while_its_locals_are_dropped() {
     let mut stream = blocking_generator(CancellationToken::new(), 1, |tx| {
         let other = tx.clone();
         let thread = thread::spawn(move || {
-            // Locals are dropped in the reverse of the order in which they were first used.
+            // Thread-locals are dropped in the reverse order of their first use.
             SENDS_AT_THE_END.with_borrow_mut(|end| *end = Some(SendsAtTheEnd(other.clone())));
             other.send(0).unwrap();
             other.send(1).unwrap();

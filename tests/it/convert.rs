@@ -1,4 +1,4 @@
-//! Tokens of tokio-util's that become ours, ours that become theirs, and signals that become tokens.
+//! Conversions of tokio-util's tokens into ours, of ours into theirs, and of signals into tokens.
 
 use crate::support::{Wakes, panic_of};
 use futures::stream;
@@ -23,7 +23,7 @@ fn is_plainly_cancelled(token: &CancellationToken) -> bool {
     matches!(token.stop_reason(), Some(StopReason::Cancelled))
 }
 
-/// Whether a stream under the token is woken by what is done.
+/// Whether `f` wakes a stream under the token.
 fn wakes(token: &CancellationToken, stop: impl FnOnce()) -> bool {
     let wakes = Wakes::new();
     let mut stream = stream::pending::<()>().take_until_cancelled(token);
@@ -93,7 +93,7 @@ fn an_adopted_token_links_with_ours() {
     }
 }
 
-/// Only what is below it is left.
+/// Only its child is left.
 #[test]
 fn the_child_of_an_adopted_token_keeps_it() {
     let (theirs, ours) = pair();
@@ -137,7 +137,7 @@ fn nor_does_a_panic_in_the_drop_of_the_payload() {
     assert!(ours.is_cancelled());
 }
 
-/// Their guard cancels, as a panic drops it.
+/// Their guard cancels when a panic drops it.
 #[test]
 fn a_panic_of_a_callback_does_not_abort_a_panic_that_cancels_theirs() {
     let (theirs, ours) = pair();
@@ -150,7 +150,7 @@ fn a_panic_of_a_callback_does_not_abort_a_panic_that_cancels_theirs() {
     assert!(ours.is_cancelled());
 }
 
-/// Older versions of theirs hold a lock then, that of the parent of what they wake.
+/// Older versions of theirs hold the lock of the parent then.
 #[test]
 fn a_callback_may_use_the_tokens_of_theirs() {
     let parent = Theirs::new();
@@ -159,7 +159,7 @@ fn a_callback_may_use_the_tokens_of_theirs() {
     let sibling = parent.child_token();
     let uses = [&parent, &theirs, &sibling].map(Clone::clone);
     let (done, is_done) = std::sync::mpsc::channel();
-    // The last handle of another one that is adopted from it, which is dropped inside.
+    // The last handle of another token that is adopted from it, which the callback drops.
     let other = CancellationToken::from(&theirs);
     let keeps_itself = ours.clone();
     ours.on_cancel(move |_| {
@@ -278,7 +278,7 @@ fn a_cancel_of_a_converted_token_stops_no_other() {
     assert!(second.is_cancelled() && below.is_cancelled());
 }
 
-/// T12, of what was dropped as well.
+/// T12, also for a token that was dropped.
 #[test]
 fn an_ancestor_reaches_what_was_made_of_a_token_that_has_been_dropped() {
     let root = CancellationToken::new();
@@ -375,7 +375,7 @@ fn two_threads_that_convert_while_a_third_cancels_get_tokens_that_are_cancelled_
     }
 }
 
-/// One thread asks, then cancels; the other has asked at the same time.
+/// One thread converts, then cancels; the other one converts at the same time.
 #[test]
 fn of_two_threads_that_convert_at_once_neither_gets_a_token_that_its_own_cancel_misses() {
     const ROUNDS: usize = if cfg!(miri) { 10 } else { 2_000 };
@@ -529,7 +529,7 @@ mod with_tokio {
         assert!(wakes(&token, || token.cancel()));
     }
 
-    /// Where it can be more than watched.
+    /// A token need not be watched by a task.
     #[test]
     fn the_token_of_a_token_is_its_child_without_a_runtime() {
         let parent = CancellationToken::new();
@@ -562,7 +562,7 @@ mod with_tokio {
                 if has_run {
                     yield_now().await;
                 }
-                // The next one is the last.
+                // The next drop is that of the last handle.
                 if send.is_closed() {
                     break;
                 }
@@ -582,7 +582,7 @@ mod with_tokio {
             );
             drop(CancellationToken::from_signal(signal));
         }
-        // A runtime polls some of its tasks, then that of the test.
+        // The runtime polls some of its tasks, then that of the test.
         for _ in 0..100 {
             yield_now().await;
         }
@@ -662,7 +662,7 @@ mod with_tokio {
         assert!(is_plainly_cancelled(&token));
     }
 
-    /// So what waits for the one waits for the streams of the other.
+    /// So waiting for the one waits for the streams of the other.
     #[tokio::test]
     async fn a_token_in_the_signal_has_settled_once_the_token_of_the_signal_has() {
         let server = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! `drop_on_cancel`: the canceller drops the source.
+//! `drop_on_cancel`: the thread that cancels drops the source.
 
 use crate::support::{Wakes, panic_of, poll};
 use futures::{FutureExt, Stream, StreamExt, stream};
@@ -26,7 +26,7 @@ fn source(script: &str) -> (Source, Record) {
     (source, record)
 }
 
-/// Does `f` when it is dropped, and is pending until then.
+/// Runs `f` when it is dropped, and is always pending.
 struct AtDrop<F: FnMut()>(F);
 
 impl<F: FnMut() + Unpin> Stream for AtDrop<F> {
@@ -51,7 +51,7 @@ fn the_canceller_drops_the_source_without_a_poll() {
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(Some('a')));
     token.cancel_with("enough");
     assert!(record.is_dropped());
-    // Until a poll has told it.
+    // Until a poll has reported it.
     assert!(stream.stop_reason().is_none());
     assert_eq!(stream.size_hint(), (0, Some(0)));
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
@@ -213,7 +213,7 @@ fn while_another_thread_polls_the_canceller_does_not_wait() {
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
 }
 
-/// A source in whose drop another thread finds itself until it is let on; and whether it has got there.
+/// A source whose drop blocks until the test continues it, and whether a thread is in that drop.
 fn slow_to_drop() -> (
     impl Stream<Item = char> + Send + Unpin,
     mpsc::Receiver<()>,
@@ -283,7 +283,7 @@ fn a_panic_in_the_drop_of_one_source_affects_no_other() {
     let wakes = Wakes::new();
     assert!(wakes.poll(Pin::new(&mut first)).is_pending());
     assert!(wakes.poll(Pin::new(&mut last)).is_pending());
-    // As with any callback: out of the cancel call, once, after all have been told.
+    // Like with any callback: out of the cancel call, once, after all others have run.
     assert_eq!(panic_of(|| token.cancel()), "as it was dropped");
     assert!(record.is_dropped());
     assert_eq!(wakes.count(), 2);

@@ -1,4 +1,4 @@
-//! Every public stream of the crate, held against every law that applies to it: a line for each.
+//! Every public stream of the crate, checked against every law that applies to it: a line for each.
 
 use futures::{Stream, StreamExt, task::AtomicWaker};
 use std::{
@@ -345,7 +345,7 @@ fn among_errors(
         .try_with_cancellation(stop.token())
 }
 
-/// What is said of a stream that can say why it was stopped, and reports it.
+/// The laws of a stream that reports its stop as an error, and has a `stop_reason()`.
 fn check_reporting<S>(wrap: impl Fn(Source, Stop) -> S)
 where
     S: Stoppable<Item: Letter>,
@@ -374,7 +374,7 @@ async fn cancelled(stop: Stop) {
     stop.token().cancelled().await;
 }
 
-/// A future whose waker is kept until the stop, even if it is gone by then.
+/// A future whose waker is kept until the stop, even if the future has been dropped by then.
 fn told(stop: Stop) -> impl Future<Output = ()> {
     let waker = Arc::new(AtomicWaker::new());
     let kept = Arc::clone(&waker);
@@ -393,7 +393,7 @@ fn watched(stop: Stop) -> CancellationToken {
     CancellationToken::from_signal(when(told(stop)))
 }
 
-/// What is said under a token that a task cancels, some polls after its signal has fired: all but what holds at once.
+/// The laws under a token that a task cancels, some polls after its signal has fired: all except those about the stop's time.
 #[cfg(feature = "tokio")]
 fn check_watched<S>(wrap: impl Fn(Source, Stop) -> S)
 where
@@ -401,14 +401,14 @@ where
 {
     use Law::{Ends, Honest, LeftAlone, NothingLate, OneOutcome};
 
-    // The last two are of the reason, which `check` does not ask for.
+    // The last two are about the reason, which `check` does not check.
     let is_left_out =
         |law: &Law| matches!(law, NothingLate | Ends | LeftAlone | Honest | OneOutcome);
     let laws = Law::ALL.into_iter().filter(|law| !is_left_out(law));
     check(&laws.collect::<Vec<_>>(), wrap);
 }
 
-/// What is said of a body that runs by itself: it is ahead of its consumer, waits for its source on its own, and is
+/// The laws of a body that runs on its own: it is ahead of its consumer, waits for its source itself, and is
 /// dropped by its own task.
 #[cfg(feature = "tokio")]
 fn check_producer<S>(wrap: impl Fn(Source, Stop) -> S)
@@ -454,8 +454,8 @@ fn try_spawned(mut source: Source, token: CancellationToken) -> SpawnedGenerator
     })
 }
 
-/// The same of a body on a thread, whose wake-ups and yields [`Lockstep`] keeps to itself. Of tokens only: a paused clock
-/// is not to be moved by two threads.
+/// The same for a body on a thread, whose wake-ups and yields [`Lockstep`] hides. For tokens only: two threads must not
+/// advance a paused clock.
 #[cfg(feature = "tokio")]
 fn check_blocking(wrap: impl Fn(Source, Stop) -> Lockstep) {
     check(
@@ -465,7 +465,7 @@ fn check_blocking(wrap: impl Fn(Source, Stop) -> Lockstep) {
     honest(&wrap);
 }
 
-/// A blocking generator whose polls wait until its thread has done what it can, so that each run is the same.
+/// A blocking generator whose polls wait until its thread cannot continue, so that each run is the same.
 #[cfg(feature = "tokio")]
 struct Lockstep {
     stream: BlockingGenerator<char>,
@@ -556,7 +556,7 @@ fn blocking(mut source: Source, token: CancellationToken, capacity: usize) -> Lo
     Lockstep { stream, thread }
 }
 
-/// A generator whose body hands on the items of a source.
+/// A generator whose body passes on the items of a source.
 fn forward<G: IntoSignal>(
     mut source: impl Stream<Item = char> + Unpin,
     signal: G,
@@ -568,7 +568,7 @@ fn forward<G: IntoSignal>(
     })
 }
 
-/// As `forward`, of a body that asks for the stream's token, and listens to it.
+/// Like `forward`, with a body that requests the stream's token and waits on it.
 fn forward_and_ask<G: IntoSignal>(
     mut source: impl Stream<Item = char> + Unpin,
     signal: G,
@@ -581,7 +581,7 @@ fn forward_and_ask<G: IntoSignal>(
     })
 }
 
-/// As `forward`, of a body that may fail, and does not.
+/// Like `forward`, with a body that may fail, and does not.
 fn try_forward<G: IntoSignal>(
     mut source: impl Stream<Item = char> + Unpin,
     signal: G,
@@ -598,7 +598,7 @@ fn boxed<S: Stoppable + 'static>(stream: S) -> Pin<Box<dyn Stoppable<Item = S::I
     Box::pin(stream)
 }
 
-/// A signal that is not of this crate: it has a waker of its own, and asks to be looked at after so many items.
+/// A foreign signal: it has a waker of its own, and requests a check after this number of items.
 struct Foreign {
     token: CancellationToken,
     waker: Arc<AtomicWaker>,

@@ -1,4 +1,4 @@
-//! `CancellationToken::linked`: children of several parents, and the laws T3 to T5, T9 and T12 where they come in.
+//! `CancellationToken::linked`: children of several parents, and the laws T3 to T5, T9 and T12 for them.
 
 use crate::{
     on_cancel::Calls,
@@ -57,7 +57,7 @@ fn the_first_parent_that_is_cancelled_gives_its_reason_whichever_it_is() {
     }
 }
 
-/// Cancelled themselves, or by an ancestor; wherever in the list.
+/// Cancelled themselves, or by an ancestor, at any place in the list.
 #[test]
 fn of_parents_that_are_cancelled_already_the_earliest_gives_its_reason() {
     for order in orders() {
@@ -153,7 +153,7 @@ fn it_is_made_of_whatever_borrows_tokens() {
     assert!(by_reference.is_cancelled() && !some.is_cancelled());
 }
 
-/// In a list with its own child: a cancel of the parent comes by two paths.
+/// In a list with its own child: a cancel of the parent arrives on two paths.
 #[test]
 fn parents_may_be_related() {
     for depth in 1..3 {
@@ -182,12 +182,12 @@ fn parents_may_be_related() {
     }
 }
 
-/// What is done to a token.
+/// An operation on a token.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Cancel(usize),
     Look(usize),
-    /// A callback and a waiter more.
+    /// Adds a callback and a waiter.
     Listen(usize),
     DropHandle(usize),
 }
@@ -214,7 +214,7 @@ const STEPS: [Step; 15] = [
 
 const REASONS: [&str; 4] = ["first", "second", "third", "fourth"];
 
-/// What the tokens would be if a cancel could just set a field in each one below: the first one stays.
+/// A simple model: a cancel sets a field in each token below, unless it is set already.
 fn cancel_model(reasons: &mut [Option<&'static str>], token: usize, reason: &'static str) -> bool {
     if reasons[token].is_some() {
         return false;
@@ -267,7 +267,7 @@ fn check_steps(steps: &[Step]) {
             Step::Listen(_) => listeners.extend(listen(node, token)),
             Step::DropHandle(_) => tokens[node] = None,
         }
-        // Not by `stop_reason`, which would fix the reasons.
+        // Without `stop_reason`, which would set the reasons.
         for (token, reason) in iter::zip(&tokens, reasons) {
             if let Some(token) = token {
                 assert_eq!(token.is_cancelled(), reason.is_some(), "{steps:?}");
@@ -358,7 +358,7 @@ fn its_parents_are_dropped_with_it_once_they_have_no_other_handle() {
 fn while_a_callback_runs_everything_below_both_parents_reports_cancelled() {
     let [a, b, _] = tokens();
     let calls = Calls::new();
-    // Before the linked one is listed.
+    // Before the linked token is listed.
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
     a.on_cancel({
         let (seen, calls) = (Arc::clone(&seen), calls.callback("first"));
@@ -380,10 +380,10 @@ fn while_a_callback_runs_everything_below_both_parents_reports_cancelled() {
     assert!(!b.is_cancelled());
 }
 
-/// More paths lead up these levels of diamonds than could ever be walked.
+/// The number of levels of diamonds: far too many paths to walk each.
 const LEVELS: usize = if cfg!(miri) { 8 } else { 64 };
 
-/// Levels of which each has two tokens, both linked to both or both children of one that is linked to both.
+/// Levels of two tokens each, which are both linked to both above, or children of one that is linked to both.
 fn diamonds(levels: usize, with_joints: bool) -> (CancellationToken, CancellationToken) {
     let root = CancellationToken::new();
     let mut level = [root.child_token(), root.child_token()];
@@ -399,7 +399,7 @@ fn diamonds(levels: usize, with_joints: bool) -> (CancellationToken, Cancellatio
     (root, CancellationToken::linked(&level))
 }
 
-/// Would take two to the 64 steps if each path were walked.
+/// It would take 2^64 steps to walk each path.
 fn check_diamonds(levels: usize, with_joints: bool) {
     let (root, leaf) = diamonds(levels, with_joints);
     let below = leaf.child_token();
@@ -468,7 +468,7 @@ fn a_cancel_beside_diamonds_that_stay_open_walks_them_once() {
     }
 }
 
-/// T9, sideways.
+/// T9, in width.
 #[test]
 fn many_levels_of_diamonds_need_no_deep_stack() {
     let levels = if cfg!(miri) { 6 } else { 400 };
@@ -603,13 +603,13 @@ mod deadlines {
         tick(NANOSECOND);
         assert_eq!(reason(&linked).unwrap(), "deadline exceeded");
         advance(SECOND / 2).await;
-        // The task that runs callbacks has its turn.
+        // Lets the task run that runs callbacks.
         yield_now().await;
         assert_eq!(calls.all(), ["linked: deadline exceeded"]);
         assert!(!late.is_cancelled());
     }
 
-    /// D4: whichever came first, though no timer ran and no check was made.
+    /// D4: the earlier one counts, although no timer has fired and no check was made.
     #[tokio::test(start_paused = true)]
     async fn a_cancel_after_the_deadline_of_another_parent_comes_too_late() {
         for deadline_first in [false, true] {
@@ -637,7 +637,7 @@ mod deadlines {
         assert_eq!(reason(&linked).unwrap(), "in time");
     }
 
-    /// D4: of two parents that are over already the earlier one counts, the deadline from its point in time on.
+    /// D4: of two parents that have stopped already the earlier one counts, with a deadline at its point in time.
     #[tokio::test(start_paused = true)]
     async fn of_parents_that_are_over_the_one_whose_deadline_passed_before_the_other_was_cancelled_counts()
      {

@@ -23,7 +23,7 @@ use {
     stopcock::spawn_generator,
 };
 
-/// Counts what each thread allocates and frees, so that tests beside do not disturb.
+/// Counts what each thread allocates and frees, so tests on other threads do not interfere.
 #[allow(
     unsafe_code,
     reason = "an allocator cannot be written without, and only hands on to the system's"
@@ -43,7 +43,7 @@ mod counting {
     pub(crate) struct Heap {
         /// Allocated and not freed, by this thread.
         pub(super) bytes: isize,
-        /// Ever made.
+        /// The number of allocations so far.
         pub(super) allocations: isize,
     }
 
@@ -52,7 +52,7 @@ mod counting {
             HEAP.get()
         }
 
-        /// What has come since.
+        /// The difference to an earlier reading.
         pub(super) fn growth(self) -> Self {
             let now = Self::now();
             Self {
@@ -83,7 +83,7 @@ mod counting {
     #[global_allocator]
     static COUNTING: Counting = Counting;
 
-    // SAFETY: everything is handed on to the system's allocator as it came. The count is kept in a thread local that
+    // SAFETY: all methods call those of the system's allocator. The count is in a thread-local that
     // needs neither an allocation nor a destructor.
     unsafe impl GlobalAlloc for Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -91,25 +91,25 @@ mod counting {
             if let Some(hook) = HOOK.take() {
                 hook();
             }
-            // SAFETY: the caller vouches for the layout.
+            // SAFETY: the caller guarantees the layout.
             unsafe { System.alloc(layout) }
         }
 
         unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
             Heap::count(layout.size() as isize, 1);
-            // SAFETY: the caller vouches for the layout.
+            // SAFETY: the caller guarantees the layout.
             unsafe { System.alloc_zeroed(layout) }
         }
 
         unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
             Heap::count(-(layout.size() as isize), 0);
-            // SAFETY: the caller vouches for the place and its layout. It was the system's that gave it.
+            // SAFETY: the caller guarantees the pointer and its layout. It came from the system's allocator.
             unsafe { System.dealloc(place, layout) }
         }
 
         unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
             Heap::count(size as isize - layout.size() as isize, 1);
-            // SAFETY: the caller vouches for the place, its layout and the size. It was the system's that gave it.
+            // SAFETY: the caller guarantees the pointer, its layout and the size. It came from the system's allocator.
             unsafe { System.realloc(place, layout, size) }
         }
     }
@@ -119,7 +119,7 @@ use counting::{Heap, at_the_next_allocation};
 
 const MILLION: usize = if cfg!(miri) { 200 } else { 1_000_000 };
 
-/// Enough to see what each of them would leave.
+/// Enough to detect what each of them would leave.
 const MANY: usize = if cfg!(miri) { 8 } else { 10_000 };
 
 /// In bytes.
@@ -244,7 +244,7 @@ impl Order {
     }
 }
 
-/// In a runtime, as deadlines need one. It is otherwise idle.
+/// In the context of a runtime, as deadlines need one. It runs nothing else.
 fn on_a_clock(test: impl FnOnce()) {
     #[cfg(feature = "tokio")]
     let runtime = {
@@ -339,7 +339,7 @@ fn many_of_all_kinds_at_once_leave_nothing_in_any_order_of_drops() {
     });
 }
 
-/// In theirs, one by one or at once.
+/// Adopted from one token of theirs, in turn or all at once.
 #[test]
 fn many_adopted_tokens_leave_nothing_in_any_order_of_drops() {
     type Adopt = fn(&Theirs) -> Guest;
@@ -405,10 +405,10 @@ fn waiters_for_a_cancelled_token_to_settle_leave_nothing() {
     }
 }
 
-/// Each of them asks the parent to list the child, and one place is enough.
+/// Each of the two threads lists the child in the parent, and one entry is enough.
 ///
-/// The first one is held up where the parent allocates the place, under its lock, until the other one has found the
-/// child without a place.
+/// The first one waits where the parent allocates the entry, under its lock, until the other one has found the
+/// child without an entry.
 #[test]
 fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_one_after_the_other() {
     const ROUNDS: usize = if cfg!(miri) { 5 } else { 50 };
@@ -418,7 +418,7 @@ fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_one_af
     fn let_the_other_come() {
         IS_LISTING.store(true, SeqCst);
         until(&IS_COMING);
-        // There is nothing to see of its last steps, to the lock.
+        // Its last steps, up to the lock, cannot be observed.
         (0..50).for_each(|_| thread::yield_now());
     }
 
@@ -431,7 +431,7 @@ fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_one_af
     let left = |at_once: bool| {
         let before = Heap::now();
         let mut by_others = 0;
-        // Each of them has a listener already, so that the child needs an allocated entry.
+        // Both have a listener already, so the child needs an allocated entry.
         let parents: Vec<_> = (0..ROUNDS).map(|_| CancellationToken::new()).collect();
         let _guests: Vec<_> = parents.iter().map(waiter).collect();
         for parent in &parents {
@@ -453,15 +453,15 @@ fn two_threads_that_wait_on_the_same_new_child_at_once_leave_no_more_than_one_af
                 other.join().unwrap()
             });
         }
-        // What one of the threads allocates the other one may free.
+        // One thread may free what the other one has allocated.
         before.growth().bytes + by_others
     };
-    // Once for what is made at the first time.
+    // The first round makes what is made only once.
     left(false);
     assert_eq!(left(true), left(false));
 }
 
-/// What it takes to have this, once it is there.
+/// What it takes to make this.
 pub(crate) fn cost<T>(make: impl FnOnce() -> T) -> Heap {
     let before = Heap::now();
     let made = make();
@@ -537,14 +537,14 @@ fn a_generator_allocates_for_its_token_only_if_its_body_requests_it() {
             }
         })
     };
-    // Dropped on the way, and at its end.
+    // Dropped before its end, and at its end.
     assert_eq!(run(false, 1), NOTHING);
     assert_eq!(run(false, 2), NOTHING);
     assert!(run(true, 1).allocations > 0);
     assert_eq!(run(true, 1).bytes, 0);
     assert_eq!(run(true, 2).bytes, 0);
 
-    // Stopped by what is no token, for a reason that is none of the plain ones.
+    // Stopped by a signal that is not a token, with a custom reason.
     let mut items = pin!(generator(any(&token, never()), async |mut y| {
         y.yield_item(1).await;
     }));
@@ -552,12 +552,12 @@ fn a_generator_allocates_for_its_token_only_if_its_body_requests_it() {
     assert!(items.as_mut().poll_next(&mut cx).is_ready());
     token.cancel_with("enough");
     let stopped = cost(|| assert_eq!(items.as_mut().poll_next(&mut cx), Poll::Ready(None)));
-    // No more than it takes to ask the token for its reason.
+    // No more than reading the reason of the token takes.
     let asked = cost(|| token.stop_reason());
     assert_eq!(stopped.allocations, asked.allocations);
 }
 
-/// As the documentation of the token says.
+/// As documented at the token.
 #[test]
 fn a_loop_of_child_tokens_costs_a_node_a_turn_until_the_last_one_is_dropped() {
     const TURNS: usize = if cfg!(miri) { 100 } else { 10_000 };
@@ -580,14 +580,14 @@ fn a_loop_of_child_tokens_costs_a_node_a_turn_until_the_last_one_is_dropped() {
     }
 }
 
-/// D1: the runtime that would have to report it, and no timer.
+/// D1: it keeps a handle of the runtime, but no timer.
 #[test]
 #[cfg(feature = "tokio")]
 fn a_deadline_later_than_the_parents_costs_no_timer() {
     on_a_clock(|| {
         let parent = CancellationToken::with_timeout(Duration::from_secs(60));
         let child = |seconds| parent.child_with_timeout(Duration::from_secs(seconds));
-        // The parent's list has room from now on.
+        // From now on the parent's list has free capacity.
         let _listed = [child(61), child(61)];
         let with_timer = cost(|| child(59));
         for seconds in [60, 61] {
@@ -624,11 +624,11 @@ fn a_token_with_a_deadline_that_was_cancelled_keeps_no_timer() {
     });
 }
 
-/// The capacity for items in the channel, and that for the senders that waited for room.
+/// The capacity for items in the channel, and that for waiting senders.
 #[cfg(feature = "tokio")]
 #[tokio::test]
 async fn a_channel_frees_the_capacity_of_a_burst_once_it_was_consumed() {
-    // As many as may be sent in a row.
+    // As many as may be sent without a yield.
     const BURST: usize = 1000;
     for capacity in [2 * BURST, 1] {
         let (hand_out, handed_out) = oneshot::channel();

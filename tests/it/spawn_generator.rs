@@ -174,7 +174,7 @@ async fn items_in_the_channel_at_the_stop_are_dropped_without_a_poll() {
     turn().await;
     assert!(stream.next().await.is_some());
     turn().await;
-    // In the channel three, one that waits, the body's and this.
+    // Three in the channel, one that waits, the body's and this one.
     assert_eq!(Arc::strong_count(&probe), 6);
     token.cancel();
     turn().await;
@@ -186,7 +186,7 @@ async fn items_in_the_channel_at_the_stop_are_dropped_without_a_poll() {
 async fn a_waiting_send_fails_at_the_stop() {
     let token = CancellationToken::new();
     let (told, reason) = oneshot::channel();
-    // The body outlives the stop for long enough to say what it saw.
+    // The body has time after the stop to report the error.
     let stream = spawn_generator(&token, 1, |tx| async move {
         tx.send(1).await?;
         let stopped = tx.send(2).await.unwrap_err();
@@ -361,7 +361,7 @@ async fn join_returns_ok_for_a_body_that_has_returned_although_items_are_left() 
     assert!(stream.join().await.is_ok());
 }
 
-/// A body that hands its token out, and then does `then`.
+/// A body that passes out its token, and then runs `then`.
 async fn with_token<Fut>(
     signal: &CancellationToken,
     then: impl FnOnce(Sender<u8>) -> Fut,
@@ -454,7 +454,7 @@ async fn a_waiting_send_fails_when_the_body_ends_and_an_accepted_item_is_deliver
     let (mut let_in, mut waits) = (Box::pin(let_in), Box::pin(waits));
     assert!((&mut let_in).now_or_never().is_none());
     assert!((&mut waits).now_or_never().is_none());
-    // Now there is room for the first of them.
+    // Now the first of them can be sent.
     assert_eq!(stream.next().await, Some(1));
     end.notify_one();
     turn().await;
@@ -464,7 +464,7 @@ async fn a_waiting_send_fails_when_the_body_ends_and_an_accepted_item_is_deliver
     assert_eq!(stream.next().await, None);
 }
 
-/// A stream whose body waits until it is told to end, and the sender of that body.
+/// A stream whose body waits until the test ends it, and the sender of that body.
 async fn with_sender(capacity: usize) -> (SpawnedGenerator<usize>, Sender<usize>, Arc<Notify>) {
     let (hand_out, handed_out) = oneshot::channel();
     let end = Arc::new(Notify::new());
@@ -485,7 +485,7 @@ async fn a_send_that_waits_when_the_body_ends_is_not_accepted_later() {
     assert!((&mut waits).now_or_never().is_none());
     end.notify_one();
     turn().await;
-    // It has not been polled since: the item in the channel is taken first.
+    // It has not been polled since. The item in the channel is taken first.
     assert_eq!(stream.next().await, Some(1));
     assert_eq!(stream.next().await, None);
     assert!(waits.await.is_err());
@@ -499,7 +499,7 @@ async fn sends_come_in_in_the_order_in_which_they_began_to_wait() {
         let [mut first, mut second, mut third] = [1, 2, 3].map(|n| tx.send(n));
         assert!(futures::poll!(&mut first).is_pending());
         assert!(futures::poll!(&mut second).is_pending());
-        // The first of them comes in, and leaves its place.
+        // The first of them is accepted, and is no longer waiting.
         _ = taken.await;
         assert!(futures::poll!(&mut third).is_pending());
         let (third, second, first) = futures::join!(third, second, first);
@@ -515,7 +515,7 @@ async fn sends_come_in_in_the_order_in_which_they_began_to_wait() {
 async fn a_wait_for_room_begins_a_new_run() {
     let (mut stream, tx, _end) = with_sender(600).await;
     for _ in 0..2 {
-        // Together they are more than may be sent in a row.
+        // Together they are more than may be sent without a yield.
         for n in 0..600 {
             let sent = tx.send(n).now_or_never();
             assert!(matches!(sent, Some(Ok(()))), "{n}: {sent:?}");
@@ -664,7 +664,7 @@ async fn waiting_sends_are_accepted_in_order_each_woken_through_its_latest_waker
 async fn a_body_that_never_waits_lets_its_siblings_run() {
     let token = CancellationToken::new();
     let (stream, sent) = counting(&token, usize::MAX);
-    // However many turns it has had when this one has its next.
+    // However often it has run before this one runs again.
     for _ in 1..4 {
         let sent_before = sent.load(SeqCst);
         yield_now().await;
@@ -756,7 +756,7 @@ async fn it_counts_until_the_body_is_dropped_and_no_longer() {
     let token = CancellationToken::new();
     let (stream, record) = waiting(&token.child_token());
     turn().await;
-    // Nobody polls the stream, or drops it.
+    // The stream is neither polled nor dropped.
     token.cancel_and_settle().await;
     assert!(record.is_dropped());
     drop(stream);

@@ -1,6 +1,6 @@
-//! Every public stream over every public stream: what the laws promise of one holds of two, whichever signals they have.
+//! Every public stream over every public stream: the laws of one hold for two, whichever signals they have.
 //!
-//! A new stream is a line in the table of layers, a new pair of signals one in [`Pair::ALL`].
+//! To add a stream, add a line to the table of layers; to add a pair of signals, one to [`Pair::ALL`].
 
 use crate::support::panic_of;
 use futures::{Stream, StreamExt, stream::FusedStream};
@@ -28,7 +28,7 @@ use {
     tokio::time::Instant,
 };
 
-/// What one layer gives to the next: an item, or the `Err` of its own stop.
+/// What one layer yields to the next: an item, or the `Err` of its own stop.
 type Item = Result<char, StopReason>;
 
 type Boxed = Pin<Box<dyn Stoppable<Item = Item> + Send>>;
@@ -46,19 +46,19 @@ enum Takes {
     Signal,
     #[cfg(feature = "tokio")]
     Deadline,
-    /// Its own reason to stop does not come in these plans.
+    /// Its own stop does not happen in these plans.
     Nothing,
 }
 
-/// How it ends when it is stopped.
+/// How a stream ends when it is stopped.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
     Silent,
     Reported,
-    /// Not in these plans, in which no time goes by: the exception of S14.
+    /// Not in these plans, in which no time passes: the exception of S14.
     #[cfg(feature = "tokio")]
     Later,
-    /// Its body runs by itself: P1 stands in place of S6, and S4 counts what comes out of the channel.
+    /// Its body runs on its own: P1 replaces S6, and S4 counts the items that the channel has delivered.
     #[cfg(feature = "tokio")]
     ByItself,
     #[cfg(feature = "tokio")]
@@ -88,7 +88,7 @@ impl Layer {
     }
 }
 
-/// What a layer is stopped by.
+/// What stops a layer.
 #[derive(Clone)]
 enum Signal {
     Token(CancellationToken),
@@ -106,7 +106,7 @@ fn token(signal: Option<Signal>) -> CancellationToken {
     }
 }
 
-/// The same by a token of tokio-util's. Only a check of ours sees a deadline at once: there it is linked to one.
+/// The same with a token of tokio-util's. Only a check of our token sees a deadline at once, so there it is linked to one.
 fn adopted(signal: Option<Signal>) -> CancellationToken {
     match signal {
         Some(Signal::Token(token)) => token.to_tokio_util().into(),
@@ -222,7 +222,7 @@ fn layers() -> impl Iterator<Item = &'static Layer> + Clone {
     IN_POLL.iter()
 }
 
-/// Takes the own `Err` of a stream for its stop. One of the stream below is passed over: what counts is what this one says.
+/// Takes the `Err` of the outer stream for its stop, and ignores one of the stream below.
 struct Notified<S: Stream> {
     stream: S,
     tell: fn(S::Item) -> Option<Item>,
@@ -283,7 +283,7 @@ fn bottom(source: Source) -> Boxed {
     Box::pin(Plain(source.map(Ok).fuse()))
 }
 
-/// A stream that nothing stops.
+/// A stream without a signal.
 struct Plain<S>(S);
 
 impl<S: Stream + Unpin> Stream for Plain<S> {
@@ -306,7 +306,7 @@ impl<S: FusedStream + Unpin> Stoppable for Plain<S> {
     }
 }
 
-/// Two signals: of the outer stream, and of the inner one.
+/// Two signals: that of the outer stream, and that of the inner one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Pair {
     OneToken,
@@ -316,7 +316,7 @@ enum Pair {
     /// The child is cancelled, and its parent is not.
     ParentOverChildAlone,
     ChildAloneOverParent,
-    /// The other one has a signal that does not fire.
+    /// The other stream has a signal that does not fire.
     OuterAlone,
     InnerAlone,
     #[cfg(feature = "tokio")]
@@ -389,7 +389,7 @@ impl Pair {
         )
     }
 
-    /// Whether both of a stack can be given their signals.
+    /// Whether both streams of a stack can have these signals.
     fn suits(self, outer: &Layer, inner: &Layer) -> bool {
         let fires = |layer: &Layer| match layer.takes {
             Takes::Signal => true,
@@ -408,9 +408,9 @@ impl Pair {
             && (!pair_of_tokens || (takes_a_token(outer) && takes_a_token(inner)))
     }
 
-    /// What is promised of a stack: S3, S4, S6, S8, S12, S14.
+    /// The laws of a stack: S3, S4, S6, S8, S12, S14.
     fn laws(self, outer: &Layer, inner: &Layer) -> Vec<Law> {
-        // Of one that is stopped in its inner stream alone the outer one knows an end.
+        // If only the inner stream is stopped, the outer one has a natural end.
         let is_of_the_outer = self.is_of_the_outer();
         let stopped = match is_of_the_outer {
             true => outer,
@@ -421,14 +421,14 @@ impl Pair {
         if !runs_by_itself {
             laws.extend([Law::NothingLost, Law::DroppedFirst]);
         }
-        // A grace ends later, as no time goes by.
+        // A grace period does not end, as no time passes.
         if stopped.has_a_grace() {
             return laws;
         }
         if !runs_by_itself {
             laws.push(Law::Wakes);
         }
-        // What the outer one has in its channel is not the inner one's any more; and where it yields, the inner one is still
+        // The items in the channel of the outer one have left the inner one. And where the outer one yields, the inner one is still
         // in a run of ready items, in which it need not read the clock.
         let is_ahead = outer.runs_by_itself() || outer.name.ends_with("yield_every");
         if is_of_the_outer || !is_ahead {
@@ -446,7 +446,7 @@ impl Pair {
     }
 }
 
-/// All scripts of up to three steps, with all points at which they can be stopped, and with a new waker for each poll.
+/// All scripts of up to three steps, with all points at which they can be stopped, and with a new waker in each poll.
 fn plans() -> impl Iterator<Item = Plan> {
     Script::all("a-|~", 3).flat_map(|script| {
         let steps = script.steps().len();
@@ -517,7 +517,7 @@ pairs! {
     what_is_not_stopped_over_a_deadline: InnerDeadlineAlone;
 }
 
-/// A source that gives nothing for too long ends the stack, whatever is between the two, or over it.
+/// A source that is idle for too long ends the stack, whichever stream is between the two, or over it.
 #[cfg(feature = "tokio")]
 #[test]
 #[cfg_attr(miri, ignore = "there are dozens of stacks")]
@@ -533,7 +533,7 @@ fn an_idle_timeout_ends_every_stack_it_is_in() {
     }
 }
 
-/// The table would catch it: an outer stream that takes every end for a natural one.
+/// The table detects an outer stream that takes every end for a natural one.
 #[test]
 fn a_stack_whose_outer_stream_checks_only_before_its_poll_is_caught() {
     struct AsksBefore(Boxed, CancellationToken, Option<StopReason>);

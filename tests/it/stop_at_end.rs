@@ -1,4 +1,4 @@
-//! S12 and S14: a stop that came before the source ended is reported as a stop, by whatever the source was ended.
+//! S12 and S14: a stop that came before the end of the source is reported as a stop, whatever has ended the source.
 
 use crate::support::{Wakes, panic_of, poll};
 use futures::{
@@ -18,7 +18,7 @@ use stopcock::{
     try_generator,
 };
 
-/// A source that gives 'a', and then cancels the token in the very poll in which it ends.
+/// A source that yields 'a', and then cancels the token in the poll in which it ends.
 fn cancelling(token: &CancellationToken) -> impl Stream<Item = char> + Unpin + use<> {
     let token = token.clone();
     let mut letters = "a".chars();
@@ -31,7 +31,7 @@ fn cancelling(token: &CancellationToken) -> impl Stream<Item = char> + Unpin + u
     })
 }
 
-/// What comes out, with the text of an error in brackets.
+/// The items, with the text of an error in brackets.
 fn told<S: Stoppable<Item = Result<char, StopReason>>>(stream: S) -> String {
     let mut stream = pin!(stream);
     let mut told = String::new();
@@ -132,7 +132,7 @@ fn a_body_that_returns_in_the_poll_in_which_the_stop_fires_was_stopped() {
 
 #[test]
 fn the_stop_of_an_inner_stream_is_reported_by_the_outer_one() {
-    // In the poll in which the inner one sees it.
+    // In the poll in which the inner one notices it.
     type Inner = Pin<Box<dyn Stream<Item = char>>>;
     let inner: [fn(&CancellationToken) -> Inner; 3] = [
         |t| Box::pin(stopping(t).take_until_cancelled(t)),
@@ -158,16 +158,16 @@ fn the_stop_of_an_inner_stream_is_reported_by_the_outer_one() {
         let tries = inner(&t).map(Ok).try_with_cancellation(&t);
         assert_eq!(told(tries), "a(enough)");
         let t = CancellationToken::new();
-        // To the outer one the error of the inner one is an item.
+        // For the outer one the error of the inner one is an item.
         let twice = inner(&t).with_cancellation(&t).try_with_cancellation(&t);
         assert_eq!(told(twice), "a(enough)(enough)");
-        // To its parent the stop of a child is an end.
+        // For its parent the stop of a child is a natural end.
         let t = CancellationToken::new();
         assert_eq!(told(inner(&t.child_token()).with_cancellation(&t)), "a");
     }
 }
 
-/// A source that gives 'a', and then cancels the token in a poll that is pending.
+/// A source that yields 'a', and then cancels the token in a poll that is pending.
 fn stopping(token: &CancellationToken) -> impl Stream<Item = char> + Unpin + use<> {
     let token = token.clone();
     let mut letters = "a".chars();
@@ -259,7 +259,7 @@ fn on_two_threads_the_outer_one_never_takes_the_stop_for_an_end() {
     }
 }
 
-/// Reads a stream of a token that another thread cancels during that, at another time in each round.
+/// Reads a stream under a token that another thread cancels meanwhile, at a different time in each round.
 fn race(round: usize, read: impl FnOnce(&CancellationToken)) {
     let token = CancellationToken::new();
     let start = std::sync::Barrier::new(2);
@@ -300,12 +300,12 @@ mod with_tokio {
     const SECOND: Duration = Duration::from_secs(1);
     const NANOSECOND: Duration = Duration::from_nanos(1);
 
-    /// Moves the paused clock, and runs no timer.
+    /// Advances the paused clock without firing timers.
     fn tick(time: Duration) {
         let _ = pin!(advance(time)).poll(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// A source that gives 'a', and ends in a poll during which so much time passes.
+    /// A source that yields 'a', and ends in a poll during which this much time passes.
     fn slow(time: Duration) -> impl Stream<Item = char> + Unpin {
         let mut letters = "a".chars();
         stream::poll_fn(move |_| {
@@ -398,7 +398,7 @@ mod with_tokio {
         }
     }
 
-    /// Everything until the end, as `told`.
+    /// All items until the end, as text.
     async fn read<S>(stream: S) -> String
     where
         S: Stream<Item = Result<char, StopReason>>,
@@ -414,7 +414,7 @@ mod with_tokio {
         let stop = token.clone();
         spawn_generator(token, 1, |tx| async move {
             tx.send('a').await?;
-            // The consumer has read it.
+            // The consumer has taken the item.
             tx.send('b').await?;
             stop.cancel_with("enough");
             Ok(())
@@ -537,7 +537,7 @@ mod with_tokio {
         let _context = runtime.enter();
         for (n, stack) in stacks.iter().enumerate() {
             for round in 0..60 {
-                // To its parent the stop of a child alone would be an end; both are children of the one that is cancelled.
+                // For its parent the stop of a child alone would be a natural end; both are children of the one that is cancelled.
                 race(round, |token| {
                     let last = block_on(stack(token).fold(None, async |_, item| Some(item)));
                     assert!(matches!(last, Some(Err(_))), "stack {n}, round {round}");

@@ -27,7 +27,7 @@ fn is_unpin<T: Unpin>() {}
 fn is_unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
 fn is_debug<T: Debug>() {}
 
-/// A future that may not be moved, with an output that may.
+/// A future that is not `Unpin`, with an output that is.
 struct PinnedFuture(PhantomPinned);
 
 impl Future for PinnedFuture {
@@ -39,7 +39,7 @@ impl Future for PinnedFuture {
     }
 }
 
-/// Answers whether a type has a trait, without an error if it has not.
+/// Returns whether a type has a trait, without a compile error if it has not.
 macro_rules! has {
     ($type:ty: $bound:ident) => {{
         struct Has<T>(std::marker::PhantomData<T>);
@@ -140,7 +140,7 @@ fn auto_traits_pass_through_any() {
     is_send::<Of<std::future::Ready<()>>>();
     is_unpin::<Of<std::future::Ready<()>>>();
     assert!(!has!(Of<LocalBoxFuture<'static, ()>>: Send));
-    // The output is kept.
+    // The signal keeps the output.
     assert!(!has!(Of<std::future::Ready<Rc<u8>>>: Send));
     assert!(!has!(Of<PinnedFuture>: Unpin));
     assert!(!has!(Any<Rc<u8>, Never>: Sync));
@@ -314,7 +314,7 @@ fn a_stream_that_drops_on_cancel_is_unpin_and_sync_and_is_send_if_its_source_is(
         DropOnCancel<TryWithCancellation<S>>,
     );
     is_send::<All<BoxStream<'static, u8>>>();
-    // As only one thread at a time has the source.
+    // Only one thread at a time accesses the source.
     is_sync::<All<BoxStream<'static, u8>>>();
     is_unpin::<All<PhantomPinned>>();
     is_debug::<All<Rc<PhantomPinned>>>();

@@ -98,7 +98,7 @@ impl Redis {
         let _: () = self.connection.clone().publish(room, line).await.unwrap();
     }
 
-    /// At once, as by `kill -9`.
+    /// Immediately, like `kill -9`.
     fn die(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -143,7 +143,7 @@ impl Server {
         joined
     }
 
-    /// Returns once all has ended, without a grace.
+    /// Returns once all has ended, without a grace period.
     async fn stop(self) {
         self.token.cancel();
         self.task.await.unwrap();
@@ -163,7 +163,7 @@ async fn hear(user: &mut User) -> Message {
     user.next().await.unwrap().unwrap()
 }
 
-/// Reads on until the Close frame, and says why it was sent.
+/// Reads until the Close frame, and returns its reason.
 async fn close_reason(user: &mut User) -> String {
     loop {
         if let Message::Close(Some(CloseFrame { reason, .. })) = hear(user).await {
@@ -190,7 +190,7 @@ fn users_who_disconnect_are_unsubscribed() {
             assert_eq!(hear(user).await, Message::text("hello"));
         }
 
-        // Every second one loses its connection, without a Close frame. The room is silent from here on.
+        // Every second one loses its connection, without a Close frame. From here on nobody writes in the room.
         let mut latencies = Vec::new();
         while let Some(mut user) = users.pop() {
             if users.len() % 2 == 0 {
@@ -221,7 +221,7 @@ fn a_user_who_does_not_read_is_unsubscribed() {
         }
         redis.eventually_subscribed("busy", 3).await;
 
-        // The others read on.
+        // The others continue to read.
         let line = "x".repeat(100_000);
         while redis.subscribed("busy").await == 3 {
             redis.say("busy", &line).await;
@@ -288,7 +288,7 @@ fn users_get_a_close_frame_when_redis_dies() {
     });
 }
 
-/// The naive version: a task for each user that writes what Redis sends, and one that reads what the user says.
+/// The naive version: for each user a task that writes what Redis sends, and one that reads what the user sends.
 #[test]
 fn control_two_independent_tasks_stay_subscribed() {
     if skipped(SKIP) {
@@ -316,7 +316,7 @@ fn control_two_independent_tasks_stay_subscribed() {
         let app = app.with_state(redis.client.clone());
         let server = tokio::spawn(async { axum::serve(listener, app).await.unwrap() });
 
-        // 40 users leave a silent room.
+        // 40 users leave a room in which nobody writes.
         for _ in 0..40 {
             join(address, "room").await.close(None).await.unwrap();
         }

@@ -1,4 +1,4 @@
-//! `grpc` as a chain of three services: deadlines and hang-ups travel down, and what breaks is reported upwards.
+//! `grpc` as a chain of three services: deadlines and hang-ups are passed down, and failures are reported upwards.
 
 #[path = "../src/bin/grpc/main.rs"]
 #[allow(dead_code, reason = "its `main` is not called here")]
@@ -70,7 +70,7 @@ impl Service {
     }
 }
 
-/// The first one is the one to ask, and the last one produces.
+/// The client calls the first one, and the last one produces.
 struct Chain([Service; 3]);
 
 impl Chain {
@@ -119,7 +119,7 @@ fn the_budget_shrinks_along_the_chain() {
         assert!(tick.budgets.is_sorted_by(|a, b| a > b), "{tick:?}");
         drop(ticks);
 
-        // And where there is none, none is made up.
+        // Without a deadline, none is added.
         let (tick, ticks) = chain.ask(&CancellationToken::new()).await;
         assert!(tick.budgets.is_empty());
         drop(ticks);
@@ -287,7 +287,7 @@ fn control_a_task_with_a_channel_keeps_the_last_service_busy() {
         let budget = CancellationToken::with_timeout(WATCHDOG);
         for _ in 0..CALLS {
             let (tick, ticks) = first_tick(port, &budget).await;
-            // The deadline has not come this far either.
+            // The deadline has not been passed on either.
             assert_eq!(tick.budgets.len(), 1);
             drop(ticks);
         }

@@ -55,7 +55,7 @@ impl Drop for Database {
 
 type Row = Result<Value, Error>;
 
-/// Whether no statement holds a lock: one that has not ended keeps writers out.
+/// Whether no statement holds a lock: one that has not ended blocks writers.
 fn unlocked(file: &Path) -> bool {
     let db = Connection::open(file).unwrap();
     db.busy_timeout(Duration::ZERO).unwrap();
@@ -123,7 +123,7 @@ fn a_stop_during_a_slow_row_interrupts_it() {
         for n in 0..100 {
             let request = CancellationToken::new();
             let mut rows = db.rows(&format!("SELECT 1 UNION ALL {SLOW}"), &request);
-            // At any moment: before the thread has begun, while it opens the file, in the slow row.
+            // At any time: before the thread has begun, while it opens the file, or in the slow row.
             for _ in 0..n * n {
                 yield_now().await;
             }
@@ -196,7 +196,7 @@ fn control_without_the_callback_the_query_continues() {
         assert!(!unlocked(&db.0));
 
         for interrupt in interrupts.iter().take(tasks.len()) {
-            // Again, should it not have begun.
+            // Again, if it had not begun.
             interrupt.interrupt();
         }
         for task in tasks {

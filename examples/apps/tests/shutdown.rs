@@ -1,4 +1,4 @@
-//! `shutdown` as a process of its own, which gets signals. With its end nothing is left of it.
+//! `shutdown` as a process of its own, which gets signals. When it ends nothing is left.
 #![cfg(unix)]
 
 use apps::{LONG_ENOUGH, WATCHDOG, check};
@@ -64,7 +64,7 @@ impl Server {
         self.output.next().unwrap().unwrap()
     }
 
-    /// What else it has printed, and its exit code.
+    /// The rest of its output, and its exit code.
     fn end(mut self) -> (String, i32) {
         let begin = Instant::now();
         let status = loop {
@@ -92,7 +92,7 @@ struct Response {
 }
 
 impl Response {
-    /// All of it, and whether it was complete. A chunked body that is has a last chunk without length.
+    /// The whole body, and whether it is complete: then it has a last chunk without length.
     fn end(mut self) -> (String, bool) {
         let mut rest = Vec::new();
         let read = self.socket.read_to_end(&mut rest);
@@ -111,7 +111,7 @@ fn what_is_under_way_comes_to_its_end() {
         server.signal(signal);
         assert!(server.next_line().starts_with(name));
 
-        // An endless stream does not use up the grace, and a report is not cut short.
+        // An endless stream does not use up the grace period, and a report is not truncated.
         let (_, is_complete) = ticks.end();
         assert!(is_complete);
         let (report, is_complete) = report.end();

@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    /// Those of that name that are there.
+    /// The number of elements of this name.
     fn producers(&self, name: &str) -> usize {
         let holders = self.token.holders();
         holders.iter().filter(|h| h.what() == name).count()
@@ -205,7 +205,7 @@ fn the_page_shows_the_events() {
     });
 }
 
-/// The naive version: a task that feeds a channel from a hub. It sees that its client is not there any more when it
+/// The naive version: a task that feeds a channel from a hub. It notices that its client is not there any more when it
 /// sends, and nothing comes.
 #[test]
 fn control_tasks_with_a_channel_outlive_their_clients() {

@@ -41,14 +41,14 @@ impl Drop for Server {
     }
 }
 
-/// What was fetched from a server of that pace, and how it ended.
+/// The bytes from a server with this pace, and how the response ended.
 async fn fetch_from(
     server: &Server,
     pace: &str,
     budget: Duration,
     idle: Duration,
 ) -> (Vec<u8>, Result<u64, Error>) {
-    // It lives until its connection has been seen closed.
+    // Kept until its connection has been closed.
     let client = Client::new();
     let before = Count::now();
     let budget = CancellationToken::with_timeout(budget);
@@ -173,7 +173,7 @@ fn control_a_task_with_a_channel_keeps_its_connection() {
     });
 }
 
-/// The other naive version: a timeout around the request, which is over once the head is there.
+/// The other naive version: a timeout around the request, which ends once the head has arrived.
 #[test]
 fn control_a_timeout_around_the_request_is_none_for_the_body() {
     check(async || {
