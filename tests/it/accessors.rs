@@ -23,7 +23,7 @@ fn left(source: &Source) -> usize {
     source.size_hint().0
 }
 
-/// Each of them, by what it is over: none of them has a trait for this.
+/// Each adapter over a source: there is no trait for these methods.
 macro_rules! check {
     ($Adapter:ty, $make:expr) => {{
         let make: fn(&CancellationToken) -> $Adapter = $make;
@@ -32,7 +32,7 @@ macro_rules! check {
         let mut stream = make(&token);
         assert!(poll(Pin::new(&mut stream)).is_ready());
         assert_eq!(stream.get_ref().map(left), Some(2));
-        // What is taken from the source passes the adapter by.
+        // The adapter does not see items that are taken from the source directly.
         assert!(poll(Pin::new(stream.get_mut().unwrap())).is_ready());
         assert!(poll(Pin::new(&mut stream).get_pin_mut().unwrap()).is_ready());
         let source = stream.into_inner().unwrap();

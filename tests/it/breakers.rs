@@ -1,4 +1,4 @@
-//! The laws, held against adapters that break them: each is caught by the laws that it breaks, and by no other.
+//! The laws, checked with adapters that break them: each is caught by the laws that it breaks, and by no other.
 
 mod drop_on_cancel;
 #[cfg(feature = "tokio")]
@@ -28,13 +28,13 @@ use stopcock::{
 /// What an adapter does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
-    /// Nothing at all.
+    /// Nothing.
     None,
-    /// Nothing at all: it says its stop with an error.
+    /// Nothing: it reports its stop with an error.
     Loud,
-    /// Nothing at all: what the source does in its drop comes after its end, or before the stream's.
+    /// Nothing: the drop of the source, which may do anything, comes after its end or before that of the stream.
     AsksAgainAfterTheDropOfItsSource,
-    /// Nothing at all: who is over by a panic may say of its size what it likes.
+    /// Nothing: after a panic a stream may have any size hint.
     HasAnotherHintAfterAPanic,
     ChecksAfterThePoll,
     LooksOnlyAfterAPending,
@@ -104,14 +104,14 @@ enum Fault {
     IsSilentIfItIsStoppedBetweenPolls,
 }
 
-/// An adapter that keeps every law, but for its fault.
+/// An adapter that keeps every law, except for its fault.
 struct Faulty {
     fault: Fault,
     source: Option<Source>,
     token: CancellationToken,
     cancelled: Option<Pin<Box<CancelledOwned>>>,
     reason: Option<StopReason>,
-    /// How many items may still come in a row.
+    /// The number of items that may still come without a `Pending`.
     row: usize,
     first_waker: Option<Waker>,
     was_pending: bool,
@@ -121,10 +121,10 @@ struct Faulty {
     hangs: bool,
     last: char,
     ahead: Option<char>,
-    /// Whether it came to an end without a panic.
+    /// Whether it ended without a panic.
     has_ended: bool,
     polls_after_end: usize,
-    /// What should be gone.
+    /// What should have been dropped.
     leftover: Option<Source>,
 }
 
@@ -163,7 +163,7 @@ impl Faulty {
         }
     }
 
-    /// How many items may come in a row.
+    /// The number of items that may come without a `Pending`.
     fn row(fault: Fault) -> usize {
         match fault {
             F::YieldsTooLate => 1025,
@@ -533,7 +533,7 @@ fn faulty(fault: Fault) -> impl Fn(Source, Stop) -> Faulty {
     move |source, stop| Faulty::new(fault, source, stop.token())
 }
 
-/// What is wrong with the laws, if an adapter does not break just these.
+/// What is wrong with the laws, if an adapter breaks other laws than these.
 fn check<S>(name: &str, wrap: impl Fn(Source, Stop) -> S, breaks: &[Law]) -> Result<(), String>
 where
     S: Stoppable<Item = Item>,
@@ -550,7 +550,7 @@ where
     ))
 }
 
-/// Each fault, and what it breaks.
+/// Each fault, and the laws that it breaks.
 const TABLE: &[(Fault, &[Law])] = &[
     (F::None, &[]),
     (F::Loud, &[]),
@@ -645,7 +645,7 @@ fn each_fault_is_caught_by_the_laws_that_it_breaks_and_by_no_other() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// What is wrong with a law that each of these adapters but the first is to break.
+/// What is wrong with a law that each of these adapters except the first has to break.
 fn caught<F: fmt::Debug + Copy>(law: Law, faults: &[F], hold: impl Fn(F)) -> Vec<String> {
     let begin = format!("the law `{law}` is broken");
     let told = |fault| match catch_unwind(AssertUnwindSafe(|| hold(fault))) {
@@ -681,7 +681,7 @@ fn each_stop_that_is_not_reported_is_caught() {
 
 type Hint = (usize, Option<usize>);
 
-/// A stream that says of its size what `hint` makes of what its source says, and of whether it has ended.
+/// A stream whose size hint is made by `hint`, from that of its source and from whether it has ended.
 struct Hinting {
     source: Source,
     has_ended: bool,

@@ -1,4 +1,4 @@
-//! `cancel_on_drop`: it fires when it is dropped unfinished, and only then.
+//! `cancel_on_drop`: it cancels when it is dropped before its end, and only then.
 
 use crate::support::{panic_of, poll};
 use futures::{Stream, stream};
@@ -112,7 +112,7 @@ async fn the_task_behind_an_abort_handle_is_aborted() {
     assert!(task.await.unwrap_err().is_cancelled());
 }
 
-/// Of an application.
+/// A target of an application.
 struct Flag(Rc<Cell<bool>>);
 
 impl CancelTarget for Flag {

@@ -1,4 +1,4 @@
-//! Deadlines with a reason of their own: it comes into force where and when the deadline does.
+//! Deadlines with a reason of their own, which applies where and when the deadline does.
 
 use crate::support::Wakes;
 use futures::{FutureExt, StreamExt, stream};
@@ -155,7 +155,7 @@ async fn a_linked_token_has_the_cause_of_the_parent_whose_deadline_was_first() {
         assert!(linked.stop_reason().is_none());
     }
     let linked = CancellationToken::linked([&second, &first]);
-    // Seen late, and the later one before.
+    // Checked late, the later one first.
     advance(3 * SECOND).await;
     assert_eq!(second.stop_reason().unwrap().to_string(), "second");
     assert_slow_query(linked.stop_reason());

@@ -17,19 +17,19 @@ use stopcock::{CancelStreamExt, CancellationToken, CancelledOwned, StopReason};
 
 const MILLION: usize = if cfg!(miri) { 300 } else { 1_000_000 };
 
-/// Where each waiter walks up to the root: the square of it is a million steps or more.
+/// For tests in which each waiter walks up to the root: its square is a million steps or more.
 const SOME: usize = if cfg!(miri) { 50 } else { 3_000 };
 
-/// Of those with several parents: a walk stores which of them it has visited.
+/// For tokens with several parents: a walk stores which of them it has visited.
 const JOINTS: usize = if cfg!(miri) { 20 } else { 10_000 };
 
-/// How often a thread gives way to another one until it despairs of it.
+/// How often a thread yields to another one before it fails.
 const PATIENCE: usize = if cfg!(miri) { 1 << 20 } else { 1 << 27 };
 
 /// A million tokens are some hundred megabytes: one such tree at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// On a thread that has no room for recursion.
+/// On a thread whose stack is too small for recursion.
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     let _turn = ONE_AT_A_TIME.lock();
     let thread = thread::Builder::new().stack_size(64 * 1024);
@@ -63,7 +63,7 @@ fn poll(
     Pin::new(future).poll(&mut Context::from_waker(&waker))
 }
 
-/// In what order the handles of a chain go.
+/// The order in which the handles of a chain are dropped.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     RootFirst,
@@ -165,7 +165,7 @@ fn a_cancel_in_the_middle_of_a_chain_wakes_the_leaf_and_leaves_the_upper_half() 
     });
 }
 
-/// With a waiter at every token, so that a cancel has more to do at each level than to go down.
+/// With a waiter at every token, so that a cancel has work at each level.
 #[test]
 fn a_chain_with_waiters_all_along_is_cancelled() {
     on_a_small_stack(|| {
@@ -173,7 +173,7 @@ fn a_chain_with_waiters_all_along_is_cancelled() {
         let mut waiters: Vec<CancelledOwned> = Vec::new();
         let root = CancellationToken::new();
         let mut token = root.clone();
-        // Fewer of them: each new waiter walks up to the root.
+        // Fewer, as each new waiter walks up to the root.
         for _ in 0..MILLION / 1000 {
             // Before and after the child in the list.
             let child = token.child_token();
@@ -267,7 +267,7 @@ fn an_adapter_at_the_leaf_of_a_chain_keeps_the_root_from_being_settled() {
     });
 }
 
-/// Who is cancelled when a tree has been built.
+/// Which token is cancelled when a tree has been built.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Nobody,
@@ -276,7 +276,7 @@ enum End {
     Common,
 }
 
-/// Each of its tokens is linked to the one before and to one that all of them share.
+/// Each of its tokens is linked to the one before it and to a common one.
 #[test]
 fn a_chain_of_links_is_cancelled_and_dropped_in_any_order() {
     for order in ORDERS {
@@ -310,7 +310,7 @@ fn a_chain_of_links_is_cancelled_and_dropped_in_any_order() {
     }
 }
 
-/// Two paths lead from each joint to the next: from end to end more than could ever be walked.
+/// Two paths lead from each joint to the next: from end to end far too many to walk each.
 #[test]
 fn a_ladder_of_diamonds_is_cancelled_and_dropped_in_any_order() {
     for order in ORDERS {
@@ -365,7 +365,7 @@ fn a_chain_of_deadlines_is_cancelled_or_is_over_and_is_dropped_in_any_order() {
                             assert!(tokens[0].cancel_with("root"));
                             (1, Some("root".to_owned()))
                         }
-                        // What is common to all of them is the clock.
+                        // They share nothing but the clock.
                         End::Common => {
                             tokio::time::advance(Duration::from_millis(SOME as u64)).await;
                             (1, Some(StopReason::DeadlineExceeded.to_string()))
@@ -406,7 +406,7 @@ fn a_chain_that_is_dropped_with_its_waiter_during_the_cancel_is_dropped_without_
     });
 }
 
-/// T12, and what a loop of `token = token.child_token()` is.
+/// T12: a loop of `token = token.child_token()`.
 #[test]
 fn the_root_reaches_a_leaf_whose_ancestors_have_no_handle_any_more() {
     on_a_small_stack(|| {
@@ -522,7 +522,7 @@ fn no_thread_waits_for_a_cancel_of_a_million_children() {
             cancelled
         })
         .collect();
-    // Blocked by the first of them that is still to be notified.
+    // Blocked by the first child that has not been notified yet.
     let mut unwoken = waiters.split_off(MILLION / 2);
 
     let (stands_still, stood_still) = channel();
@@ -532,7 +532,7 @@ fn no_thread_waits_for_a_cancel_of_a_million_children() {
             let is_done = Arc::clone(&is_done);
             move |_| {
                 stands_still.send(()).unwrap();
-                // Not forever: a thread that waits for this cancel has to fail and not to hang.
+                // Not forever: a thread that waits for this cancel has to fail, not to hang.
                 let has_come = || {
                     thread::yield_now();
                     is_done.load(SeqCst)

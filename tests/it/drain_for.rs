@@ -43,7 +43,7 @@ fn a_source_that_ends_within_the_time_has_ended_by_itself() {
     assert!(matches!(outcome(&harness), Some(None)));
 }
 
-/// The last reason that was seen.
+/// The latest reason.
 fn outcome<S: Stoppable>(harness: &Harness<S>) -> Option<Option<StopReason>> {
     let events = harness.record().events();
     events.iter().rev().find_map(|event| match event {
@@ -94,7 +94,7 @@ fn no_time_at_all_is_over_in_the_very_poll_that_sees_the_stop() {
             .drain_for(Duration::ZERO)
     });
     assert_eq!(polls(&mut harness, 2), "a-");
-    // Timers count whole milliseconds.
+    // Timers have a precision of a millisecond.
     harness.advance(NANOSECOND);
     harness.stop();
     assert_eq!(poll(&mut harness), '|');
@@ -106,7 +106,7 @@ async fn a_deadline_that_no_timer_has_reported_is_seen_on_the_clock() {
     let numbers = stream::repeat(1).take_until_cancelled(&token);
     let mut numbers = pin!(numbers.drain_for(Duration::ZERO));
     assert_eq!(numbers.next().await, Some(1));
-    // Moves the clock, and runs no timer.
+    // Advances the clock without firing timers.
     assert!(tokio::time::advance(SECOND).now_or_never().is_none());
     let late = (0..100).find(|_| numbers.next().now_or_never() == Some(None));
     assert!(late.is_some());
@@ -178,7 +178,7 @@ async fn a_source_that_is_always_ready_is_stopped_when_the_time_is_over() {
     }
 }
 
-/// By how much more than a second the end comes, after so many items at a steady pace.
+/// By how much more than a second the end comes, after this number of items at a steady pace.
 async fn late_after(items: usize, pace: Duration) -> Duration {
     let token = CancellationToken::new();
     let source = stream::repeat_with(|| crate::with_deadline::tick(pace));

@@ -1,4 +1,4 @@
-//! What each kind of stream does to the letter, where the laws leave it a choice.
+//! The exact behaviour of each kind of stream, where the laws leave it a choice.
 
 use crate::support::panic_of;
 use futures::{StreamExt, executor::block_on, future::join, stream};
@@ -8,7 +8,7 @@ use stopcock::{
     testing::{Event, Harness, Letter, Moment, Source, Stop, Stoppable, View},
 };
 
-/// A stream that a token stops, of which somebody else holds the root.
+/// A stream under a child token, whose root the test has.
 fn of_a_token(source: Source, stop: Stop) -> impl Stoppable<Item = char> {
     source.take_until_cancelled(stop.token().child_token().child_token())
 }
@@ -60,7 +60,7 @@ where
     }
 }
 
-/// What the stream said of itself last.
+/// The latest view of the stream.
 fn last_view<S: Stoppable>(harness: &Harness<S>) -> View {
     let events = harness.record().events().into_iter();
     let views = events.filter_map(|event| match event {
@@ -144,7 +144,7 @@ where
             }
         }
     }
-    // The row before the pending one of the script is full, so that it yields there too.
+    // The run before the pending poll of the script is full, so the stream yields there as well.
     assert_eq!(rows, [1024, 0, 1024, 949], "{kind}");
     assert_eq!(wakes, [1, 0, 1], "{kind}");
     harness.stop();
@@ -158,7 +158,7 @@ fn an_always_ready_source_yields_after_1024_items_and_wakes_itself_once() {
 
 #[test]
 fn a_sibling_on_the_same_thread_stops_an_always_ready_source() {
-    // Without a runtime: two futures that take turns.
+    // Without a runtime: two futures that are polled alternately.
     let token = CancellationToken::new();
     let endless = stream::repeat('a').take_until_cancelled(token.child_token());
     block_on(join(endless.count(), async { token.cancel() }));
@@ -178,7 +178,7 @@ where
     let message = panic_of(|| poll(&mut harness));
     assert_eq!(message, "the script says so", "{kind}");
     check_over(kind, &harness, false);
-    // It comes too late to be the reason.
+    // It comes too late to give the reason.
     harness.stop();
     assert_eq!(poll(&mut harness), '|', "{kind}");
     check_over(kind, &harness, false);
@@ -235,7 +235,7 @@ where
     assert_eq!(poll(&mut harness), '|', "{kind}");
 }
 
-/// In a generator the body, and the source in it, goes while the first panic unwinds: that is the language's.
+/// In a generator the body, and the source in it, is dropped while the first panic unwinds: so the language defines it.
 #[test]
 fn a_source_that_panics_in_its_poll_and_in_its_drop_does_so_one_after_the_other() {
     check_panic_in_poll_and_drop("a token", of_a_token);

@@ -18,7 +18,7 @@ use std::{
 };
 use stopcock::{CancellationToken, Yielder, generator, signal};
 
-/// Writes its name down when it is dropped.
+/// Logs its name when it is dropped.
 struct Dropped<'a>(&'a RefCell<Vec<&'static str>>, &'static str);
 
 impl Drop for Dropped<'_> {
@@ -27,7 +27,7 @@ impl Drop for Dropped<'_> {
     }
 }
 
-/// Pending once, and asks to be polled again.
+/// Pending once, and wakes its task.
 async fn turn() {
     let mut turned = false;
     future::poll_fn(|cx| {
@@ -202,7 +202,7 @@ fn an_item_costs_no_wake_up_of_the_consumer() {
     let mut items = pin!(generator(signal::never(), async |mut y| {
         for n in 0..3 {
             y.yield_item(n).await;
-            // The way of this one is blocked for a poll.
+            // The slot is occupied for one poll.
             assert!(y.yield_item(10 + n).now_or_never().is_none());
             y.yield_item(20 + n).await;
         }
@@ -385,7 +385,7 @@ fn a_generator_moves_to_another_thread_between_two_polls() {
 fn yields_that_wait_do_not_add_up_over_the_polls() {
     let items = generator(signal::never(), async |mut y: Yielder<'_, u32>| {
         for n in 0..2000 {
-            // One in the slot, and some that ask in vain in the same poll.
+            // One in the slot, and some that are polled in vain in the same poll.
             for _ in 0..4 {
                 assert!(y.yield_item(n).now_or_never().is_none());
             }
@@ -424,7 +424,7 @@ fn in_a_drop_no_waker_is_taken_for_the_streams() {
             assert!(self.0.yield_item(1).poll_unpin(&mut cx).is_pending());
         }
     }
-    // The very waker of the last poll, at the same address.
+    // The same waker as in the last poll, at the same address.
     let wakes = Wakes::new();
     let waker = Waker::from(wakes.clone());
     let mut items = Box::pin(generator(signal::never(), async |y| {

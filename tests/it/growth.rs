@@ -16,7 +16,7 @@ use stopcock::{CancelStreamExt, CancellationToken, CancelledOwned};
 
 const MANY: usize = if cfg!(miri) { 50 } else { 100_000 };
 
-/// How often something is done that takes [`MANY`] steps.
+/// The number of repetitions of what takes [`MANY`] steps.
 const SOME: usize = 20;
 
 fn poll(future: &mut (impl Future<Output = ()> + Unpin), wakes: &Arc<Wakes>) -> Poll<()> {
@@ -43,7 +43,7 @@ fn last(tokens: &[CancellationToken]) -> &CancellationToken {
     &tokens[tokens.len() - 1]
 }
 
-/// Each linked to the one before and to one that all of them share, however deep it is.
+/// Each linked to the one before it and to a common one.
 fn joints(shared: &CancellationToken, count: usize) -> Vec<CancellationToken> {
     let mut tokens = vec![CancellationToken::new()];
     for _ in 0..count {
@@ -110,7 +110,7 @@ fn to_register_at_every_level_of_a_growing_line_of_links_is_linear_in_all() {
     assert_eq!(wakes.count(), MANY + 1);
 }
 
-/// Each callback is asked for whether a cancel has passed it by.
+/// Each callback records whether a cancel has run it.
 #[test]
 fn to_drop_a_chain_with_a_callback_at_every_level_is_linear_in_all() {
     for of_links in [true, false] {
@@ -135,7 +135,7 @@ fn a_check_under_many_links_that_share_a_chain_is_linear_and_allocates_nothing()
         assert_eq!(cost(|| last(&tokens).is_cancelled()), NOTHING);
         assert_eq!(cost(|| last(&tokens).stop_reason()), NOTHING);
     }
-    // What it finds it finds as fast.
+    // The next check is as fast.
     assert!(shared[0].cancel_with("the first of the chain"));
     let reason = last(&tokens).stop_reason().unwrap();
     assert_eq!(reason.to_string(), "the first of the chain");
@@ -191,7 +191,7 @@ fn a_hold_under_many_links_that_share_a_chain_is_linear() {
     assert!(poll(&mut settled, &wakes).is_ready());
 }
 
-/// Whose other parent is so deep.
+/// With another parent at this depth.
 fn check_cancel_of_links(others: Vec<&CancellationToken>) {
     let root = CancellationToken::new();
     let wakes = Wakes::new();
@@ -221,7 +221,7 @@ fn a_cancel_of_many_links_whose_other_parent_is_under_many_links_is_linear_in_al
     check_cancel_of_links(vec![last(&deep); MANY]);
 }
 
-/// The deadline of a token with several parents is one of theirs, and no event of its own.
+/// The deadline of a token with several parents is that of one of them.
 #[cfg(feature = "tokio")]
 #[tokio::test(start_paused = true)]
 async fn a_link_to_one_cancelled_and_one_born_past_its_deadline_later_has_the_reason_of_the_first()
@@ -239,7 +239,7 @@ async fn a_link_to_one_cancelled_and_one_born_past_its_deadline_later_has_the_re
     }
 }
 
-/// What a cancel has stored for one parent is not used for another one that was made at the address of the first.
+/// What a cancel has stored for one parent is not used for another one that was made at the same address.
 #[test]
 fn a_cancel_on_its_way_gives_each_link_the_reason_of_the_parent_cancelled_first() {
     let root = CancellationToken::new();

@@ -29,7 +29,7 @@ fn names(token: &CancellationToken) -> Vec<&'static str> {
     token.holders().iter().map(Holder::what).collect()
 }
 
-/// What makes a holder, and the line where it does.
+/// The function that makes a holder, and its line.
 type Make = fn(&CancellationToken) -> (Box<dyn Any>, &'static Location<'static>);
 
 #[rustfmt::skip]
@@ -87,7 +87,7 @@ fn without_tracking_and_before_it_nothing_is_listed() {
     assert!(token.holders().is_empty());
     let _after = stream::pending::<u8>().take_until_cancelled(&token);
     assert_eq!(names(&token), ["take_until_cancelled"]);
-    // Once more does no harm.
+    // A second call changes nothing.
     token.track_holders();
     assert_eq!(names(&token), ["take_until_cancelled"]);
 }

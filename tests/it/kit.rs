@@ -1,4 +1,4 @@
-//! The tools of `testing` themselves: what they write down, and what they say of a failure.
+//! The tools of `testing` themselves: what they record, and how they report a failure.
 
 #[cfg(feature = "tokio")]
 mod timed;
@@ -20,7 +20,7 @@ use stopcock::{
     },
 };
 
-/// Asks whether to stop after its source is pending, and never before.
+/// Checks for the stop after its source is pending, and never before.
 fn late(mut source: Source, stop: Stop) -> impl Stream<Item = char> {
     let token = stop.token();
     let mut cancelled = Box::pin(token.clone().cancelled_owned());
@@ -70,7 +70,7 @@ fn a_report_has_the_laws_that_hold_beside_those_that_are_broken() {
         .iter()
         .find(|broken| broken.law() == laws::Law::NothingLate);
     assert_eq!(law.unwrap().plan().stop, StopPoint::AtBirth);
-    // Of a law that is about points in time nothing is said.
+    // A law about points in time is not in the report.
     assert!(!report.held().contains(&laws::Law::OnTime));
     assert!(
         broken
@@ -97,7 +97,7 @@ fn a_longer_script_is_made_as_short_as_it_can_be() {
 
 #[test]
 fn a_late_stop_is_made_as_early_as_it_can_be() {
-    // Forgets to ask from its seventh item on.
+    // Does not check from its seventh item on.
     let message = panic_of(|| {
         laws::nothing_late(|mut source, stop| {
             let token = stop.token();
@@ -245,12 +245,12 @@ fn a_source_by_hand_is_pending_until_it_is_woken() {
     assert!(harness.wake_source());
     assert!(!harness.wake_source());
     assert_eq!(harness.wakes(), 1);
-    // A pending that is never woken is not woken by hand either.
+    // A pending that is never woken cannot be woken by hand either.
     assert_eq!(harness.run(), ['a']);
     assert_eq!(harness.poll(), Poll::Pending);
     assert!(!harness.wake_source());
 
-    // Nor is one that is gone.
+    // Nor can a source that has been dropped.
     let mut harness = Harness::scripted("-", |source, _| source);
     assert_eq!(harness.poll(), Poll::Pending);
     harness.drop_stream();
@@ -479,7 +479,7 @@ fn a_plan_that_breaks_a_law_is_reported_as_it_is() {
 
 #[test]
 fn some_laws_can_be_checked_with_the_stop_fired() {
-    // It looks, and never registers.
+    // It checks, and never registers a waker.
     let deaf = |mut source: Source, stop: Stop| {
         let token = stop.token();
         poll_fn(move |cx| match token.is_cancelled() {
@@ -583,7 +583,7 @@ fn a_report_has_the_result_of_each_law() {
 
 #[test]
 fn check_stream_does_not_check_what_follows_a_panic() {
-    // It goes on with its source.
+    // It continues with its source.
     laws::check_stream(|source| source.map(|item| item).fuse());
     let message = panic_of(|| laws::panics(|source| source.map(|item| item).fuse()));
     assert!(
@@ -608,7 +608,7 @@ fn a_panic_of_the_wrapper_is_reported_with_its_plan() {
         message.contains("script \"\", stopped before it is made\nexpected the stream to be made without a panic: stopped too soon, at tests"),
         "{message}"
     );
-    // Of all laws that are asked for, it is the only one of which anything is said.
+    // It is the only law in the report.
     let report = laws::report_stream(|source| {
         assert!(source.size_hint().0 > 9);
         source
@@ -638,7 +638,7 @@ fn a_panic_of_the_stream_itself_is_reported_whichever_law_is_checked() {
     );
 }
 
-/// Runs an ignored test of this module in a process of its own: the panic hook and an abort are everybody's.
+/// Runs an ignored test of this module in a process of its own: the panic hook and an abort concern the whole process.
 fn in_a_process(test: &str) -> std::process::Output {
     let name = std::thread::current().name().unwrap().to_owned();
     let (module, _) = name.rsplit_once("::").unwrap();
@@ -705,7 +705,7 @@ fn plans_of_ones_own_are_as_good() {
     );
 }
 
-/// A stream that waits for itself inside of its second poll.
+/// A stream that waits for itself inside its second poll.
 #[test]
 #[ignore = "it hangs, in a process of its own: see the test below"]
 fn hang() {
@@ -716,7 +716,7 @@ fn hang() {
             let _sender = &sender;
             polls += 1;
             if polls == 2 {
-                // For so long that nothing but the kit ends it, and not forever should that fail.
+                // So long that only the tools of `testing` end it, but not forever if they fail.
                 let _ = receiver.recv_timeout(std::time::Duration::from_secs(120));
             }
             source.poll_next_unpin(cx)

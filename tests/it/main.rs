@@ -1,5 +1,5 @@
-//! The laws of termination, held against every public item through the public API: data in, data out. No test
-//! sleeps or asks a wall clock.
+//! The laws of termination, checked for every public item through the public API: data in, data out. No test
+//! sleeps or reads a wall clock.
 
 mod accessors;
 mod blocking_generator;

@@ -15,7 +15,7 @@ use stopcock::{
     TryWithCancellation, signal,
 };
 
-/// Of another crate: nothing converts a reason into it.
+/// An error of another crate, into which no reason converts.
 #[derive(Debug, PartialEq)]
 struct Status(String);
 
@@ -29,7 +29,7 @@ fn endless() -> impl Stream<Item = Result<u8, Status>> {
     stream::repeat_with(|| Ok(1))
 }
 
-/// One item, a stop, and its error.
+/// Reads one item, then stops the stream, and returns the error.
 fn check<S, E: PartialEq<Status>>(stream: S, stop: impl FnOnce())
 where
     S: Stream<Item = Result<u8, E>>,
@@ -172,7 +172,7 @@ fn a_panic_where_the_error_is_made_passes_through_once() {
     assert!(stream.stop_reason().is_some());
 }
 
-/// As in an associated type of tonic.
+/// Like in an associated type of tonic.
 #[test]
 fn a_function_pointer_gives_the_stream_a_name() {
     type Body = TryWithCancellation<

@@ -1,5 +1,5 @@
-//! S11 in company: streams that are always ready, each under an adapter or a generator of its own, leave the other tasks
-//! of their thread a turn however they are merged.
+//! S11 in a merge: streams that are always ready, each under an adapter or a generator of its own, let the other tasks of
+//! their thread run, however they are merged.
 
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use futures_concurrency::stream::Merge;
@@ -24,7 +24,7 @@ use tokio_stream::StreamMap;
 const RUN: usize = 1024;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How many items all sources have given.
+/// The number of items of all sources.
 type Count = Arc<AtomicUsize>;
 type Feed = Pin<Box<dyn Stream<Item = ()> + Send>>;
 
@@ -40,7 +40,7 @@ fn results(count: &Count) -> impl Stream<Item = Result<(), StopReason>> + Send +
     busy(count).map(Ok)
 }
 
-/// Counts the items where they are taken, as a producer by itself is ahead.
+/// Counts the items where they are taken, as a producer runs ahead.
 fn counted<S>(items: S, count: &Count) -> impl Stream<Item = ()> + Send + use<S>
 where
     S: Stream<Item = ()> + Send,
@@ -51,10 +51,10 @@ where
     })
 }
 
-/// More items than a stream may give before another task has its turn, so that a full channel is always ready.
+/// More items than a stream may yield before another task runs, so that a full channel is always ready.
 const AHEAD: usize = 26 * RUN;
 
-/// A runtime of other threads, which no turn is taken from.
+/// A runtime on other threads.
 fn elsewhere() -> &'static Handle {
     static ELSEWHERE: OnceLock<Runtime> = OnceLock::new();
     let runtime = || {
@@ -193,8 +193,8 @@ const MERGES: [(&str, MergeFeeds); 7] = [
     }),
 ];
 
-/// How many items come of so many streams, of different phases, before another task of the thread has its turn. Gives up
-/// once there are more than `most`.
+/// The number of items that these streams, with different phases, yield before another task of the thread runs. Stops
+/// at more than `most`.
 fn items_before_a_turn(
     make: impl Fn(&Count) -> Feed,
     streams: usize,
@@ -241,7 +241,7 @@ fn other_tasks_have_a_turn_however_streams_are_merged() {
     }
 }
 
-/// Budget comes with the task's next turn, which another executor inside of it does not leave it.
+/// The budget is renewed when the task is polled next, which another executor inside it prevents.
 #[tokio::test]
 async fn another_executor_inside_of_a_task_gets_all_items() {
     let numbers = stream::iter(0..100_000).take_until_cancelled(CancellationToken::new());

@@ -69,14 +69,14 @@ enum Step {
 enum Timed {
     WithTimeout(u8),
     ChildWithTimeout(usize, u8),
-    /// So long ago.
+    /// This long ago.
     ChildWithPastDeadline(usize, u8),
     ChildWithoutEnd(usize),
-    /// Moves the clock and lets the timers run.
+    /// Advances the clock and fires timers.
     Advance(u8),
-    /// Moves the clock and runs no timer, as if the runtime were busy.
+    /// Advances the clock without firing timers, as if the runtime were busy.
     Slip(u8),
-    /// Looks at everything 1 ns before the next deadline, then moves the clock to it.
+    /// Checks everything 1 ns before the next deadline, then advances the clock to it.
     Brink,
 }
 
@@ -146,14 +146,14 @@ struct Model {
 /// The clock, in nanoseconds, and the place among the steps. At a point in time deadlines come before all steps.
 type Stamp = (u64, usize);
 
-/// Which token's, whose waker or callback, and the reason that a callback was given.
+/// The token, the waker or callback, and the reason that a callback got.
 type Notified = (usize, usize, Option<Reason>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
     Cancelled,
     DeadlineExceeded,
-    /// The number of the step that gave it.
+    /// The number of the step that stopped it.
     Step(usize),
 }
 
@@ -168,19 +168,19 @@ impl Reason {
 }
 
 struct Token {
-    /// What it is cancelled with: itself and all above.
+    /// The tokens with which it is cancelled: itself and its ancestors.
     lineage: BTreeSet<usize>,
     born: Stamp,
     /// Its own.
     deadline: Option<u64>,
     cancelled: Option<(Stamp, Reason)>,
-    /// How many things own it, other than descendants.
+    /// The number of its owners, other than descendants.
     handles: usize,
-    /// How many adapters have a source that they were to drop for this token.
+    /// The number of adapters under this token that still have their source.
     sources: usize,
-    /// In the order in which they came.
+    /// In the order of registration.
     listeners: Vec<Listener>,
-    /// Those that wait until the sources have been dropped.
+    /// The waiters of `settled`.
     settle_waiters: Vec<usize>,
 }
 
@@ -215,14 +215,14 @@ impl Model {
         });
     }
 
-    /// What happened first to it or to any above it.
+    /// The first event of it or of an ancestor.
     fn outcome(&self, token: usize) -> Option<Reason> {
         let lineage = self.tokens[token].lineage.iter();
         let events = lineage.filter_map(|token| self.event(&self.tokens[*token]));
         events.min().map(|(_, reason)| reason)
     }
 
-    /// What happened first to this very token.
+    /// The first event of this token itself.
     fn event(&self, token: &Token) -> Option<(Stamp, Reason)> {
         let deadline = token.deadline.filter(|at| *at <= self.now.0);
         let over = deadline.map(|at| {
@@ -284,7 +284,7 @@ impl Model {
         }
     }
 
-    /// Lists a waker, in the place of the earlier one if there is one.
+    /// Lists a waker, and replaces an earlier one of the same waiter.
     fn wait(&mut self, token: usize, earlier: Option<usize>, id: usize) -> bool {
         if self.outcome(token).is_some() {
             return false;
@@ -395,7 +395,7 @@ impl Wake for Party {
     }
 }
 
-/// The real tokens, what was made of them, and the model beside them.
+/// The real tokens, what was made from them, and the model.
 #[derive(Default)]
 struct Scenario {
     model: Model,
@@ -427,7 +427,7 @@ struct Adapter {
     token: usize,
     waker: Option<usize>,
     stream: Pin<Box<dyn Stream<Item = ()>>>,
-    /// How often its source was polled. The source owns one of the two.
+    /// How often its source was polled. The source owns one of the two handles.
     polls: Arc<AtomicUsize>,
 }
 
@@ -622,7 +622,7 @@ impl Scenario {
         }
     }
 
-    /// A ready future is dropped, as it is by a task that awaits it.
+    /// A ready future is dropped, like by a task that awaits it.
     fn poll_waiter(&mut self, mut waiter: Waiter, earlier: Option<usize>) {
         let waker = self.waker(waiter.waker);
         let polled = Pin::new(&mut waiter.cancelled).poll(&mut Context::from_waker(&waker));
@@ -700,7 +700,7 @@ impl Scenario {
         if !settling.is_cancelled && self.model.outcome(token).is_some() {
             settling.is_cancelled = true;
             if let Some(earlier) = settling.waker.take() {
-                // To wake it is of no use any more, and no harm.
+                // Waking it is useless, but allowed.
                 if self.model.leave(earlier) {
                     self.model.unsure.insert(earlier);
                 }
@@ -741,12 +741,12 @@ impl Scenario {
         }
     }
 
-    /// Compares what can be seen without a check of a token.
+    /// Compares what can be observed without a check of a token.
     fn check(&mut self) {
         let mut notified = mem::take(&mut *self.log.lock().unwrap());
         notified.retain(|(_, id, _)| !self.model.unsure.contains(id));
         let mut expected = mem::take(&mut self.model.notified);
-        // Those of one token in their order, and tokens in any.
+        // The entries of one token in order, the tokens in any order.
         notified.sort_by_key(|(token, ..)| *token);
         expected.sort_by_key(|(token, ..)| *token);
         assert_eq!(notified, expected);
@@ -759,7 +759,7 @@ impl Scenario {
         self.check_deadlines();
     }
 
-    /// Drops whatever is left, a step at a time.
+    /// Drops everything that is left, in single steps.
     fn end(&mut self) {
         while let Some(token) = self.handles().pop() {
             self.use_handle(&Step::DropHandle(0), token);
@@ -823,7 +823,7 @@ impl Scenario {
             }
             Timed::Advance(time) => {
                 advance(Duration::from_millis(time.into())).await;
-                // Callbacks have a task of their own.
+                // Callbacks run on a task of their own.
                 yield_now().await;
                 self.model.now.0 += u64::from(time) * MILLISECOND;
                 self.model.run_timers();
@@ -842,7 +842,7 @@ impl Scenario {
         assert_eq!(Instant::now(), self.instant(self.model.now.0));
     }
 
-    /// The clock moves at the first poll. It is the rest of the future that lets timers run.
+    /// The first poll advances the clock. Only the rest of the future fires timers.
     fn slip(&mut self, time: u64) {
         let slipped = pin!(advance(Duration::from_nanos(time)));
         let _ = slipped.poll(&mut Context::from_waker(Waker::noop()));
@@ -942,12 +942,12 @@ mod deadlines {
         token.stop_reason().unwrap().to_string()
     }
 
-    /// T3, T4 and D4: it is cancelled before its deadline, and seen to be.
+    /// T3, T4 and D4: it is cancelled before its deadline, and a check sees that.
     #[test]
     fn a_deadline_that_passes_while_a_cancel_notifies_others_is_too_late() {
         block_on(async {
             let root = CancellationToken::new();
-            // The first in line.
+            // The first one in the list.
             let slow = root.on_cancel(|_| slip(20));
             let child = root.child_with_timeout(Duration::from_millis(10));
             let linked = CancellationToken::linked([&child, &CancellationToken::new()]);
@@ -963,7 +963,7 @@ mod deadlines {
         });
     }
 
-    /// As `linked` says: of tokens that are cancelled already the earliest counts.
+    /// As documented at `linked`: of tokens that are cancelled already the earliest one counts.
     #[test]
     fn a_deadline_that_no_check_has_seen_counts_before_a_later_cancel() {
         block_on(async {
@@ -976,7 +976,7 @@ mod deadlines {
         });
     }
 
-    /// T6: not all handles went uncancelled.
+    /// T6: not all handles were dropped before a cancel.
     #[test]
     fn a_callback_runs_though_the_last_handle_is_dropped_before_the_timer_runs() {
         block_on(async {

@@ -1,4 +1,4 @@
-//! `on_end`: it is called once, after the source was dropped and before the end is returned.
+//! `on_end`: the callback runs once, after the source was dropped and before the end is returned.
 
 use crate::support::{panic_of, poll};
 use futures::{Stream, StreamExt, stream};
@@ -15,7 +15,7 @@ use stopcock::{
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// A line for how it has ended, and one for the drop of the source.
+/// A log: a line for the end, and one for the drop of the source.
 fn logged(script: &str) -> (Source, impl FnOnce(Result<(), &StopReason>) + use<>, Log) {
     let log = Log::default();
     let (dropped, ended) = (Arc::clone(&log), Arc::clone(&log));
@@ -37,7 +37,7 @@ fn lines(log: &Log) -> Vec<String> {
     log.lock().unwrap().clone()
 }
 
-/// Reads it to its end: the call has been made when that is returned, and is not made again.
+/// Reads the stream to its end: the callback has run when that is returned, and does not run again.
 fn read<S: Stream>(stream: S, log: &Log, stop: impl FnOnce()) {
     let mut stream = pin!(stream);
     let mut stop = Some(stop);
@@ -75,7 +75,7 @@ macro_rules! check {
             drop(stream);
             assert_eq!(lines(&log), ["dropped", "consumer dropped"]);
 
-            // A source that has panicked has not ended. That of a generator is dropped as its body unwinds.
+            // A source that has panicked has not ended. That of a generator is dropped when its body unwinds.
             let (source, on_end, log) = logged("a!");
             let mut stream = Box::pin(make(source, &token).on_end(on_end));
             panic_of(|| while !matches!(poll(stream.as_mut()), Poll::Ready(None)) {});
@@ -247,7 +247,7 @@ mod timed {
             let stream = source.take_until_cancelled(&token);
             (stream.on_end(on_end).drain_for(SECOND), log)
         };
-        // An end within the grace is natural.
+        // An end within the grace period is natural.
         let (stream, log) = draining("ab|");
         read(stream, &log, || {});
         assert_eq!(lines(&log), ["dropped", "ended"]);

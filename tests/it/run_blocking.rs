@@ -1,4 +1,4 @@
-//! `run_blocking`: one call, which may be given up.
+//! `run_blocking`: one call, which may be abandoned.
 
 use crate::support::{is_without_threads, panic_of};
 use futures::{FutureExt, channel::oneshot, executor::block_on};
@@ -14,7 +14,7 @@ use std::{
 };
 use stopcock::{CancellationToken, StopReason, run_blocking, signal, testing::DropProbe};
 
-/// A call that waits until it is let on, and where it is.
+/// A call that waits until the test continues it, and its state.
 struct Call {
     go_on: mpsc::Sender<()>,
     begun: oneshot::Receiver<()>,
@@ -176,7 +176,7 @@ fn stopped_before_the_call_it_never_begins() {
 
 #[test]
 fn the_captures_of_a_call_are_dropped_although_it_is_abandoned_as_it_begins() {
-    // On some of these threads the call has begun by then, on some it has not.
+    // On some of these threads the call has begun by then, on others it has not.
     const ROUNDS: usize = if cfg!(miri) { 3 } else { 200 };
     let (begun, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for _ in 0..ROUNDS {
@@ -234,7 +234,7 @@ fn that_there_is_no_thread_for_it_is_an_error() {
     block_on(token.settled());
 }
 
-/// On the runtime of somebody who uses tokio.
+/// On a runtime of the application.
 #[cfg(feature = "tokio")]
 mod in_a_runtime {
     use super::call;
@@ -263,7 +263,7 @@ mod in_a_runtime {
         let answer = run_blocking(signal::never(), call);
         drop(context);
         block_on(at.begun).unwrap();
-        // It would wait forever: only after it the call is let on.
+        // It would wait forever: the call is continued only after it.
         drop(runtime);
         at.go_on.send(()).unwrap();
         assert_eq!(block_on(answer).unwrap(), 7);
@@ -282,11 +282,11 @@ mod in_a_runtime {
             at.begun.await.unwrap();
             token.cancel();
             assert!(answer.await.is_err());
-            // The only place of the pool is free.
+            // The only thread of the pool is free.
             let (blocker, in_pool) = call(2);
             let pooled = spawn_blocking(blocker);
             in_pool.begun.await.unwrap();
-            // And now that it is taken, a call begins all the same.
+            // Now it is occupied, and a call begins all the same.
             assert_eq!(run_blocking(signal::never(), || 7).await.unwrap(), 7);
             in_pool.go_on.send(()).unwrap();
             assert_eq!(pooled.await.unwrap(), 2);

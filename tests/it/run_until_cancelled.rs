@@ -328,7 +328,7 @@ mod deadlines {
     const NANOSECOND: Duration = Duration::from_nanos(1);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Of a future that is always ready, `now` after a token with a deadline of a second was made.
+    /// For a future that is always ready, `now` after a token with a deadline of a second was made.
     async fn answer(now: Duration, below: bool) -> Option<()> {
         let mut token = CancellationToken::with_timeout(SECOND);
         if below {
@@ -346,7 +346,7 @@ mod deadlines {
         }
     }
 
-    /// Whatever wakes it then, no timer has run.
+    /// Whatever wakes it then, no timer has fired.
     #[tokio::test(start_paused = true)]
     async fn a_pending_future_is_not_polled_again_once_the_deadline_of_the_token_has_passed() {
         let token = CancellationToken::with_timeout(SECOND).child_token();

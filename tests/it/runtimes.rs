@@ -23,7 +23,7 @@ use tokio::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Gives nothing, and does something when it is dropped.
+/// Is always pending, and runs `f` when it is dropped.
 struct AtDrop<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce() + Send + Unpin> AtDrop<F> {
@@ -54,7 +54,7 @@ fn paused_runtime() -> Runtime {
         .unwrap()
 }
 
-/// What is done in turns by whom: `None` outside of a task.
+/// The ids of the tasks that ran, in order: `None` outside a task.
 type Log = Arc<Mutex<Vec<(&'static str, Option<task::Id>)>>>;
 
 fn log(log: &Log, what: &'static str) -> impl FnOnce() + Send + Unpin + use<> {
@@ -192,7 +192,7 @@ fn a_runtime_that_drops_the_task_runs_the_callbacks_as_it_does() {
         token.on_cancel(move |_| ran()).detach();
         let source = AtDrop::new(log(&done, "dropped"));
         let stream = source.take_until_cancelled(&token).drop_on_cancel();
-        // The future of `block_on` has its turn before the tasks.
+        // The future of `block_on` is polled before the tasks.
         token.cancelled().await;
         assert_eq!(logged(&done).len(), 0, "the task has yet to run");
         (token, stream)
@@ -202,12 +202,12 @@ fn a_runtime_that_drops_the_task_runs_the_callbacks_as_it_does() {
     assert!(token.0.is_cancelled());
 }
 
-/// What an asynchronous cleanup in a `Drop` looks like.
+/// An asynchronous cleanup in a `Drop`.
 fn say_goodbye() {
     block_in_place(|| Handle::current().block_on(sleep(Duration::from_millis(1))));
 }
 
-/// A runtime of several threads, on whose timers and tasks anything may be done that a task may do.
+/// A multi-thread runtime, whose timers and tasks may do anything that a task may do.
 #[test]
 fn a_drop_and_a_callback_at_a_deadline_may_block_in_place() {
     let runtime = Builder::new_multi_thread()
@@ -275,7 +275,7 @@ fn at_a_deadline_a_source_whose_runtime_has_ended_is_dropped_on_a_task_of_the_de
     assert!(are_in_tasks(&done));
 }
 
-/// As a pooled connection, which goes back to its pool on a task.
+/// Like a pooled connection, which a task returns to its pool.
 #[test]
 fn a_source_that_spawns_as_it_is_dropped_finds_its_runtime_whatever_cancels() {
     let runtime = paused_runtime();
@@ -316,7 +316,7 @@ fn the_thread_that_drops_the_last_handle_after_a_deadline_runs_the_callbacks() {
         let token = CancellationToken::with_timeout(SECOND);
         let ran = log(&done, "ran");
         token.on_cancel(move |_| ran()).detach();
-        // No timer can run during this.
+        // No timer can fire during this.
         let begin = Instant::now();
         advance_by(SECOND);
         assert_eq!(begin.elapsed(), SECOND);
@@ -326,7 +326,7 @@ fn the_thread_that_drops_the_last_handle_after_a_deadline_runs_the_callbacks() {
     assert_eq!(done, ["ran"]);
 }
 
-/// Moves the paused clock without giving way to a timer.
+/// Advances the paused clock without firing timers.
 fn advance_by(by: Duration) {
     let mut advanced = pin!(advance(by));
     let _ = advanced.as_mut().now_or_never();
@@ -345,7 +345,7 @@ fn nothing_of_a_deadline_that_went_wrong_comes_out_of_the_runtime() {
     assert!(token.is_cancelled());
 }
 
-/// Drops what it is given when it is woken, in the middle of the wake-up.
+/// Drops its content when it is woken, during the wake-up.
 struct DropAtWake(Mutex<Option<Box<dyn Send>>>);
 
 impl Wake for DropAtWake {
@@ -355,8 +355,8 @@ impl Wake for DropAtWake {
     }
 }
 
-/// While a deadline is reported, the timer drops the last handle of a token, and with it the last of its `parent`. What
-/// the callback of that captured says goodbye as it is dropped.
+/// At a deadline, the timer drops the last handle of a token, and with it the last one of its `parent`. What the callback
+/// of that token has captured reports its drop.
 async fn check_last_handle(parent: CancellationToken, expected: &[&str]) {
     let done = Log::default();
     let child = parent.child_with_timeout(SECOND);
@@ -403,7 +403,7 @@ fn timed(runtime: &Runtime) -> CancellationToken {
     CancellationToken::with_timeout(SECOND)
 }
 
-/// A child of it, made in `runtime`, with a later deadline of its own; and how often its waiter has been woken.
+/// A child of it, made in `runtime`, with a later deadline of its own; and the number of wake-ups of its waiter.
 fn later(
     token: &CancellationToken,
     runtime: &Runtime,
@@ -487,7 +487,7 @@ fn the_later_deadlines_of_runtimes_that_are_alive_still_fire() {
     let (_leaf, _waits_too, wakes) = later(&middle, &third);
     drop(first);
     run(&second, SECOND / 2);
-    // The leaf relies on the middle one's.
+    // The leaf relies on the timer of the middle one.
     drop(second);
     run(&third, 2 * SECOND);
     assert_eq!(wakes.count(), 1);

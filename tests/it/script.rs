@@ -1,4 +1,4 @@
-//! `Script`: what is written is what is read.
+//! `Script`: a displayed script parses to the same one.
 
 use proptest::{collection::vec, prelude::*, proptest};
 use stopcock::testing::{Script, Step};
@@ -62,7 +62,7 @@ fn all_scripts_of_a_length_are_there_once_and_what_is_over_is_not_longer() {
     };
     assert_eq!(printed("a-", 0), [""]);
     assert_eq!(printed("a|", 2), ["", "a", "|", "(aa)", "a|"]);
-    // Of 0 to 3 steps of two that go on, and each but the longest with an end.
+    // 0 to 3 steps of two that may be followed, and each except the longest with an end.
     assert_eq!(printed("a-|", 3).len(), (1 + 2 + 4 + 8) + (1 + 2 + 4));
 }
 

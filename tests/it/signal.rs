@@ -1,4 +1,4 @@
-//! Signals: how often they are asked, and what they leave alone.
+//! Signals: how often they are checked, and what they do not poll or wake.
 
 use crate::support::{Wakes, poll};
 use futures::{StreamExt, channel::oneshot, future, stream};
@@ -95,7 +95,7 @@ fn a_panic_of_the_future_ends_the_stream() {
     assert!(stream.stop_reason().is_none());
 }
 
-/// Writes a name down when it is dropped.
+/// Logs a name when it is dropped.
 struct Dropped(&'static str, Rc<RefCell<Vec<&'static str>>>);
 
 impl Drop for Dropped {
@@ -125,7 +125,7 @@ fn the_output_of_a_future_is_dropped_after_the_source_and_the_future_itself_at_o
     assert!(fire.send(output).is_ok());
     assert_eq!(poll(stream.as_mut()), Poll::Ready(None));
     assert_eq!(*log.borrow(), ["future", "source", "output"]);
-    // The reason was made while the output was there.
+    // The reason was made while the output was alive.
     assert_eq!(stream.stop_reason().unwrap().to_string(), r#"["future"]"#);
 }
 
@@ -186,7 +186,7 @@ fn a_token_of_an_option_is_the_token_of_what_it_stops() {
     assert!(None::<CancellationToken>.into_signal().as_token().is_none());
 }
 
-/// A foreign signal that is asked by hand.
+/// A foreign signal that is polled by hand.
 struct Fired(bool);
 
 impl Signal for Fired {
@@ -240,13 +240,13 @@ fn a_future_that_wakes_itself_while_the_source_is_pending_wakes_the_stream() {
     });
     let wakes = Wakes::new();
     let mut stream = stream::pending::<u8>().take_until_cancelled(signal::when(future));
-    // Polled twice, before the source and after it; the latter wake-up is the stream's.
+    // Polled twice, before the source and after it; the second wake-up is the stream's.
     assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Pending);
     assert_eq!(wakes.count(), 1);
     assert_eq!(wakes.poll(pin!(&mut stream)), Poll::Ready(None));
 }
 
-/// Answers as its functions do.
+/// A signal made of functions.
 struct Foreign {
     is_fired: fn() -> bool,
     poll_fired: fn() -> Poll<StopReason>,
@@ -321,7 +321,7 @@ fn checks_are_made_as_often_as_requested_but_at_most_per_item_and_at_least_per_y
         signal.interval = interval;
         let checks = Rc::clone(&signal.checks);
         let mut stream = stream::repeat('a').take_until_cancelled(signal);
-        // A row, its yield, and one item more.
+        // A run, its yield, and one more item.
         for _ in 0..1026 {
             let _ = poll(pin!(&mut stream));
         }
@@ -329,14 +329,14 @@ fn checks_are_made_as_often_as_requested_but_at_most_per_item_and_at_least_per_y
     }
 }
 
-/// Fires a token `a`, a future `when` and a token `b` in all orders, and so many of them. `make` makes a signal of the
-/// three, which it asks in the order of `asked`.
+/// Fires one to three of a token `a`, a future `when` and a token `b`, in all orders. `make` makes a signal of the three,
+/// which it checks in the order of `checked`.
 fn check_any<G: IntoSignal>(
-    asked: [&str; 3],
+    checked: [&str; 3],
     make: impl Fn(&CancellationToken, oneshot::Receiver<()>, &CancellationToken) -> G,
 ) {
     for fired in 1..27 {
-        // With repetitions: so fewer of them are fired, too.
+        // With repetitions, so that fewer of them are fired as well.
         let fired = [fired % 3, fired / 3 % 3, fired / 9].map(|which| ["a", "when", "b"][which]);
         for script in ["xxx", "---"] {
             let [a, b] = [CancellationToken::new(), CancellationToken::new()];
@@ -355,14 +355,14 @@ fn check_any<G: IntoSignal>(
                     "b" => drop(b.cancel_with("b")),
                     _ => drop(stop.take()),
                 }
-                assert_eq!(latest.count() > 0, script == "---", "{asked:?} {fired:?}");
+                assert_eq!(latest.count() > 0, script == "---", "{checked:?} {fired:?}");
             }
-            assert_eq!(earlier.count(), 0, "{asked:?} {fired:?}");
+            assert_eq!(earlier.count(), 0, "{checked:?} {fired:?}");
             assert_eq!(latest.poll(stream.as_mut()), Poll::Ready(None));
-            let first = asked.into_iter().find(|which| fired.contains(which));
+            let first = checked.into_iter().find(|which| fired.contains(which));
             let reason = stream.stop_reason().unwrap().to_string();
             let reason = reason.replace("cancelled", "when");
-            assert_eq!(Some(reason.as_str()), first, "{asked:?} {fired:?}");
+            assert_eq!(Some(reason.as_str()), first, "{checked:?} {fired:?}");
         }
     }
 }
@@ -395,7 +395,7 @@ fn any_of_two_is_checked_as_often_as_either_of_them_requests() {
         let never = signal::never();
         let nested = signal::any(signal::any(never, a), b);
         let mut stream = stream::repeat('a').take_until_cancelled(nested);
-        // A row, its yield, and one item more.
+        // A run, its yield, and one more item.
         for _ in 0..1026 {
             let _ = poll(pin!(&mut stream));
         }
@@ -419,7 +419,7 @@ mod deadlines {
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
-    /// How late a stream that takes so long for each item is stopped at the deadline of a token of 20 ms.
+    /// How late a stream with this time for each item is stopped at the deadline of a token of 20 ms.
     fn lateness<G: IntoSignal>(
         pace: Duration,
         make: impl FnOnce(CancellationToken) -> G,

@@ -1,4 +1,4 @@
-//! `StopReason`: what it says, what it is made of, and what it turns into.
+//! `StopReason`: its text, and the conversions from and into it.
 
 use std::{
     error::Error,
@@ -21,7 +21,7 @@ impl Display for DiskFull {
 
 impl Error for DiskFull {}
 
-/// An error with another one below it.
+/// An error with a source.
 #[derive(Debug)]
 struct Failed<E>(&'static str, E);
 

@@ -15,17 +15,17 @@ use std::{
 };
 use stopcock::{CancelStreamExt, CancellationToken, generator};
 
-/// How often a thread of its own is started to cancel.
+/// The number of waits, each of which a new thread cancels.
 const WAITS: usize = if cfg!(miri) { 5 } else { 2000 };
 const ROUNDS: usize = if cfg!(miri) { 40 } else { 1_000_000 };
 
-/// So many tokens are made at a time: the threads meet once for all of them.
+/// The number of tokens of a batch: the threads synchronise once for each batch.
 const BATCH: usize = if cfg!(miri) { 20 } else { 1000 };
 
 #[test]
 fn a_million_racing_cancels_let_no_item_by_late_and_lose_none() {
     let (batches, received) = mpsc::sync_channel::<Vec<CancellationToken>>(0);
-    // How many cancels have returned, of all batches together.
+    // The number of cancels that have returned, in all batches.
     let returned = Arc::new(AtomicUsize::new(0));
     let canceller = {
         let returned = Arc::clone(&returned);
@@ -53,7 +53,7 @@ fn a_million_racing_cancels_let_no_item_by_late_and_lose_none() {
 
         let mut ended = 0;
         while ended < BATCH {
-            // The one that is about to be cancelled, until it ends.
+            // The token that is about to be cancelled.
             let had_returned = returned.load(SeqCst) - before;
             let stream = &mut streams[ended];
             match poll(pin!(stream)) {

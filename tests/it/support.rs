@@ -1,4 +1,4 @@
-//! Polls by hand, and what became of them.
+//! Polls by hand, and their results.
 
 use futures::Stream;
 use std::{
@@ -15,7 +15,7 @@ use std::{
     thread,
 };
 
-/// Counts how often it was woken.
+/// Counts its wake-ups.
 #[derive(Default)]
 pub(crate) struct Wakes(AtomicUsize);
 
@@ -91,7 +91,7 @@ impl Hooks {
     }
 
     unsafe fn wake(data: *const ()) {
-        // SAFETY: the data is an `Arc<Hooks>`, which is given away.
+        // SAFETY: the data is an `Arc<Hooks>`, whose ownership passes to the callee.
         let hooks = unsafe { Arc::from_raw(data.cast::<Self>()) };
         hooks.on_wake.run();
     }
@@ -103,7 +103,7 @@ impl Hooks {
     }
 
     unsafe fn dropped(data: *const ()) {
-        // SAFETY: the data is an `Arc<Hooks>`, which is given away.
+        // SAFETY: the data is an `Arc<Hooks>`, whose ownership passes to the callee.
         let hooks = unsafe { Arc::from_raw(data.cast::<Self>()) };
         hooks.on_drop.run();
     }
@@ -114,7 +114,7 @@ pub(crate) fn poll<S: Stream + ?Sized>(stream: Pin<&mut S>) -> Poll<Option<S::It
     Wakes::new().poll(stream)
 }
 
-/// The message of the panic that `f` ends in.
+/// The message of the panic of `f`.
 pub(crate) fn panic_of<R>(f: impl FnOnce() -> R) -> String {
     let payload = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(_) => panic!("it should have panicked"),
@@ -126,8 +126,8 @@ pub(crate) fn panic_of<R>(f: impl FnOnce() -> R) -> String {
     }
 }
 
-/// Whether this is a process that can start no thread: each would want more stack than there is. If not, runs the test
-/// of this name once more, in such a process.
+/// Whether this process cannot start threads, as each would need more stack than there is. If it can, runs the test of
+/// this name again, in such a process.
 pub(crate) fn is_without_threads(test: &str) -> bool {
     const STACK: &str = "RUST_MIN_STACK";
     let too_much = (usize::MAX / 4).to_string();

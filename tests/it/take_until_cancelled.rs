@@ -1,4 +1,4 @@
-//! What `take_until_cancelled` does beside the laws that all streams keep.
+//! What `take_until_cancelled` does in addition to the laws of all streams.
 
 use crate::support::{Wakes, poll};
 use futures::{Stream, StreamExt, executor::block_on, stream};
@@ -93,7 +93,7 @@ fn the_upper_bound_is_the_one_of_the_source() {
 
 #[test]
 fn the_source_is_dropped_before_the_signal() {
-    // A source that cancels as it goes finds the stream still registered.
+    // A source that cancels in its drop finds the stream still registered.
     let token = CancellationToken::new();
     let source = Source::new("-").by_hand().with_hook({
         let token = token.clone();

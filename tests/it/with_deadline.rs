@@ -1,4 +1,4 @@
-//! The laws D2 to D7, and S1 to S13 where the stop is a point in time. The clock is tokio's, paused.
+//! The laws D2 to D7, and S1 to S13 if the stop is a point in time. The clock is tokio's, paused.
 
 use crate::support::{Wakes, panic_of, poll};
 use futures::{Stream, StreamExt, stream};
@@ -16,7 +16,7 @@ const MICROSECOND: Duration = Duration::from_micros(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Moves the paused clock from inside of a poll, where nothing can be awaited and no timer runs.
+/// Advances the paused clock inside a poll, where nothing can be awaited and no timer fires.
 pub(crate) fn tick(by: Duration) {
     let _ = pin!(advance(by)).poll(&mut Context::from_waker(Waker::noop()));
 }
@@ -32,7 +32,7 @@ fn marble(polled: Poll<Option<Result<char, StopReason>>>) -> char {
     }
 }
 
-/// Polls a script with a deadline so often, moving the clock to `now` before the poll `before`.
+/// Polls a script with a deadline `polls` times, and advances the clock to `now` before the poll `before`.
 fn run(script: &str, deadline: Duration, before: usize, now: Duration, polls: usize) -> String {
     let start = Instant::now();
     let mut stream = Source::new(script).with_deadline(start + deadline);
@@ -139,7 +139,7 @@ async fn a_stream_whose_task_has_spent_its_budget_is_woken_all_the_same() {
     .unwrap();
 }
 
-/// How late a stream is stopped that takes so long for each item, and how many items come late.
+/// How late a stream with this time for each item is stopped, and how many items come late.
 fn lateness(stream: impl Stream<Item = ()>, deadline: Instant) -> (Duration, usize) {
     let mut stream = pin!(stream.with_deadline(deadline));
     let mut late = 0;
@@ -168,7 +168,7 @@ async fn an_always_ready_source_at_a_steady_pace_is_at_most_a_millisecond_late()
         for length in [MILLISECOND, 3 * MILLISECOND / 2, 20 * MILLISECOND] {
             let source = stream::repeat_with(|| tick(pace));
             let (late_by, late) = lateness(source, Instant::now() + length);
-            // The item during which the deadline passes is nobody's fault.
+            // The item during which the deadline passes does not count.
             let own = if pace > MILLISECOND {
                 pace
             } else {
@@ -218,7 +218,7 @@ fn outside_a_runtime_the_first_poll_panics_with_the_way_out() {
     let mut pending = stream::pending::<u8>().with_deadline(far());
     assert!(panic_of(|| poll(pin!(&mut pending))).contains("Runtime::block_on"));
 
-    // Where no timer can be needed there is nothing to panic about.
+    // Where no timer is needed nothing panics.
     let mut over = Source::new("abc").with_timeout(Duration::ZERO);
     assert_eq!(marble(poll(pin!(&mut over))), 'X');
     let mut never = Source::new("a|").with_timeout(Duration::MAX);
@@ -239,7 +239,7 @@ fn in_a_runtime_without_timers_tokio_panics_with_the_way_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_passes_within_a_stride_is_not_lost_when_the_source_is_pending_next() {
-    // After seven items the next stride is eight: no look between `a`, `b` and the pending poll.
+    // After seven items the next check comes after eight: none between `a`, `b` and the pending poll.
     let wakes = Wakes::new();
     let source = Source::new("aaaaaaa-ab-").by_hand();
     let mut stream = source.with_timeout(SECOND);
@@ -247,7 +247,7 @@ async fn a_deadline_that_passes_within_a_stride_is_not_lost_when_the_source_is_p
         .map(|_| marble(wakes.poll(pin!(&mut stream))))
         .collect();
     assert_eq!(output, "aaaaaaa-a");
-    // The timer wakes the task, whose poll finds the source ready and is no look.
+    // The timer wakes the task, whose poll finds the source ready and makes no check.
     advance(2 * SECOND).await;
     assert_eq!(wakes.count(), 1);
     assert_eq!(marble(wakes.poll(pin!(&mut stream))), 'b');
@@ -296,7 +296,7 @@ async fn after_64_items_a_consumer_that_begins_to_wait_is_stopped_at_its_next_po
 #[tokio::test(start_paused = true)]
 async fn the_clock_is_not_read_at_every_item() {
     let mut stream = stream::repeat('a').with_timeout(SECOND);
-    // Looks after 1, 3, 7, 15 items.
+    // Checks after 1, 3, 7, 15 items.
     for _ in 0..16 {
         assert_eq!(marble(poll(pin!(&mut stream))), 'a');
     }

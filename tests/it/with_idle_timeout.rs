@@ -22,7 +22,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Items as they come, `X` for the error.
+/// The items in order, `X` for the error.
 fn letters(items: Vec<Result<char, StopReason>>) -> String {
     let letter = |item| match item {
         Ok(item) => item,
@@ -84,7 +84,7 @@ fn an_item_that_is_ready_when_the_time_is_over_wins() {
     assert!(harness.poll().is_pending());
     harness.advance(2 * SECOND);
     assert!(matches!(harness.poll(), Poll::Ready(Some(Ok('a')))));
-    // From here on it runs anew.
+    // From here on the time starts again.
     assert!(harness.poll().is_pending());
     harness.advance(SECOND / 2);
     assert!(harness.poll().is_pending());
@@ -98,7 +98,7 @@ fn each_item_sets_it_back_and_it_does_not_drift() {
     for _ in 0..5 {
         assert!(harness.poll().is_pending());
         harness.advance(9 * SECOND / 10);
-        // The timer was set for an earlier item: if it goes off, nothing comes of it.
+        // The timer was set for an earlier item: that it fires changes nothing.
         assert!(harness.poll().map(|item| item.unwrap().is_ok()).is_ready());
     }
     assert!(harness.poll().is_pending());
@@ -117,7 +117,7 @@ fn a_pending_stream_is_woken_when_the_time_is_over_whatever_waker_it_has() {
     assert!(harness.poll().is_pending());
     harness.change_waker();
     assert!(harness.poll().is_pending());
-    // The first timer goes off, the second one is set.
+    // The first timer fires, the second one is set.
     harness.advance(SECOND / 2);
     let wakes = harness.wakes();
     assert!(harness.poll().is_pending());
@@ -126,7 +126,7 @@ fn a_pending_stream_is_woken_when_the_time_is_over_whatever_waker_it_has() {
     assert!(matches!(harness.poll(), Poll::Ready(Some(Err(_)))));
 }
 
-/// Only the clock says that the time is over: the timer may be one for an earlier time, and go off at any moment.
+/// Only the clock decides that the time is over: the timer may be for an earlier time, and may fire at any time.
 #[test]
 fn a_stale_timer_that_fires_as_it_gets_a_new_waker_is_no_idle_timeout() {
     let runtime = Builder::new_current_thread()
@@ -159,7 +159,7 @@ fn a_stale_timer_that_fires_as_it_gets_a_new_waker_is_no_idle_timeout() {
     let polled = stream.as_mut().poll_next(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
     assert!(is_off.load(SeqCst));
-    // Nor is the wake-up for the time that counts lost.
+    // The wake-up for the time that counts is not lost either.
     hooks.on_wake.set({
         let is_woken = Arc::clone(&is_woken);
         move || is_woken.store(true, SeqCst)
@@ -196,7 +196,7 @@ async fn a_pending_for_a_spent_budget_does_not_count() {
         sender.send(n).unwrap();
     }
     let receiver = UnboundedReceiverStream::new(receiver);
-    // A timeout of nothing: the first pending that counts is the end.
+    // A timeout of zero: the first pending that counts ends the stream.
     let mut stream = pin!(receiver.with_idle_timeout(Duration::ZERO));
     let mut items = 0;
     while let Some(Ok(_)) = stream.next().await {
@@ -219,7 +219,7 @@ async fn a_budget_that_a_neighbour_spends_does_not_count_when_the_time_is_over_e
     for n in 0..500 {
         chat.send(n).unwrap();
     }
-    // The task is polled when the time is over, and its item is there.
+    // The task is polled when the time is over, and the item is ready.
     time::advance(SECOND / 2).await;
     drop(chat);
     assert!(matches!(task.await.unwrap(), Some(Ok(7))));
@@ -227,7 +227,7 @@ async fn a_budget_that_a_neighbour_spends_does_not_count_when_the_time_is_over_e
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// Whether a stream that is polled so late after the time was over is idle.
+/// Whether a stream that is polled this late after the time was over ends as idle.
 fn is_idle(timeout: Duration, late: Duration) -> bool {
     let mut harness = Harness::scripted("~", |source, _| source.with_idle_timeout(timeout));
     assert!(harness.poll().is_pending());
@@ -268,7 +268,7 @@ fn a_second_expiry_counts_however_late_it_is_seen() {
     first.advance(5 * SECOND);
     assert!(matches!(first.poll(), Poll::Ready(Some(Err(_)))));
 
-    // An item between the two begins anew.
+    // An item between the two starts the time again.
     let mut with_an_item = harness("--a~");
     let away = |harness: &mut Harness<_>| {
         assert!(Harness::poll(harness).is_pending());

@@ -1,11 +1,11 @@
-//! `yield_every`: how long a row of items may be.
+//! `yield_every`: how long a run of ready items may be.
 
 use crate::support::Wakes;
 use futures::{Stream, StreamExt, stream};
 use std::{io, pin::pin, task::Poll};
 use stopcock::{CancelStreamExt, CancelTryStreamExt, CancellationToken, signal};
 
-/// How many items come in each of the first rows, of which each ends with a wake-up of its own.
+/// The lengths of the first runs, each of which ends with a wake-up of its own.
 fn rows(stream: impl Stream, polls: usize) -> Vec<usize> {
     let mut stream = pin!(stream);
     let mut rows = vec![0];

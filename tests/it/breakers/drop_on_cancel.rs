@@ -27,7 +27,7 @@ enum DropOnCancelFault {
     DropsOnlyWhatIsPending,
 }
 
-/// The source of a `drop_on_cancel` adapter, where its canceller finds it.
+/// The source of a `drop_on_cancel` adapter, shared with the thread that cancels.
 struct Place {
     fault: DropOnCancelFault,
     source: Option<Source>,
@@ -35,7 +35,7 @@ struct Place {
     is_pending: bool,
 }
 
-/// An adapter that keeps the law, but for its fault, where nobody is on another thread.
+/// An adapter that keeps the law, except for its fault, on a single thread.
 struct DropOnCancel {
     fault: DropOnCancelFault,
     token: CancellationToken,

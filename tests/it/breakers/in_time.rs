@@ -1,4 +1,4 @@
-//! By a length of time.
+//! Adapters that break the laws about a length of time.
 
 use super::{Item, caught};
 use DrainFault as D;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 const SECOND: Duration = Duration::from_secs(1);
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// What an adapter with a grace does wrong.
+/// What an adapter with a grace period does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum DrainFault {
     None,
@@ -51,7 +51,7 @@ enum DrainFault {
     HasNoReason,
 }
 
-/// An adapter that keeps the law, but for its fault.
+/// An adapter that keeps the law, except for its fault.
 struct Draining {
     fault: DrainFault,
     source: Option<Source>,
@@ -91,7 +91,7 @@ impl Draining {
         }
     }
 
-    /// Sets the end of the grace once it was stopped.
+    /// Sets the end of the grace period once it was stopped.
     fn look(&mut self, cx: &mut Context<'_>) {
         let is_cancelled = match self.fault {
             D::IsNotWokenByTheStop => self.token.is_cancelled(),
@@ -270,7 +270,7 @@ enum IdleFault {
     CountsWhileItsConsumerIsAway,
 }
 
-/// An adapter that keeps the law, but for its fault.
+/// An adapter that keeps the law, except for its fault.
 struct Idling {
     fault: IdleFault,
     source: Option<Source>,

@@ -1,4 +1,4 @@
-//! By a point in time, which the adapter takes to be so many nanoseconds later.
+//! Adapters that are stopped at a point in time, and are late.
 
 use super::{At, F, Fault, Faulty, Item, SILENT, TABLE, caught, check};
 use futures::{Stream, stream::FusedStream};
@@ -23,21 +23,21 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// In a row of items it asks for the deadline as late as it may, or later. Else it is told by a timer.
+/// In a run of ready items it checks the deadline as late as it may, or later. Otherwise a timer wakes it.
 struct Lenient {
     inner: Faulty,
     deadline: Instant,
     _timer: Pin<Box<Sleep>>,
     alarm: Arc<Alarm>,
-    /// How long its source took the last time, and whether it has taken just as long ever since.
+    /// How long its source took the last time, and whether it has always taken as long.
     pace: Duration,
     is_steady: bool,
     polls: usize,
     row: usize,
     late: u32,
-    /// Whether it may go on: at a steady pace, after so many late items that took so long.
+    /// Whether it may continue: at a steady pace, after this number of late items that took this long.
     goes_on: fn(bool, u32, Duration) -> bool,
-    /// How long a row has to be for it to ask the timer.
+    /// The length of a run after which it checks the timer.
     long_row: usize,
 }
 
@@ -89,7 +89,7 @@ impl Stream for Lenient {
             let is_notified = this.row >= this.long_row && this.alarm.0.load(SeqCst);
             let goes_on = (this.goes_on)(this.is_steady, this.late + 1, this.pace);
             if is_notified || !goes_on {
-                // So that it looks.
+                // So that it checks.
                 this.inner.was_pending = true;
             } else {
                 this.late += 1;
@@ -178,12 +178,12 @@ fn each_fault_is_caught_at_a_point_in_time_as_well() {
         .iter()
         .filter_map(|(fault, breaks)| {
             let breaks: &[Law] = match fault {
-                // It is not the deadline that its reason is known by, nor does its drop move the clock.
+                // Its reason is not that of the deadline, and its drop does not advance the clock.
                 F::HasTheReasonOfItsToken
                 | F::HasItsReasonBeforeItsEnd
                 | F::HasTheReasonOfAStopAfterItsEnd => &[Law::OneOutcome, Law::Honest],
                 F::CancelsInDrop => &[],
-                // Whether it has been stopped may take a while to be known.
+                // It may take a while to notice the stop.
                 F::PollsItsSourceOnceMoreAtAStopInside => &[],
                 F::PollsItsSourceAfterAPanic => &[Law::Panics],
                 F::ChecksAfterThePoll | F::LooksOnlyAfterAPending => {
@@ -205,7 +205,7 @@ fn each_stop_that_is_not_reported_is_caught_at_a_point_in_time_as_well() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// Reads the clock before each poll and while pending, but at the end of its source it asks a timer.
+/// Reads the clock before each poll and while pending, but at the end of its source it only checks a timer.
 struct AsksATimerAtTheEnd {
     inner: Faulty,
     timer: Pin<Box<Sleep>>,

@@ -1,4 +1,4 @@
-//! The token of a stream: when it is cancelled, why, and that it is one.
+//! The token of a stream: when it is cancelled, why, and that there is only one.
 
 use super::{collect, turn};
 use crate::support::{Wakes, panic_of, poll};
@@ -20,7 +20,7 @@ use stopcock::{
     try_generator,
 };
 
-/// Yields its token again and again.
+/// Yields its token repeatedly.
 async fn tell(mut y: Yielder<'_, CancellationToken>) {
     loop {
         let token = y.token();
@@ -128,7 +128,7 @@ fn a_body_that_returns_cancels_it_with_its_end() {
     let mut items = pin!(generator(never(), async |mut y| {
         let token = y.token();
         y.yield_item(token).await;
-        // Left behind: it comes out of the poll in which the body returns.
+        // Left in the slot: the poll in which the body returns yields it.
         let token = y.token();
         assert!(y.yield_item(token).now_or_never().is_none());
     }));
@@ -180,24 +180,24 @@ fn a_panic_of_the_body_cancels_it_on_its_way() {
 
 #[test]
 fn requested_in_a_drop_it_has_the_reason() {
-    /// Asks for the token when it is dropped, and before only if it is to.
-    struct Asks<'a, 'b>(Yielder<'a, u8>, &'b RefCell<Vec<String>>);
-    impl Drop for Asks<'_, '_> {
+    /// Requests the token when it is dropped.
+    struct RequestOnDrop<'a, 'b>(Yielder<'a, u8>, &'b RefCell<Vec<String>>);
+    impl Drop for RequestOnDrop<'_, '_> {
         fn drop(&mut self) {
             let token = self.0.token();
             assert!(token == self.0.token());
             self.1.borrow_mut().push(reason_of(&token));
         }
     }
-    for asked_before in [false, true] {
+    for requested_before in [false, true] {
         let told = RefCell::new(Vec::new());
         let body = async |y: Yielder<'_, u8>| {
-            let mut local = Asks(y, &told);
-            let before = asked_before.then(|| local.0.token());
+            let mut local = RequestOnDrop(y, &told);
+            let before = requested_before.then(|| local.0.token());
             local.0.yield_item(1).await;
             drop((before, local));
         };
-        // Stopped by a token, by what is none, dropped, and returned from.
+        // Stopped by a token, stopped by another signal, dropped, and at the body's return.
         let server = CancellationToken::new();
         let mut items = pin!(generator(&server, body));
         assert_eq!(next(items.as_mut()), 1);
@@ -251,7 +251,7 @@ fn it_stays_as_it_was_after_the_end() {
     let server = CancellationToken::new();
     let mut items = pin!(generator(&server, tell));
     let token = next(items.as_mut());
-    // To cancel it stops nothing but what is under it.
+    // Cancelling it stops only what is under it.
     token.cancel_with("mine");
     assert!(next(items.as_mut()) == token);
     server.cancel_with("theirs");
@@ -406,7 +406,7 @@ fn nested_generators_pass_their_end_down() {
     }));
     let token = next(items.as_mut());
     drop(items);
-    // By the outer one, whose token goes first.
+    // By the outer one, whose token is cancelled first.
     assert!(matches!(
         token.stop_reason(),
         Some(StopReason::ConsumerDropped)

@@ -16,7 +16,7 @@ use std::{
 };
 use stopcock::{CancellationToken, StopReason, TryGenerator, Yielder, signal, try_generator};
 
-/// What a stream fails with: the error of its body, or a stop.
+/// The error of a stream: that of its body, or a stop.
 #[derive(Clone, Debug, PartialEq)]
 enum Failure<E> {
     Body(E),
@@ -111,7 +111,7 @@ fn with_its_error_the_stream_is_over_and_its_body_dropped() {
     assert_eq!(*dropped.borrow(), ["second", "first", "captured"]);
     assert!(items.is_terminated());
     assert_eq!(items.size_hint(), (0, Some(0)));
-    // It holds nothing any more that the token would have to wait for, and is stopped by nothing.
+    // It holds nothing for which the token would have to wait, and no stop applies to it.
     token.cancel();
     assert!((&mut settled).now_or_never().is_some());
     assert_eq!(poll(items.as_mut()), Poll::Ready(None));

@@ -37,7 +37,7 @@ fn time_passes_timer_by_timer_and_tasks_run_in_between() {
         });
         tokio_stream::wrappers::ReceiverStream::new(receiver)
     });
-    // Not polled once, and four seconds later there are four of them.
+    // After four seconds without a poll there are four ticks.
     harness.advance(4 * SECOND);
     assert_eq!(harness.run(), [0, 1, 2, 3]);
     assert_eq!(harness.run_for(SECOND / 2), []);
