@@ -15,7 +15,7 @@ pub use take_until_cancelled::TakeUntilCancelled;
 pub use try_with_cancellation::TryWithCancellation;
 pub use with_cancellation::WithCancellation;
 
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", all(test, stopcock_loom)))]
 pub(crate) use drop_on_cancel::HasValve;
 pub(crate) use valve::{AtEnd, Halt, HaltWith, Valve};
 

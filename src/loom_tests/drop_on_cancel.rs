@@ -1,7 +1,14 @@
 //! The source of a `drop_on_cancel` stream between its consumer and a canceller.
 
+#[path = "../http/body_signal.rs"]
+mod body_signal;
+
 use super::{CountingWaker, long_model, model};
-use crate::{CancelStreamExt, CancellationToken, DropOnCancel, TakeUntilCancelled};
+use crate::{
+    CancelStreamExt, CancellationToken, DropOnCancel, IntoSignal, TakeUntilCancelled,
+    stream::HasValve,
+};
+use body_signal::BodySignal;
 use futures_core::Stream;
 use loom::{
     cell::UnsafeCell,
@@ -9,6 +16,7 @@ use loom::{
     thread,
 };
 use std::{
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -23,13 +31,18 @@ struct Source {
 }
 
 impl Source {
-    fn drop_on_cancel(items: usize, token: &CancellationToken) -> (Consumed, Arc<AtomicUsize>) {
+    fn new(items: usize) -> (Self, Arc<AtomicUsize>) {
         let drops = Arc::new(AtomicUsize::new(0));
         let source = Self {
             items,
             access: UnsafeCell::new(()),
             drops: Arc::clone(&drops),
         };
+        (source, drops)
+    }
+
+    fn drop_on_cancel(items: usize, token: &CancellationToken) -> (Consumed, Arc<AtomicUsize>) {
+        let (source, drops) = Self::new(items);
         (source.take_until_cancelled(token).drop_on_cancel(), drops)
     }
 }
@@ -58,7 +71,10 @@ impl Drop for Source {
     }
 }
 
-fn poll(stream: &mut Consumed, flag: &Arc<CountingWaker>) -> Poll<Option<()>> {
+fn poll<S: Stream<Item = ()> + Unpin>(
+    stream: &mut S,
+    flag: &Arc<CountingWaker>,
+) -> Poll<Option<()>> {
     let waker = Waker::from(Arc::clone(flag));
     Pin::new(stream).poll_next(&mut Context::from_waker(&waker))
 }
@@ -243,6 +259,52 @@ fn at_a_deadline_a_stream_that_is_dropped_before_the_task_runs_leaks_nothing() {
         let task = thread::spawn(move || drop(deferred));
         drop(stream);
         task.join().unwrap();
+        assert!(drops_are(&drops, 1));
+    });
+}
+
+/// As the body of a response does once it is complete: see `BodySignal`.
+#[test]
+fn a_stream_that_is_released_during_a_cancel_is_stopped_or_never_will_be() {
+    long_model(|| {
+        let token = CancellationToken::new();
+        let (source, drops) = Source::new(1);
+        let signal = BodySignal::Armed((&token).into_signal());
+        let mut stream = source.take_until_cancelled(signal).drop_on_cancel();
+        let canceller = thread::spawn({
+            let token = token.clone();
+            move || token.cancel()
+        });
+        stream.release(|adapter| {
+            let signal = adapter.valve_mut().signal_pin_mut();
+            signal
+                .into_iter()
+                .for_each(|signal| signal.get_mut().release());
+        });
+        let flag = CountingWaker::new();
+        let first_poll = poll(&mut stream, &flag);
+        canceller.join().unwrap();
+        if first_poll.is_pending() {
+            assert!(flag.wakes() > 0, "a pending stream is woken");
+        }
+        let settled = Pin::new(&mut token.settled()).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(settled.is_ready());
+
+        let last_poll = poll(&mut stream, &CountingWaker::new());
+        match stream.stop_reason() {
+            Some(_) => {
+                assert_eq!(last_poll, Poll::Ready(None));
+                assert!(drops_are(&drops, 1));
+            }
+            None => {
+                assert_eq!(
+                    (first_poll, last_poll),
+                    (Poll::Ready(Some(())), Poll::Pending)
+                );
+                assert!(drops_are(&drops, 0));
+            }
+        }
+        drop(stream);
         assert!(drops_are(&drops, 1));
     });
 }

@@ -34,7 +34,7 @@ enum State<A> {
 struct Open<A> {
     shared: Arc<Shared<A>>,
     #[cfg_attr(
-        not(feature = "http"),
+        not(any(feature = "http", all(test, stopcock_loom))),
         expect(dead_code, reason = "kept until the adapter has been dropped")
     )]
     closing: Registration,
@@ -301,7 +301,7 @@ impl<A: HasValve> DropOnCancel<A> {
     }
 
     /// From now on a cancel does not drop the source, unless it is running already. `release` does the same for polls.
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "http", all(test, stopcock_loom)))]
     pub(crate) fn release(&mut self, release: impl FnOnce(Pin<&mut A>)) {
         if let State::Open(open) = &mut self.state {
             open.closing.leave();

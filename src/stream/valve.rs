@@ -200,7 +200,7 @@ impl<S, G> Valve<S, G> {
         }
     }
 
-    #[cfg(feature = "http")]
+    #[cfg(any(feature = "http", all(test, stopcock_loom)))]
     pub(crate) fn signal_pin_mut(self: Pin<&mut Self>) -> Option<Pin<&mut G>> {
         match self.project().state.project() {
             StateProjection::Open(_, signal) => Some(signal),
