@@ -46,11 +46,11 @@ impl<A> Drop for Open<A> {
     }
 }
 
-/// The adapter, shared by the stream and the canceller. Neither waits for the other: a thread that finds the adapter
-/// borrowed leaves a note for the thread that has borrowed it.
+/// The adapter, shared by the stream and the thread that cancels. Neither waits for the other: a thread that finds the
+/// adapter borrowed leaves a note for the thread that has borrowed it.
 struct Shared<A> {
     /// The runtime in which `drop_on_cancel()` was called: the source is dropped in its context.
-    home: RuntimeContext,
+    context: RuntimeContext,
     /// The lock serves as a borrow flag: threads only try it and never wait for it, so that it may be held while the
     /// source is polled or dropped. `None` once the stream is dropped.
     adapter: Mutex<Option<Pin<Box<A>>>>,
@@ -144,7 +144,7 @@ impl<A> Shared<A> {
     /// Leaves a note to wake the stream once the adapter is given back. `false` if that has happened already.
     #[cold]
     fn wait(&self, cx: &Context<'_>) -> bool {
-        // Cloned here and the earlier one dropped at the end, both without the lock: they may run anything.
+        // Cloned here and the earlier one dropped at the end, both without the lock: they run foreign code.
         let waker = cx.waker().clone();
         let earlier = self.note(|notes| notes.waiting.replace(waker));
         drop(earlier);
@@ -156,7 +156,7 @@ impl<A> Shared<A> {
         false
     }
 
-    /// Drops the adapter. If the canceller has borrowed it, the adapter is dropped together with this, after its
+    /// Drops the adapter. If a thread that cancels has borrowed it, the adapter is dropped together with this, after its
     /// source.
     fn abandon(&self) {
         let adapter = self.try_borrow().and_then(|mut adapter| adapter.take());
@@ -170,9 +170,9 @@ impl<A> Shared<A> {
 
 impl<A: HasValve> Shared<A> {
     /// Borrows the adapter, then acts on the notes. `None` if another thread has borrowed it.
-    fn lend<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<R> {
+    fn with_adapter<R>(&self, borrow: impl FnOnce(Pin<&mut A>) -> R) -> Option<R> {
         // Dropped after the borrow.
-        let _notes = DoAsNoted(self);
+        let _notes = ActOnNotes(self);
         let mut borrowed = self.try_borrow()?;
         let adapter = borrowed.as_mut()?;
         Some(borrow(adapter.as_mut()))
@@ -181,14 +181,14 @@ impl<A: HasValve> Shared<A> {
     /// Closes the adapter, or leaves a note to do so for the thread that has borrowed it.
     fn close(&self, reason: StopReason) {
         let earlier = self.note(|notes| notes.stop.replace(reason));
-        self.do_as_noted();
+        self.act_on_notes();
         drop(earlier);
     }
 
     /// Acts on the notes, unless another thread has borrowed the adapter: that thread will.
     #[cold]
     #[inline(never)]
-    fn do_as_noted(&self) {
+    fn act_on_notes(&self) {
         let mut panic = FirstPanic::default();
         while let Some(mut adapter) = self.try_borrow() {
             // Before the notes are taken: a note that is left after that sets the flag again.
@@ -196,7 +196,7 @@ impl<A: HasValve> Shared<A> {
             let Notes { stop, waiting } = mem::take(&mut *self.notes());
             if let (Some(reason), Some(adapter)) = (stop, adapter.as_mut()) {
                 let close = || adapter.as_mut().valve_mut().close(reason);
-                panic.catch(|| self.home.run(close));
+                panic.catch(|| self.context.run(close));
             }
             drop(adapter);
             panic.catch(|| waiting.into_iter().for_each(Waker::wake));
@@ -208,7 +208,7 @@ impl<A: HasValve> Shared<A> {
     }
 }
 
-/// What a cancel runs.
+/// The callback that a cancel runs.
 impl<A> SharedCallback for Shared<A>
 where
     A: HasValve + Send + 'static,
@@ -221,7 +221,7 @@ where
     /// a task of the deadline's runtime, and not by the timer.
     fn run_at_deadline(self: Arc<Self>, reason: &StopReason) {
         let shared = Arc::clone(&self);
-        self.home.drop_on_task(CloseOnDrop {
+        self.context.drop_on_task(CloseOnDrop {
             shared,
             reason: Some(reason.clone()),
         });
@@ -244,12 +244,12 @@ impl<A: HasValve> Drop for CloseOnDrop<A> {
 }
 
 /// Acts on the notes when it is dropped, after the adapter is given back, even if the source panics.
-struct DoAsNoted<'a, A: HasValve>(&'a Shared<A>);
+struct ActOnNotes<'a, A: HasValve>(&'a Shared<A>);
 
-impl<A: HasValve> Drop for DoAsNoted<'_, A> {
+impl<A: HasValve> Drop for ActOnNotes<'_, A> {
     fn drop(&mut self) {
         if self.0.has_notes() {
-            self.0.do_as_noted();
+            self.0.act_on_notes();
         }
     }
 }
@@ -260,7 +260,7 @@ where
 {
     fn new(adapter: A, token: &CancellationToken) -> Self {
         let shared = Arc::new(Shared {
-            home: RuntimeContext::current(),
+            context: RuntimeContext::current(),
             adapter: Mutex::new(Some(Box::pin(adapter))),
             has_notes: AtomicU64::new(0),
             notes: Mutex::new(Notes::default()),
@@ -300,23 +300,24 @@ impl<A: HasValve> DropOnCancel<A> {
         Self { state }
     }
 
-    /// From now on a cancel does not drop the source, unless it is running already. `release` does the same for polls.
+    /// From now on a cancel does not drop the source, unless it is running already. `release` has to do the same for
+    /// polls.
     #[cfg(any(feature = "http", all(test, stopcock_loom)))]
     pub(crate) fn release(&mut self, release: impl FnOnce(Pin<&mut A>)) {
         if let State::Open(open) = &mut self.state {
             open.closing.leave();
-            open.shared.lend(release);
+            open.shared.with_adapter(release);
         }
     }
 
-    /// Yields after a run of `items` ready items, in place of 1024; never for 0.
+    /// Yields after a run of `items` ready items, instead of 1024; never for 0.
     ///
     /// Like [`TakeUntilCancelled::yield_every`](crate::TakeUntilCancelled::yield_every).
     pub fn yield_every(self, items: usize) -> Self {
         if let State::Open(open) = &self.state {
             let set = |adapter: Pin<&mut A>| adapter.valve_mut().set_yield_every(items);
-            // Another thread has borrowed it, and is about to close it.
-            open.shared.lend(set);
+            // If another thread has borrowed the adapter, that thread is about to close it.
+            open.shared.with_adapter(set);
         }
         self
     }
@@ -331,7 +332,7 @@ impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
         };
         let shared = &*open.shared;
         loop {
-            let notes = DoAsNoted(shared);
+            let notes = ActOnNotes(shared);
             let Some(mut borrowed) = shared.try_borrow() else {
                 mem::forget(notes);
                 if shared.wait(cx) {
@@ -340,7 +341,7 @@ impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
                 continue;
             };
             let Some(adapter) = &mut *borrowed else {
-                unreachable!("it is there until the stream is dropped")
+                unreachable!("the adapter exists until the stream is dropped")
             };
             let polled = adapter.as_mut().poll_next(cx);
             if polled.is_ready() && adapter.valve().has_ended() {
@@ -353,8 +354,8 @@ impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
             drop(borrowed);
             mem::forget(notes);
             if shared.has_notes() {
-                shared.do_as_noted();
-                // It has been closed, or is about to be.
+                shared.act_on_notes();
+                // The adapter has been closed, or is about to be.
                 if polled.is_pending() {
                     continue;
                 }
@@ -367,7 +368,7 @@ impl<A: HasValve + Stream> Stream for DropOnCancel<A> {
         let State::Open(open) = &self.state else {
             return (0, Some(0));
         };
-        let hint = open.shared.lend(|adapter| adapter.size_hint());
+        let hint = open.shared.with_adapter(|adapter| adapter.size_hint());
         hint.unwrap_or((0, None))
     }
 }
@@ -376,7 +377,9 @@ impl<A: HasValve + Stream> FusedStream for DropOnCancel<A> {
     fn is_terminated(&self) -> bool {
         match &self.state {
             State::Open(open) => {
-                let is_over = open.shared.lend(|adapter| adapter.valve().is_over());
+                let is_over = open
+                    .shared
+                    .with_adapter(|adapter| adapter.valve().is_over());
                 is_over.unwrap_or(false)
             }
             State::Over(_) => true,
