@@ -1,4 +1,4 @@
-//! What a body and its consumer share: a bounded channel that a token closes.
+//! The bounded channel between a body and its consumer, which a token closes.
 
 use crate::{
     CancellationToken, Signal, StopReason,
@@ -22,13 +22,13 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// The number of items that there is room for from the beginning.
-const ROOM: usize = 16;
+/// The initial capacity of the queue.
+const INITIAL_CAPACITY: usize = 16;
 
-/// Room for more items than this is not kept while there are none.
-const LARGE: usize = 4 * ROOM;
+/// An empty queue with a greater capacity than this is shrunk.
+const LARGE_CAPACITY: usize = 4 * INITIAL_CAPACITY;
 
-/// It listens to its token itself: at the stop it wakes every task that waits for the stop, for room or for an item.
+/// It is itself the listener of its token: at the stop it wakes the tasks that wait for the stop, to send, or for an item.
 pub(crate) struct Channel<T> {
     queue: Mutex<Queue<T>>,
     capacity: usize,
@@ -38,34 +38,34 @@ pub(crate) struct Channel<T> {
 
 struct Queue<T> {
     items: VecDeque<T>,
-    /// The sends that wait for room, in the order in which they came. Empty while there is room.
+    /// The waiting sends, in the order of their first polls. Empty while the queue is not full.
     sends: SmallKeyedQueue<Waiting<T>>,
     sent_in_run: u16,
     consumer: Option<Waker>,
-    /// The task of the body, woken at the stop alone.
+    /// The task of the body, woken at the stop.
     body: Option<Waker>,
     /// The task that waits until the body has been dropped.
     joiner: Option<Waker>,
-    /// Nothing is taken in any more, and no waker is kept for the stop.
+    /// From now on sends fail, and no waker is registered for the stop.
     is_stopped: bool,
-    /// How the body ended. Nothing is taken in any more.
+    /// How the body ended. From then on sends fail.
     ended: Option<Result<(), StopReason>>,
-    /// What comes after the items.
+    /// Delivered after the items.
     last: Option<Last<T>>,
-    /// What ends with the body, if it asked for that.
+    /// The body's token, if it has been requested.
     token: Option<CancellationToken>,
-    /// How long the body may go on once it is stopped.
+    /// How long the body may run after the stop.
     #[cfg(feature = "tokio")]
     grace: Duration,
 }
 
 struct Waiting<T> {
     item: T,
-    /// `None` once it has been woken because nothing is taken in any more.
+    /// `None` once it has been woken because the send fails.
     waker: Option<Waker>,
 }
 
-/// What a body leaves.
+/// The last thing that the stream of a body delivers.
 pub(crate) enum Last<T> {
     Item(T),
     Panic(Box<dyn Any + Send>),
@@ -84,7 +84,7 @@ impl<T: Send + 'static> Channel<T> {
         );
         let channel = Arc::new(Self {
             queue: Mutex::new(Queue {
-                items: VecDeque::with_capacity(capacity.min(ROOM)),
+                items: VecDeque::with_capacity(capacity.min(INITIAL_CAPACITY)),
                 sends: SmallKeyedQueue::new(),
                 sent_in_run: 0,
                 consumer: None,
@@ -100,16 +100,16 @@ impl<T: Send + 'static> Channel<T> {
             capacity,
             stop,
         });
-        // The two keep each other until the token is cancelled: at the latest when the consumer is dropped.
+        // Channel and token own each other until the token is cancelled: at the latest when the consumer is dropped.
         let waker = Waker::from(Arc::clone(&channel));
         channel.stop.wake_when_cancelled(waker);
         channel
     }
 
-    /// Has the canceller close it, for a body that no task polls.
+    /// Lets a cancel close the channel, for a body that no task polls.
     pub(crate) fn close_at_stop(self: &Arc<Self>) {
         let closed = Arc::clone(self);
-        // It is called at the latest when the consumer is dropped.
+        // It runs at the latest when the consumer is dropped.
         self.stop.on_cancel(move |_| closed.close()).detach();
     }
 }
@@ -134,18 +134,18 @@ impl<T> Channel<T> {
         self.lock().ended.clone()
     }
 
-    /// Why nothing is taken in any more, if that is so.
+    /// Why sends fail, if they do.
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
         let stopped = self.stop.stop_reason();
         stopped.or_else(|| self.lock().ended.as_ref().map(reason_of))
     }
 
-    /// Whether anything is still taken in.
+    /// Returns an error if sends fail.
     pub(crate) fn check(&self) -> Result<(), StopReason> {
         self.stop_reason().map_or(Ok(()), Err)
     }
 
-    /// The token of the body and of what it starts.
+    /// The token for work that the body starts.
     pub(crate) fn token(&self) -> CancellationToken {
         let (token, ended) = {
             let mut queue = self.lock();
@@ -158,10 +158,10 @@ impl<T> Channel<T> {
         token
     }
 
-    /// The body has been dropped, and this is what it leaves.
+    /// Called when the body has been dropped, with its outcome.
     pub(crate) fn end(&self, ended: Result<(), StopReason>, last: Option<Last<T>>) {
-        let (ended, last, unwanted) = match (last, self.stop.stop_reason()) {
-            // An error that is not going to be delivered: as a rule a consequence of the stop.
+        let (ended, last, undelivered) = match (last, self.stop.stop_reason()) {
+            // The error is not delivered: in most cases it is a consequence of the stop.
             (Some(Last::Item(item)), Some(reason)) => (Err(reason), None, Some(item)),
             (last, _) => (ended, last, None),
         };
@@ -175,7 +175,7 @@ impl<T> Channel<T> {
         let token = queue.token.clone();
         drop(queue);
         let mut panic = FirstPanic::default();
-        panic.catch(|| drop(unwanted));
+        panic.catch(|| drop(undelivered));
         panic.catch(|| drop(body));
         if let Some(token) = token {
             panic.catch(|| {
@@ -191,7 +191,7 @@ impl<T> Channel<T> {
         panic.resume();
     }
 
-    /// At the stop: wakes the sends that wait, and drops what is in the channel, as it is not going to be delivered.
+    /// At the stop: wakes the waiting sends, and drops the items in the channel, which are not delivered any more.
     pub(crate) fn close(&self) {
         let mut queue = self.lock();
         queue.is_stopped = true;
@@ -215,8 +215,8 @@ impl<T> Channel<T> {
         panic.resume();
     }
 
-    /// Has the task of the body woken at the stop. The caller checks once more afterwards whether it has come: then the
-    /// waker is not kept.
+    /// Registers the waker of the body's task for the stop. The caller has to check for the stop again after that, as the
+    /// waker is not registered if it has come.
     #[cfg(any(feature = "tokio", all(test, stopcock_loom)))]
     pub(crate) fn wake_body_at_stop(&self, waker: Waker) {
         let mut queue = self.lock();
@@ -228,19 +228,19 @@ impl<T> Channel<T> {
         drop(unused);
     }
 
-    /// Takes an item in, or registers the send to wait for room.
+    /// Sends an item, or registers the send to wait.
     fn poll_send(&self, sending: &mut Stage<T>, cx: &Context<'_>) -> Poll<Result<(), StopReason>> {
         if self.stop.is_cancelled() {
             return Poll::Ready(Err(self.why_closed()));
         }
-        // Cloned without the lock, and dropped without: it may run anything.
+        // Cloned and dropped without the lock, as that runs foreign code.
         let mut spare = None;
         loop {
             let mut queue = self.lock();
-            if let Stage::Waiting(place) = *sending {
+            if let Stage::Waiting(key) = *sending {
                 let is_open = queue.is_open();
-                let Some(waiting) = queue.sends.get_mut(place) else {
-                    // The consumer has let it in.
+                let Some(waiting) = queue.sends.get_mut(key) else {
+                    // The consumer has moved its item into the queue.
                     return Poll::Ready(Ok(()));
                 };
                 if !is_open {
@@ -294,9 +294,9 @@ impl<T> Channel<T> {
     }
 
     #[inline(never)]
-    fn remove_send(&self, place: u64) {
+    fn remove_send(&self, key: u64) {
         let mut queue = self.lock();
-        let waiting = queue.sends.remove(place);
+        let waiting = queue.sends.remove(key);
         drop(queue);
         drop(waiting);
     }
@@ -320,7 +320,7 @@ impl<T> Channel<T> {
         }
     }
 
-    /// For the `Debug` of whatever has a share in it: the items need not have one.
+    /// The `Debug` of types that own a channel: the items need not implement it.
     pub(crate) fn debug(&self, name: &str, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)
             .field("stop_reason", &self.stop_reason())
@@ -333,7 +333,7 @@ impl<T> Channel<T> {
     }
 }
 
-/// At the stop. It wakes and does nothing else, as it may be a timer that cancels.
+/// Called at the stop. It only wakes tasks, as the timer driver may call it.
 impl<T: Send + 'static> Wake for Channel<T> {
     fn wake(self: Arc<Self>) {
         let mut queue = self.lock();
@@ -350,7 +350,7 @@ impl<T: Send + 'static> Wake for Channel<T> {
     }
 }
 
-/// Why nothing is taken in any more once the body has ended.
+/// Why sends fail once the body has ended.
 fn reason_of(ended: &Result<(), StopReason>) -> StopReason {
     ended.clone().err().unwrap_or(StopReason::Cancelled)
 }
@@ -360,14 +360,14 @@ impl<T> Queue<T> {
         !self.is_stopped && self.ended.is_none()
     }
 
-    /// The wakers of the sends that wait, for when nothing is taken in any more. The sends keep their items.
+    /// Takes the wakers of the waiting sends, which fail from now on. The sends keep their items.
     fn take_wakers_of_sends(&mut self) -> Vec<Waker> {
         let wakers = self.sends.iter_mut().map(|waiting| waiting.waker.take());
         wakers.flatten().collect()
     }
 }
 
-/// Where the items come out.
+/// The stream of the items.
 pub(crate) struct Receiver<T> {
     channel: Arc<Channel<T>>,
 }
@@ -382,7 +382,7 @@ impl<T> Stream for Receiver<T> {
     type Item = T;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        // Cloned without the lock, and dropped without: it may run anything.
+        // Cloned and dropped without the lock, as that runs foreign code.
         let mut spare = None;
         loop {
             let mut queue = self.channel.lock();
@@ -391,17 +391,17 @@ impl<T> Stream for Receiver<T> {
                     true => queue.sends.pop_front(),
                     false => None,
                 };
-                let let_in = next.and_then(|next| {
+                let sender = next.and_then(|next| {
                     queue.items.push_back(next.item);
                     next.waker
                 });
                 drop(queue);
-                let_in.into_iter().for_each(Waker::wake);
+                sender.into_iter().for_each(Waker::wake);
                 return Poll::Ready(Some(item));
             }
-            // After a burst that the consumer has caught up with, the room that it took is given back.
-            if queue.items.capacity() > LARGE {
-                queue.items.shrink_to(ROOM);
+            // All items of a burst have been taken, so its memory is freed.
+            if queue.items.capacity() > LARGE_CAPACITY {
+                queue.items.shrink_to(INITIAL_CAPACITY);
             }
             if queue.ended.is_some() {
                 let last = queue.last.take();
@@ -421,7 +421,7 @@ impl<T> Stream for Receiver<T> {
             }
             if queue.is_stopped {
                 drop(queue);
-                // It has come since the poll began. The next one sees it.
+                // The stop has come since the poll began. The next poll notices it.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -438,7 +438,7 @@ impl<T> Stream for Receiver<T> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let queue = self.channel.lock();
-        // An error after the items comes in the place of a report of the stop, which the reporting stream has counted.
+        // An error after the items replaces that of a stop, which the stream that reports it has counted.
         let items = queue.items.len();
         (0, queue.ended.is_some().then_some(items))
     }
@@ -447,9 +447,9 @@ impl<T> Stream for Receiver<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut queue = self.channel.lock();
-        // It need not hear of its own drop.
+        // The consumer need not be woken by its own drop.
         let consumer = queue.consumer.take();
-        // A consumer that has come to the end is dropped as well.
+        // It is also dropped after the end.
         let reason = match &queue.ended {
             Some(ended) => reason_of(ended),
             None => StopReason::ConsumerDropped,
@@ -465,7 +465,8 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
-/// The stop, for the valve around a receiver. The channel wakes the consumer, at the waker that the receiver has kept.
+/// The signal of the valve around a receiver. The channel wakes the consumer, through the waker that the receiver has
+/// registered.
 pub(crate) struct ConsumerStop(Watch<CancellationToken>);
 
 impl ConsumerStop {
@@ -484,7 +485,7 @@ impl Signal for ConsumerStop {
         self.poll_fired_at_end(cx)
     }
 
-    /// Not of a token with a deadline, which is checked by the clock.
+    /// Always `false` for a token with a deadline, which is checked by the clock.
     #[inline]
     fn will_wake(&self, _: &Context<'_>) -> bool {
         !self.0.needs_checks()
@@ -505,7 +506,7 @@ impl Signal for ConsumerStop {
     }
 }
 
-/// An item on its way into the channel.
+/// A send of an item.
 pub(crate) struct Outgoing<'a, T> {
     channel: &'a Channel<T>,
     stage: Stage<T>,
@@ -532,8 +533,8 @@ impl<'a, T> Outgoing<'a, T> {
         );
         let polled = self.channel.poll_send(&mut self.stage, cx);
         if polled.is_ready() && !matches!(self.stage, Stage::Done) {
-            self.leave();
-            // With the item, if it was not sent.
+            self.unregister();
+            // Drops the item, if it was not sent.
             self.stage = Stage::Done;
         }
         polled
@@ -542,16 +543,16 @@ impl<'a, T> Outgoing<'a, T> {
 
 impl<T> Outgoing<'_, T> {
     #[inline]
-    fn leave(&mut self) {
-        if let Stage::Waiting(place) = self.stage {
+    fn unregister(&mut self) {
+        if let Stage::Waiting(key) = self.stage {
             self.stage = Stage::Done;
-            self.channel.remove_send(place);
+            self.channel.remove_send(key);
         }
     }
 }
 
 impl<T> Drop for Outgoing<'_, T> {
     fn drop(&mut self) {
-        self.leave();
+        self.unregister();
     }
 }

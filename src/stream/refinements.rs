@@ -1,8 +1,8 @@
 //! The methods that adjust an adapter, with their documentation: the same for all adapters.
 
-/// The refinements of an adapter that has a valve and nothing else.
+/// The refinements of an adapter around a valve.
 ///
-/// `call` is how an example makes one of a stream of numbers; `stop` is its end in a diagram.
+/// `call` is the method that makes the adapter in examples; `stop` is its end in a diagram.
 macro_rules! refinements {
     ($Adapter:ident $(<$M:ident>)?, trait: $Trait:literal, call: $call:literal, stop: $stop:literal) => {
         $crate::stream::accessors::accessors!($Adapter<S, G $(, $M)?>);
@@ -10,7 +10,7 @@ macro_rules! refinements {
         impl<S, G $(, $M)?> $Adapter<S, G $(, $M)?> {
             /// Returns the source. `None` once the stream has ended, as the source is dropped then.
             ///
-            /// To use a source after its end, give the adapter a borrow of it: `(&mut source)`.
+            /// To use a source after the end of the stream, pass the adapter a borrow of it: `(&mut source)`.
             ///
             /// # Examples
             ///
@@ -36,8 +36,8 @@ macro_rules! refinements {
             /// Calls `f` once, when the stream has ended: with `Ok` at a natural end, with the reason at a stop, and
             /// with [`ConsumerDropped`](StopReason::ConsumerDropped) if it is dropped before it has ended.
             ///
-            /// For the log line and the metric of a stream that has been moved into a body, where nothing can call its
-            /// `stop_reason()` any more.
+            /// For a log line or a metric of a stream that has been moved into a body, where its `stop_reason()` cannot be
+            /// called any more.
             ///
             /// `f` runs after the source was dropped and before the poll returns the end. With `drop_on_cancel` the
             /// thread that drops the source calls `f`, so it has to be `Send + 'static`; call `on_end` before
@@ -46,7 +46,7 @@ macro_rules! refinements {
             ///
             /// # Panics
             ///
-            /// A panic of `f` comes out of the poll, the drop, or the cancel that calls it.
+            /// A panic of `f` passes through the poll, the drop, or the cancel that calls it.
             ///
             /// # Examples
             ///
@@ -71,7 +71,7 @@ macro_rules! refinements {
 
             /// Yields to other tasks after `items` items without a `Pending`, instead of 1024; never for 0.
             ///
-            /// In futures a `FuturesUnordered` yields so; tokio's cooperative budget does it for tokio's own sources.
+            /// `FuturesUnordered` of futures yields like this; tokio's cooperative budget does it for tokio's own sources.
             ///
             /// ```text
             /// source   abcdefgh
@@ -79,8 +79,8 @@ macro_rules! refinements {
             /// ```
             ///
             /// A source that is always ready can be stopped by another task or a timer of the same thread only when the
-            /// adapter yields. Choose fewer items where each of them takes long, and 0 where the consumer awaits
-            /// something else anyway.
+            /// adapter yields. Choose fewer items if each of them takes long, and 0 if the consumer awaits something else
+            /// anyway.
             ///
             /// # Examples
             ///
@@ -107,16 +107,16 @@ macro_rules! refinements {
             #[doc = concat!("output   a--b--c--d--e", $stop)]
             /// ```
             ///
-            /// The time runs from the first poll that sees the signal. A source that ends within it has ended
-            /// naturally, and nothing of it is lost. The stop has the reason of the signal.
+            /// The time runs from the first poll that notices the signal. If the source ends within it, that is a natural
+            /// end, and no item is lost. The stop has the reason of the signal.
             ///
             /// A `Pending` does not mean that the source is empty: the cooperative budget of a tokio task makes a full
-            /// channel pending. So the source is drained until it ends or the time is over. Where it is a channel, drop
-            /// the sender on the same signal.
+            /// channel pending. So the source is drained until it ends or the time is over. If it is a channel, drop the
+            /// sender on the same signal.
             ///
             /// # Panics
             ///
-            /// The first poll panics outside of a tokio runtime.
+            /// The first poll panics outside a tokio runtime.
             ///
             /// # Examples
             ///
@@ -131,7 +131,7 @@ macro_rules! refinements {
             /// let jobs = stream::iter([1, 2, 3]);
             #[doc = concat!("let jobs = jobs.", $call, "(&token).drain_for(Duration::from_secs(5));")]
             /// token.cancel();
-            /// // All that were queued.
+            /// // All queued jobs.
             /// assert_eq!(jobs.count().await, 3);
             /// # }
             /// ```
@@ -165,25 +165,25 @@ macro_rules! refinements {
             /// Exactly one thread drops the source, never while it is polled, and with no lock held:
             ///
             /// - The thread that cancels. If the token is cancelled already, this call does.
-            /// - At the deadline of a token, a task, and never the timer: a task of the runtime in which
-            ///   `drop_on_cancel()` was called; if that was outside of any, or if that runtime has shut down, a task of the
-            ///   runtime of the deadline. A runtime that drops the task drops the source with it. If the runtime of the
-            ///   deadline is shutting down as well, its timer is what is left to do it.
-            /// - If the cancel comes during a poll, the polling thread, as that poll returns. An item that it took from
-            ///   the source is handed on.
-            /// - A poll that sees the cancel before the canceller has come to this stream.
+            /// - At the deadline of a token, a task, not the timer: a task of the runtime in which `drop_on_cancel()` was
+            ///   called; if that was outside a runtime, or that runtime has shut down, a task of the runtime of the
+            ///   deadline. A runtime that drops the task drops the source with it. Only if the runtime of the deadline is
+            ///   shutting down as well, its timer drops the source.
+            /// - If the cancel comes during a poll, the polling thread, when that poll returns. An item that it took from
+            ///   the source is yielded.
+            /// - A poll that notices the cancel before the thread that cancels has reached this stream.
             ///
             /// Whichever thread cancels, the source is dropped in the context of the runtime in which `drop_on_cancel()`
-            /// was called, if any: a `Drop` that spawns finds it.
+            /// was called, if any, so its `Drop` may spawn.
             ///
-            /// While the canceller drops the source, polls are pending and are woken afterwards, and dropping the stream
-            /// does not wait. A panic of the source's `Drop` comes out of the cancel, like that of a callback: after
+            /// While another thread drops the source, polls are pending and are woken afterwards, and dropping the stream
+            /// does not wait. A panic of the source's `Drop` passes through the cancel, like that of a callback: after
             /// everything else under the token has been notified; at a deadline it is the panic of the task. The stream
-            /// is over then as well.
+            /// has ended then as well.
             ///
-            /// It takes this crate's tokens only, as other signals notify nothing but a poll. A source that has been
-            /// dropped cannot be drained, so it cannot be combined with `drain_for`. The source is boxed, and an item costs two
-            /// uncontended locks.
+            /// It needs a token of this crate, as any other signal only wakes the task that polls. A source that has been
+            /// dropped cannot be drained, so it cannot be combined with `drain_for`. The source is boxed, and an item
+            /// costs two uncontended locks.
             ///
             /// # Examples
             ///
@@ -207,7 +207,7 @@ macro_rules! refinements {
             /// assert!(rows.stop_reason().is_some());
             /// ```
             ///
-            /// A stream that the canceller cannot drop does not compile. One with a signal that is no token:
+            /// A stream that another thread cannot drop does not compile. With a signal that is not a token:
             ///
             /// ```compile_fail,E0277
             /// use futures::{StreamExt, stream};
@@ -216,7 +216,7 @@ macro_rules! refinements {
             #[doc = concat!("stream::repeat(1).", $call, "(signal::never()).drop_on_cancel();")]
             /// ```
             ///
-            /// One that has to drain:
+            /// With a grace period:
             ///
             /// ```compile_fail,E0599
             /// use futures::{StreamExt, stream};
@@ -228,7 +228,7 @@ macro_rules! refinements {
             /// numbers.drop_on_cancel().drain_for(Duration::MAX);
             /// ```
             ///
-            /// One with a source that may not leave its thread:
+            /// With a source that is not `Send`:
             ///
             /// ```compile_fail,E0277
             /// use futures::{StreamExt, stream};
