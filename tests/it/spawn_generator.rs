@@ -1,11 +1,13 @@
 //! `spawn_generator`: a body on a task of its own.
 
+mod ends;
+mod sends;
+
 use crate::support::{Wakes, panic_of, poll};
 use futures::{
     FutureExt, Stream, StreamExt, channel::oneshot, future::pending, stream::FusedStream,
 };
 use std::{
-    io,
     pin::Pin,
     sync::{
         Arc,
@@ -16,7 +18,7 @@ use std::{
 };
 use stopcock::{
     CancellationToken, Sender, SpawnedGenerator, StopReason, signal, spawn_generator,
-    spawn_generator_on, testing::DropProbe, try_spawn_generator,
+    spawn_generator_on, testing::DropProbe,
 };
 use tokio::{
     sync::Notify,
@@ -182,63 +184,6 @@ async fn items_in_the_channel_at_the_stop_are_dropped_without_a_poll() {
     assert_eq!(poll(Pin::new(&mut stream)), Poll::Ready(None));
 }
 
-#[tokio::test]
-async fn a_waiting_send_fails_at_the_stop() {
-    let token = CancellationToken::new();
-    let (told, reason) = oneshot::channel();
-    // The body has time after the stop to report the error.
-    let stream = spawn_generator(&token, 1, |tx| async move {
-        tx.send(1).await?;
-        let stopped = tx.send(2).await.unwrap_err();
-        told.send(stopped.clone()).unwrap();
-        Err(stopped)
-    })
-    .with_grace(SECOND);
-    turn().await;
-    token.cancel_with("enough");
-    assert_eq!(reason.await.unwrap().to_string(), "enough");
-    assert_eq!(stream.join().await.unwrap_err().to_string(), "enough");
-}
-
-#[tokio::test]
-async fn a_send_of_a_clone_on_another_task_fails_at_the_stop_in_the_grace_period_as_well() {
-    for grace in [Duration::ZERO, SECOND] {
-        let token = CancellationToken::new();
-        let (hand_out, handed_out) = oneshot::channel();
-        let stream = spawn_generator(&token, 1, |tx| async move {
-            tx.send(1).await?;
-            hand_out.send(tx.clone()).unwrap();
-            pending().await
-        })
-        .with_grace(grace);
-        let tx = handed_out.await.unwrap();
-        let sending = tokio::spawn(async move { tx.send(2).await });
-        turn().await;
-        token.cancel();
-        turn().await;
-        assert!(sending.now_or_never().unwrap().unwrap().is_err());
-        drop(stream);
-    }
-}
-
-#[tokio::test]
-async fn a_send_fails_once_the_consumer_is_dropped() {
-    let (told, reason) = oneshot::channel();
-    let stream = spawn_generator(signal::never(), 1, |tx| async move {
-        tx.send(1).await?;
-        let stopped = tx.send(2).await;
-        told.send(stopped.clone()).unwrap();
-        stopped
-    })
-    .with_grace(SECOND);
-    turn().await;
-    drop(stream);
-    assert!(matches!(
-        reason.await.unwrap(),
-        Err(StopReason::ConsumerDropped)
-    ));
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_body_may_clean_up_within_its_grace_period_and_is_dropped_after_it() {
     for (cleaning, done) in [(SECOND / 2, true), (SECOND * 2, false)] {
@@ -269,96 +214,6 @@ async fn a_body_may_clean_up_within_its_grace_period_and_is_dropped_after_it() {
         assert_eq!(cleaned.load(SeqCst) == 1, done);
         assert!(record.is_dropped());
     }
-}
-
-#[tokio::test]
-async fn a_panic_comes_after_the_items_before_it_and_once() {
-    let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
-        tx.send(1).await?;
-        tx.send(2).await?;
-        panic!("in the body");
-    });
-    turn().await;
-    assert_eq!(stream.next().await, Some(1));
-    assert_eq!(stream.next().await, Some(2));
-    assert_eq!(panic_of(|| poll(Pin::new(&mut stream))), "in the body");
-    assert!(stream.is_terminated());
-    assert_eq!(stream.next().await, None);
-    assert!(stream.stop_reason().is_none());
-    assert!(stream.join().await.is_ok());
-}
-
-#[tokio::test]
-async fn a_panic_that_did_not_come_out_of_the_stream_comes_out_of_join() {
-    let stream = spawn_generator(signal::never(), 8, |tx| async move {
-        tx.send(1).await?;
-        panic!("in the body");
-    });
-    turn().await;
-    let mut join = stream.join();
-    assert_eq!(panic_of(|| (&mut join).now_or_never()), "in the body");
-}
-
-#[tokio::test]
-async fn a_panic_in_the_drop_of_a_stopped_body_reaches_only_the_join() {
-    struct Hurts;
-    impl Drop for Hurts {
-        fn drop(&mut self) {
-            panic!("as it was dropped");
-        }
-    }
-    let token = CancellationToken::new();
-    let mut stream = spawn_generator(&token, 1, |_tx: Sender<u8>| async move {
-        let _hurts = Hurts;
-        pending().await
-    });
-    turn().await;
-    token.cancel();
-    assert_eq!(stream.next().await, None);
-    turn().await;
-    let mut join = stream.join();
-    assert_eq!(panic_of(|| (&mut join).now_or_never()), "as it was dropped");
-}
-
-#[tokio::test]
-async fn an_error_that_a_body_ends_with_is_a_reason_and_costs_no_item() {
-    let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
-        tx.send(1).await?;
-        Err(StopReason::from("the disk is full"))
-    });
-    turn().await;
-    assert_eq!(stream.next().await, Some(1));
-    assert!(stream.stop_reason().is_none());
-    assert_eq!(stream.next().await, None);
-    assert_eq!(
-        stream.stop_reason().unwrap().to_string(),
-        "the disk is full"
-    );
-    assert_eq!(
-        stream.join().await.unwrap_err().to_string(),
-        "the disk is full"
-    );
-}
-
-#[tokio::test]
-async fn join_stops_a_body_that_still_runs() {
-    let (stream, record) = waiting(&CancellationToken::new());
-    assert!(matches!(
-        stream.join().await,
-        Err(StopReason::ConsumerDropped)
-    ));
-    assert!(record.is_dropped());
-}
-
-#[tokio::test]
-async fn join_returns_ok_for_a_body_that_has_returned_although_items_are_left() {
-    let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
-        tx.send(1).await?;
-        tx.send(2).await
-    });
-    assert_eq!(stream.next().await, Some(1));
-    turn().await;
-    assert!(stream.join().await.is_ok());
 }
 
 /// A body that passes out its token, and then runs `then`.
@@ -422,115 +277,6 @@ async fn to_cancel_the_token_of_a_body_does_not_stop_it() {
 }
 
 #[tokio::test]
-async fn a_clone_that_outlives_the_body_sends_nothing_any_more() {
-    let (hand_out, handed_out) = oneshot::channel();
-    let mut stream = spawn_generator(signal::never(), 2, |tx| async move {
-        tx.send(1).await?;
-        hand_out.send(tx.clone()).unwrap();
-        Ok(())
-    });
-    let tx = handed_out.await.unwrap();
-    turn().await;
-    assert!(matches!(tx.send(2).await, Err(StopReason::Cancelled)));
-    assert!(tx.check().is_err());
-    assert!(tx.token().is_cancelled());
-    assert_eq!(stream.next().await, Some(1));
-    assert_eq!(stream.next().await, None);
-}
-
-#[tokio::test]
-async fn a_waiting_send_fails_when_the_body_ends_and_an_accepted_item_is_delivered() {
-    let (hand_out, handed_out) = oneshot::channel();
-    let end = Arc::new(Notify::new());
-    let ends = Arc::clone(&end);
-    let mut stream = spawn_generator(signal::never(), 1, |tx| async move {
-        tx.send(1).await?;
-        hand_out.send(tx.clone()).unwrap();
-        ends.notified().await;
-        Ok(())
-    });
-    let tx = handed_out.await.unwrap();
-    let (let_in, waits) = (tx.send(2), tx.send(3));
-    let (mut let_in, mut waits) = (Box::pin(let_in), Box::pin(waits));
-    assert!((&mut let_in).now_or_never().is_none());
-    assert!((&mut waits).now_or_never().is_none());
-    // Now the first of them can be sent.
-    assert_eq!(stream.next().await, Some(1));
-    end.notify_one();
-    turn().await;
-    assert!(let_in.await.is_ok());
-    assert!(waits.await.is_err());
-    assert_eq!(stream.next().await, Some(2));
-    assert_eq!(stream.next().await, None);
-}
-
-/// A stream whose body waits until the test ends it, and the sender of that body.
-async fn with_sender(capacity: usize) -> (SpawnedGenerator<usize>, Sender<usize>, Arc<Notify>) {
-    let (hand_out, handed_out) = oneshot::channel();
-    let end = Arc::new(Notify::new());
-    let ends = Arc::clone(&end);
-    let stream = spawn_generator(signal::never(), capacity, |tx| async move {
-        assert!(hand_out.send(tx).is_ok());
-        ends.notified().await;
-        Ok(())
-    });
-    (stream, handed_out.await.unwrap(), end)
-}
-
-#[tokio::test]
-async fn a_send_that_waits_when_the_body_ends_is_not_accepted_later() {
-    let (mut stream, tx, end) = with_sender(1).await;
-    assert!(tx.send(1).await.is_ok());
-    let mut waits = Box::pin(tx.send(2));
-    assert!((&mut waits).now_or_never().is_none());
-    end.notify_one();
-    turn().await;
-    // It has not been polled since. The item in the channel is taken first.
-    assert_eq!(stream.next().await, Some(1));
-    assert_eq!(stream.next().await, None);
-    assert!(waits.await.is_err());
-}
-
-#[tokio::test]
-async fn sends_come_in_in_the_order_in_which_they_began_to_wait() {
-    let (take, taken) = oneshot::channel::<()>();
-    let mut numbers = spawn_generator(signal::never(), 1, |tx| async move {
-        tx.send(0).await?;
-        let [mut first, mut second, mut third] = [1, 2, 3].map(|n| tx.send(n));
-        assert!(futures::poll!(&mut first).is_pending());
-        assert!(futures::poll!(&mut second).is_pending());
-        // The first of them is accepted, and is no longer waiting.
-        _ = taken.await;
-        assert!(futures::poll!(&mut third).is_pending());
-        let (third, second, first) = futures::join!(third, second, first);
-        first.and(second).and(third)
-    });
-    assert_eq!(numbers.next().await, Some(0));
-    take.send(()).unwrap();
-    turn().await;
-    assert_eq!(numbers.collect::<Vec<_>>().await, [1, 2, 3]);
-}
-
-#[tokio::test]
-async fn a_wait_for_room_begins_a_new_run() {
-    let (mut stream, tx, _end) = with_sender(600).await;
-    for _ in 0..2 {
-        // Together they are more than may be sent without a yield.
-        for n in 0..600 {
-            let sent = tx.send(n).now_or_never();
-            assert!(matches!(sent, Some(Ok(()))), "{n}: {sent:?}");
-        }
-        let mut waits = Box::pin(tx.send(600));
-        assert!((&mut waits).now_or_never().is_none());
-        for n in 0..600 {
-            assert_eq!(stream.next().await, Some(n));
-        }
-        assert!(matches!(waits.now_or_never(), Some(Ok(()))));
-        assert_eq!(stream.next().await, Some(600));
-    }
-}
-
-#[tokio::test]
 async fn while_the_body_runs_the_number_of_items_to_come_is_unknown() {
     let mut stream = spawn_generator(signal::never(), 8, |tx| async move {
         tx.send(1).await?;
@@ -540,38 +286,6 @@ async fn while_the_body_runs_the_number_of_items_to_come_is_unknown() {
     assert_eq!(stream.size_hint(), (0, None));
     assert_eq!(stream.next().await, Some(1));
     assert_eq!(stream.size_hint(), (0, None));
-}
-
-#[tokio::test]
-async fn the_error_of_a_stop_may_come_after_all_items() {
-    let token = CancellationToken::new();
-    let mut stream = try_spawn_generator(&token, 8, |tx| async move {
-        tx.send(1).await?;
-        Ok::<_, StopReason>(())
-    });
-    assert!(stream.next().await.is_some());
-    turn().await;
-    assert_eq!(stream.size_hint(), (0, Some(1)));
-    token.cancel();
-    assert!(matches!(stream.next().await, Some(Err(_))));
-    assert_eq!(stream.size_hint(), (0, Some(0)));
-}
-
-#[tokio::test]
-async fn a_join_is_woken_through_its_latest_waker() {
-    let token = CancellationToken::new();
-    let stream = spawn_generator(
-        &token,
-        1,
-        |tx: Sender<u8>| async move { Err(tx.closed().await) },
-    );
-    let mut join = stream.join().into_stream();
-    let (first, second) = (Wakes::new(), Wakes::new());
-    for wakes in [&first, &second] {
-        assert!(wakes.poll(Pin::new(&mut join)).is_pending());
-    }
-    turn().await;
-    assert_eq!((first.count(), second.count()), (0, 1));
 }
 
 #[tokio::test]
@@ -586,78 +300,6 @@ async fn a_foreign_signal_that_has_fired_before_the_call_gives_its_reason() {
     );
     assert_eq!(stream.next().await, None);
     assert_eq!(stream.stop_reason().unwrap().to_string(), "beforehand");
-}
-
-#[test]
-fn a_stopped_body_that_is_dropped_with_its_runtime_has_the_reason_of_the_stop() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    let token = CancellationToken::new();
-    let stream = spawn_generator_on(runtime.handle(), &token, 1, |tx: Sender<u8>| async move {
-        Err(tx.closed().await)
-    });
-    token.cancel_with("enough");
-    drop(runtime);
-    let reason = stream.join().now_or_never().unwrap().unwrap_err();
-    assert_eq!(reason.to_string(), "enough");
-}
-
-#[tokio::test]
-async fn its_size_hint_counts_the_error_that_is_to_come() {
-    let mut stream = try_spawn_generator(signal::never(), 8, |tx| async move {
-        tx.send(1).await?;
-        Err(io::Error::other("the disk is full"))
-    });
-    turn().await;
-    for left in [2, 1] {
-        assert_eq!(stream.size_hint(), (0, Some(left)));
-        assert!(stream.next().await.is_some());
-    }
-    assert!(stream.next().await.is_none());
-    assert_eq!(stream.size_hint(), (0, Some(0)));
-}
-
-#[tokio::test]
-async fn a_send_that_is_dropped_while_it_waits_takes_its_item_with_it() {
-    let (hand_out, handed_out) = oneshot::channel();
-    let mut stream = spawn_generator(signal::never(), 1, |tx| async move {
-        tx.send(1).await?;
-        hand_out.send(tx.clone()).unwrap();
-        pending().await
-    });
-    let tx = handed_out.await.unwrap();
-    let (mut first, mut second) = (Box::pin(tx.send(2)), Box::pin(tx.send(3)));
-    assert!((&mut first).now_or_never().is_none());
-    assert!((&mut second).now_or_never().is_none());
-    drop(first);
-    assert_eq!(stream.next().await, Some(1));
-    assert!(second.await.is_ok());
-    assert_eq!(stream.next().await, Some(3));
-}
-
-#[tokio::test]
-async fn waiting_sends_are_accepted_in_order_each_woken_through_its_latest_waker() {
-    let (hand_out, handed_out) = oneshot::channel();
-    let mut stream = spawn_generator(signal::never(), 1, |tx| async move {
-        tx.send(0).await?;
-        hand_out.send(tx.clone()).unwrap();
-        pending().await
-    });
-    let tx = handed_out.await.unwrap();
-    let mut sends: Vec<_> = (1..4).map(|n| Box::pin(tx.send(n).into_stream())).collect();
-    let (earlier, latest) = (Wakes::new(), Wakes::new());
-    for send in &mut sends {
-        assert!(earlier.poll(send.as_mut()).is_pending());
-    }
-    assert!(latest.poll(sends[0].as_mut()).is_pending());
-    for n in 0..4 {
-        assert_eq!(stream.next().await, Some(n));
-        assert_eq!(
-            (latest.count(), earlier.count()),
-            (1, usize::try_from(n).unwrap().min(2))
-        );
-    }
 }
 
 #[tokio::test]
@@ -792,68 +434,6 @@ async fn a_token_that_is_a_part_of_the_signal_settles_when_the_body_is_dropped()
     clean_up.notify_one();
     turn().await;
     assert!(token.settled().now_or_never().is_some());
-}
-
-#[tokio::test]
-async fn the_error_of_a_body_that_may_fail_is_the_last_item() {
-    let mut stream = try_spawn_generator(signal::never(), 1, |tx| async move {
-        tx.send(1).await?;
-        tx.send("2".parse().map_err(io::Error::other)?).await?;
-        let third: u8 = "three".parse().map_err(io::Error::other)?;
-        tx.send(third).await?;
-        Ok::<_, io::Error>(())
-    });
-    assert_eq!(stream.next().await.unwrap().unwrap(), 1);
-    assert_eq!(stream.next().await.unwrap().unwrap(), 2);
-    assert!(stream.next().await.unwrap().is_err());
-    assert!(stream.next().await.is_none());
-    assert!(stream.stop_reason().is_none());
-    assert!(stream.join().await.is_ok());
-}
-
-#[tokio::test]
-async fn an_error_that_comes_after_the_stop_gives_way_to_that_of_the_stop() {
-    let token = CancellationToken::new();
-    let mut stream = try_spawn_generator(&token, 1, |tx| async move {
-        loop {
-            tx.send(1).await?;
-        }
-        #[allow(unreachable_code, reason = "it names the error")]
-        Ok::<_, io::Error>(())
-    })
-    .with_grace(SECOND);
-    assert!(stream.next().await.unwrap().is_ok());
-    token.cancel();
-    turn().await;
-    assert_eq!(
-        stream.next().await.unwrap().unwrap_err().to_string(),
-        "cancelled"
-    );
-    assert!(stream.next().await.is_none());
-    assert!(stream.stop_reason().is_some());
-    assert!(matches!(stream.join().await, Err(StopReason::Cancelled)));
-}
-
-#[test]
-fn a_runtime_that_shuts_down_ends_the_stream() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    let probe = DropProbe::new();
-    let record = probe.record();
-    let mut stream = spawn_generator_on(runtime.handle(), signal::never(), 1, |tx| async move {
-        let _probe = probe;
-        tx.send(1).await?;
-        pending().await
-    });
-    assert_eq!(runtime.block_on(stream.next()), Some(1));
-    let wakes = Wakes::new();
-    assert!(wakes.poll(Pin::new(&mut stream)).is_pending());
-    drop(runtime);
-    assert!(record.is_dropped());
-    assert_eq!(wakes.count(), 1);
-    assert_eq!(wakes.poll(Pin::new(&mut stream)), Poll::Ready(None));
-    assert!(matches!(stream.stop_reason(), Some(StopReason::Cancelled)));
 }
 
 #[tokio::test]
