@@ -18,7 +18,6 @@ mod generator;
 mod growth;
 mod hold;
 mod holders;
-mod kit;
 mod laws;
 mod linked;
 mod map_stop;
@@ -45,6 +44,7 @@ mod stop_reason;
 mod stress;
 mod support;
 mod take_until_cancelled;
+mod testing;
 mod token;
 #[cfg(feature = "tokio")]
 mod token_deadline;
