@@ -100,29 +100,31 @@ pub(crate) fn rows() -> Vec<Row> {
         ours: fn(usize),
         bars: &'static [(Quantity, f64)],
     ) -> impl Iterator<Item = Row> {
-        SIZES.into_iter().map(move |(size, told, counted, timed)| {
-            let trees = move |tree: fn(usize)| {
-                move |n| {
-                    for _ in 0..n / size as u64 {
-                        tree(size);
+        SIZES
+            .into_iter()
+            .map(move |(size, reported, counted, timed)| {
+                let trees = move |tree: fn(usize)| {
+                    move |n| {
+                        for _ in 0..n / size as u64 {
+                            tree(size);
+                        }
                     }
+                };
+                Row {
+                    work: format!("{work} of {reported}"),
+                    has_bare: false,
+                    counted: Some(counted),
+                    timed,
+                    cases: vec![
+                        Case::new("tokio-util", trees(tokio)),
+                        Case::new("**ours**", trees(ours)).bars(if size < 1_000_000 {
+                            &[]
+                        } else {
+                            bars
+                        }),
+                    ],
                 }
-            };
-            Row {
-                work: format!("{work} of {told}"),
-                has_bare: false,
-                counted: Some(counted),
-                timed,
-                cases: vec![
-                    Case::new("tokio-util", trees(tokio)),
-                    Case::new("**ours**", trees(ours)).bars(if size < 1_000_000 {
-                        &[]
-                    } else {
-                        bars
-                    }),
-                ],
-            }
-        })
+            })
     }
 
     [

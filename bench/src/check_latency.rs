@@ -103,12 +103,12 @@ pub(crate) fn lines() -> Vec<String> {
 
     let mut lines = Vec::new();
     for (of, cases) in [("the token", token), ("a child", child)] {
-        for (children, told, cancels) in [
+        for (children, reported, cancels) in [
             (1, "1 waiting child", 300),
             (1_000, "1,000 waiting children", 30),
             (1_000_000, "1,000,000 waiting children", 1),
         ] {
-            let work = format!("{WORK}, of {of}, {told}");
+            let work = format!("{WORK}, of {of}, {reported}");
             lines.extend(compare(&work, &cases, children, cancels));
         }
     }

@@ -330,11 +330,11 @@ fn without_ours(name: &'static str) -> &'static str {
 /// The laws that are broken, with their numbers.
 fn breaks(report: &Report) -> String {
     let broken = |name: &str| report.broken().iter().any(|law| law.law().name() == name);
-    let told = NUMBERS
+    let reported = NUMBERS
         .iter()
         .filter(|(name, _)| broken(name))
         .map(|(name, number)| format!("{number} `{name}`"));
-    told.collect::<Vec<_>>().join(", ")
+    reported.collect::<Vec<_>>().join(", ")
 }
 
 /// Suppresses the output of panics that the laws catch: some peers panic when they are polled after their end.

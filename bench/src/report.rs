@@ -163,9 +163,9 @@ fn line(work: &str, case: &Case, measured: &Measured, over_bare: bool) -> String
 
 fn rounded(value: f64) -> String {
     let decimals = if value.abs() < 100.0 { 1 } else { 0 };
-    let told = format!("{value:.decimals$}");
-    match told.strip_suffix(".0") {
+    let reported = format!("{value:.decimals$}");
+    match reported.strip_suffix(".0") {
         Some(whole) => whole.to_owned(),
-        None => told,
+        None => reported,
     }
 }

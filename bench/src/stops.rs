@@ -244,10 +244,10 @@ fn line(name: &str, stopped: impl Future<Output = ()>) {
     let start = Instant::now();
     runtime.block_on(stopped);
     let took = start.elapsed();
-    let told = if took < PATIENCE {
+    let reported = if took < PATIENCE {
         format!("{} ms", took.as_millis())
     } else {
         "not within a second".to_owned()
     };
-    println!("| {name} | {told} |");
+    println!("| {name} | {reported} |");
 }

@@ -18,8 +18,8 @@ pub(crate) fn rows() -> Vec<Row> {
     ) -> impl Iterator<Item = Row> {
         [(1, "one thread"), (2, "two threads on one token")]
             .into_iter()
-            .map(move |(threads, told)| Row {
-                work: format!("{work}, {told}"),
+            .map(move |(threads, reported)| Row {
+                work: format!("{work}, {reported}"),
                 has_bare: false,
                 counted: None,
                 timed,

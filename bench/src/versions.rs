@@ -47,9 +47,12 @@ pub(crate) fn measured() -> String {
 #[allow(dead_code, reason = "one of the two programs measures nothing")]
 fn compiler() -> String {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let told = Command::new(rustc).arg("--version").output();
-    let told = told.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    match told.as_deref().map(|told| told.split(" (").next()) {
+    let reported = Command::new(rustc).arg("--version").output();
+    let reported = reported.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    match reported
+        .as_deref()
+        .map(|reported| reported.split(" (").next())
+    {
         Ok(Some(version)) if !version.is_empty() => version.trim().to_owned(),
         _ => "an unknown rustc".to_owned(),
     }

@@ -37,7 +37,7 @@ thread_local! {
 }
 
 /// To be called on the thread.
-fn tell_end(ended: mpsc::Sender<()>) {
+fn report_end(ended: mpsc::Sender<()>) {
     THREAD_END.with_borrow_mut(|end| *end = Some(ThreadEnd(ended)));
 }
 
@@ -85,13 +85,13 @@ fn it_is_never_more_than_its_capacity_ahead() {
 fn a_waiting_send_fails_at_the_stop_and_the_thread_ends() {
     let token = CancellationToken::new();
     let (ended, has_ended) = mpsc::channel();
-    let (told, reason) = mpsc::channel();
+    let (reported, reason) = mpsc::channel();
     let stream = blocking_generator(&token, 1, move |tx| {
-        tell_end(ended);
+        report_end(ended);
         tx.send(1)?;
-        told.send(Ok(())).unwrap();
+        reported.send(Ok(())).unwrap();
         let stopped = tx.send(2);
-        told.send(stopped.clone()).unwrap();
+        reported.send(stopped.clone()).unwrap();
         stopped
     });
     assert!(reason.recv().unwrap().is_ok());
@@ -105,11 +105,11 @@ fn a_waiting_send_fails_at_the_stop_and_the_thread_ends() {
 #[test]
 fn when_the_consumer_is_dropped_the_next_send_fails_and_the_thread_ends() {
     let (ended, has_ended) = mpsc::channel();
-    let (told, reason) = mpsc::channel();
+    let (reported, reason) = mpsc::channel();
     let stream = blocking_generator(CancellationToken::new(), 1, move |tx| {
-        tell_end(ended);
+        report_end(ended);
         let stopped = (0..).try_for_each(|n| tx.send(n));
-        told.send(stopped.clone()).unwrap();
+        reported.send(stopped.clone()).unwrap();
         stopped
     });
     drop(stream);
@@ -328,7 +328,7 @@ const WHAT_TO_DO: &str = if cfg!(feature = "tokio") {
 
 #[test]
 fn a_foreign_signal_needs_a_runtime() {
-    for told in [
+    for reported in [
         panic_of(|| blocking_iter(signal::when(pending::<()>()), 1, 0..3)),
         panic_of(|| blocking_iter(Flag::default(), 1, 0..3)),
         panic_of(|| {
@@ -336,18 +336,18 @@ fn a_foreign_signal_needs_a_runtime() {
             blocking_iter(signal::any(&token, signal::never()), 1, 0..3)
         }),
     ] {
-        assert!(told.contains(WHAT_TO_DO), "{told}");
-        assert!(told.contains("`CancellationToken`"), "{told}");
+        assert!(reported.contains(WHAT_TO_DO), "{reported}");
+        assert!(reported.contains("`CancellationToken`"), "{reported}");
     }
 }
 
 #[cfg(feature = "tokio")]
 #[tokio::test]
 async fn a_signal_that_wakes_the_first_waker_and_keeps_none_is_watched() {
-    let (told, reason) = tokio::sync::oneshot::channel();
+    let (reported, reason) = tokio::sync::oneshot::channel();
     let stream = blocking_generator(Flag::default(), 1, |tx| {
         let stopped = (0..).try_for_each(|n| tx.send(n));
-        told.send(stopped.clone()).unwrap();
+        reported.send(stopped.clone()).unwrap();
         stopped
     });
     assert_eq!(reason.await.unwrap().unwrap_err().to_string(), "set");
@@ -358,10 +358,10 @@ async fn a_signal_that_wakes_the_first_waker_and_keeps_none_is_watched() {
 #[tokio::test]
 async fn a_signal_that_is_a_future_stops_it_without_a_poll() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let (told, reason) = tokio::sync::oneshot::channel();
+    let (reported, reason) = tokio::sync::oneshot::channel();
     let stream = blocking_generator(signal::when(stopped), 1, |tx| {
         let stopped = (0..).try_for_each(|n| tx.send(n));
-        told.send(stopped.clone()).unwrap();
+        reported.send(stopped.clone()).unwrap();
         stopped
     });
     stop.send(()).unwrap();
@@ -382,12 +382,12 @@ fn a_waiting_send_fails_at_a_deadline_although_its_runtime_runs_no_task() {
         CancellationToken::with_timeout(std::time::Duration::from_secs(1))
     };
     let (sent, has_sent) = mpsc::channel();
-    let (told, reason) = mpsc::channel();
+    let (reported, reason) = mpsc::channel();
     let _stream = blocking_generator(&token, 1, move |tx| {
         tx.send(1)?;
         sent.send(()).unwrap();
         let stopped = tx.send(2);
-        told.send(stopped.clone()).unwrap();
+        reported.send(stopped.clone()).unwrap();
         stopped
     });
     has_sent.recv().unwrap();
@@ -411,7 +411,7 @@ where
     Fut: Future<Output: Send> + Send + 'static,
 {
     let (sent, has_sent) = mpsc::channel();
-    let (told, reason) = mpsc::channel();
+    let (reported, reason) = mpsc::channel();
     let stream = runtime.block_on(async {
         blocking_generator(signal::when(signal), 1, move |tx| {
             tx.send(1)?;
@@ -422,7 +422,7 @@ where
                     break reason;
                 }
             };
-            told.send(reason.clone()).unwrap();
+            reported.send(reason.clone()).unwrap();
             Err(reason)
         })
     });

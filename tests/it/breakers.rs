@@ -648,14 +648,14 @@ fn each_fault_is_caught_by_the_laws_that_it_breaks_and_by_no_other() {
 /// What is wrong with a law that each of these adapters except the first has to break.
 fn caught<F: fmt::Debug + Copy>(law: Law, faults: &[F], hold: impl Fn(F)) -> Vec<String> {
     let begin = format!("the law `{law}` is broken");
-    let told = |fault| match catch_unwind(AssertUnwindSafe(|| hold(fault))) {
+    let reported = |fault| match catch_unwind(AssertUnwindSafe(|| hold(fault))) {
         Ok(()) => "it is not broken".to_owned(),
         Err(panic) => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
     };
     let wrong = |(n, fault): (usize, &F)| {
-        let told = told(*fault);
-        let is_caught = told.starts_with(&begin);
-        (is_caught == (n == 0)).then(|| format!("{fault:?}: {told}"))
+        let reported = reported(*fault);
+        let is_caught = reported.starts_with(&begin);
+        (is_caught == (n == 0)).then(|| format!("{fault:?}: {reported}"))
     };
     faults.iter().enumerate().filter_map(wrong).collect()
 }

@@ -238,6 +238,9 @@ fn outside_a_runtime_the_first_poll_panics_with_the_way_out() {
     let mut stream = stream::repeat('a')
         .take_until_cancelled(&token)
         .drain_for(SECOND);
-    let told = panic_of(|| stream.next().now_or_never());
-    assert!(told.contains("context of a Tokio 1.x runtime"), "{told}");
+    let reported = panic_of(|| stream.next().now_or_never());
+    assert!(
+        reported.contains("context of a Tokio 1.x runtime"),
+        "{reported}"
+    );
 }

@@ -510,16 +510,16 @@ fn of_two_threads_exactly_one_drops_the_source() {
         }));
         let mut stream = source.with_cancellation(&token).drop_on_cancel();
         let canceller = thread::spawn(move || token.cancel());
-        let mut told = 0;
+        let mut reported = 0;
         for _ in 0..round % 40 {
             match poll(Pin::new(&mut stream)) {
-                Poll::Ready(Some(Ok('a'))) => assert_eq!(told, 0),
+                Poll::Ready(Some(Ok('a'))) => assert_eq!(reported, 0),
                 Poll::Ready(Some(Ok(_))) => unreachable!(),
                 Poll::Ready(Some(Err(reason))) => {
                     assert!(matches!(reason, StopReason::Cancelled));
-                    told += 1;
+                    reported += 1;
                 }
-                Poll::Ready(None) => assert_eq!(told, 1),
+                Poll::Ready(None) => assert_eq!(reported, 1),
                 Poll::Pending => {}
             }
         }

@@ -40,7 +40,7 @@ use {
     tokio::time::Instant,
 };
 
-/// A line may have what its law is told beside the stream: `name: law(time), stream;`.
+/// A line may have a further argument of its law: `name: law(time), stream;`.
 macro_rules! table {
     ($($name:ident: $check:ident $(($time:expr))?, $wrap:expr;)*) => {
         $(#[test]
@@ -61,7 +61,7 @@ table! {
     a_waiter: check_all, |source, stop| source.take_until_cancelled(stop.token().cancelled_owned());
     a_future: check_all, |source, stop| source.take_until_cancelled(when(stop.token().cancelled_owned()));
     a_future_that_is_not_unpin: check_all, |source, stop| source.take_until_cancelled(when(cancelled(stop)));
-    a_future_that_leaves_its_waker_behind: check_all, |source, stop| source.take_until_cancelled(when(told(stop)));
+    a_future_that_leaves_its_waker_behind: check_all, |source, stop| source.take_until_cancelled(when(reported(stop)));
     a_future_with_a_reason: check_stop, |source, stop| {
         source.with_cancellation(when(cancelled(stop)).with_reason("enough"))
     };
@@ -155,7 +155,7 @@ table! {
     generator_of_a_lent_token: check_all, |source, stop| forward(source, (&stop.token()).into_signal());
     generator_of_a_great_grandchild: check_all, |source, stop| forward(source, great_grandchild(&stop));
     generator_of_a_linked_token: check_all, |source, stop| forward(source, linked(stop.token()));
-    generator_of_a_future: check_all, |source, stop| forward(source, when(told(stop)));
+    generator_of_a_future: check_all, |source, stop| forward(source, when(reported(stop)));
     generator_of_two: check_all, |source, stop| forward(source, any(when(pending::<()>()), stop.token()));
     generator_over_a_generator: check_all, |source, stop| {
         forward(Box::pin(forward(source, CancellationToken::new())), stop.token())
@@ -170,7 +170,7 @@ table! {
 
     try_generator_of_a_token: check_reporting, |source, stop| try_forward(source, stop.token());
     try_generator_of_a_great_grandchild: check_reporting, |source, stop| try_forward(source, great_grandchild(&stop));
-    try_generator_of_a_future: check_reporting, |source, stop| try_forward(source, when(told(stop)));
+    try_generator_of_a_future: check_reporting, |source, stop| try_forward(source, when(reported(stop)));
     try_generator_over_a_generator: check_reporting, |source, stop| {
         try_forward(Box::pin(forward(source, CancellationToken::new())), stop.token())
     };
@@ -375,7 +375,7 @@ async fn cancelled(stop: Stop) {
 }
 
 /// A future whose waker is kept until the stop, even if the future has been dropped by then.
-fn told(stop: Stop) -> impl Future<Output = ()> {
+fn reported(stop: Stop) -> impl Future<Output = ()> {
     let waker = Arc::new(AtomicWaker::new());
     let kept = Arc::clone(&waker);
     stop.token().on_cancel(move |_| kept.wake()).detach();
@@ -390,7 +390,7 @@ fn told(stop: Stop) -> impl Future<Output = ()> {
 
 #[cfg(feature = "tokio")]
 fn watched(stop: Stop) -> CancellationToken {
-    CancellationToken::from_signal(when(told(stop)))
+    CancellationToken::from_signal(when(reported(stop)))
 }
 
 /// The laws under a token that a task cancels, some polls after its signal has fired: all except those about the stop's time.

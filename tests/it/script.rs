@@ -32,8 +32,8 @@ fn items_without_a_pending_between_them_are_printed_in_parentheses() {
 fn check_error(text: &str, at: usize, what: &str) {
     let error = text.parse::<Script>().unwrap_err();
     assert_eq!(error.at(), at, "{text:?}");
-    let told = format!("{what}\n  {text}\n  {}^", " ".repeat(at));
-    assert_eq!(error.to_string(), told);
+    let reported = format!("{what}\n  {text}\n  {}^", " ".repeat(at));
+    assert_eq!(error.to_string(), reported);
 }
 
 #[test]

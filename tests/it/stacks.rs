@@ -225,13 +225,13 @@ fn layers() -> impl Iterator<Item = &'static Layer> + Clone {
 /// Takes the `Err` of the outer stream for its stop, and ignores one of the stream below.
 struct Notified<S: Stream> {
     stream: S,
-    tell: fn(S::Item) -> Option<Item>,
+    report: fn(S::Item) -> Option<Item>,
 }
 
 fn silent<S: Stoppable<Item = Item> + Unpin + Send + 'static>(stream: S) -> Boxed {
     Box::pin(Notified {
         stream,
-        tell: |item| item.ok().map(Ok),
+        report: |item| item.ok().map(Ok),
     })
 }
 
@@ -241,7 +241,7 @@ where
 {
     Box::pin(Notified {
         stream,
-        tell: |item| match item {
+        report: |item| match item {
             Ok(below) => below.ok().map(Ok),
             Err(reason) => Some(Err(reason)),
         },
@@ -255,8 +255,8 @@ impl<S: Stream + Unpin> Stream for Notified<S> {
         loop {
             match self.stream.poll_next_unpin(cx) {
                 Poll::Ready(Some(item)) => {
-                    if let Some(told) = (self.tell)(item) {
-                        return Poll::Ready(Some(told));
+                    if let Some(reported) = (self.report)(item) {
+                        return Poll::Ready(Some(reported));
                     }
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
@@ -476,8 +476,8 @@ fn check(pair: Pair) {
             let laws = pair.laws(outer, inner);
             let checked = catch_unwind(AssertUnwindSafe(|| check_plans(&laws, plans(), wrap)));
             if let Err(panic) = checked {
-                let told = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                wrong.push(format!("{} over {}: {told}", outer.name, inner.name));
+                let reported = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                wrong.push(format!("{} over {}: {reported}", outer.name, inner.name));
             }
         }
     }
@@ -565,14 +565,14 @@ fn a_stack_whose_outer_stream_checks_only_before_its_poll_is_caught() {
         }
     }
 
-    let told = panic_of(|| {
+    let reported = panic_of(|| {
         check_plans(&[Law::StopIsReported], plans(), |source, stop| {
             let inner = silent(bottom(source).take_until_cancelled(stop.token()));
             AsksBefore(inner, stop.token(), None)
         });
     });
     assert!(
-        told.contains("stopped during poll 0 of the source"),
-        "{told}"
+        reported.contains("stopped during poll 0 of the source"),
+        "{reported}"
     );
 }

@@ -32,18 +32,18 @@ fn cancelling(token: &CancellationToken) -> impl Stream<Item = char> + Unpin + u
 }
 
 /// The items, with the text of an error in brackets.
-fn told<S: Stoppable<Item = Result<char, StopReason>>>(stream: S) -> String {
+fn reported<S: Stoppable<Item = Result<char, StopReason>>>(stream: S) -> String {
     let mut stream = pin!(stream);
-    let mut told = String::new();
+    let mut reported = String::new();
     while let Poll::Ready(Some(item)) = poll(stream.as_mut()) {
         match item {
-            Ok(item) => told.push(item),
-            Err(reason) => told += &format!("({reason})"),
+            Ok(item) => reported.push(item),
+            Err(reason) => reported += &format!("({reason})"),
         }
     }
     assert!(stream.is_terminated());
-    assert_eq!(stream.stop_reason().is_some(), told.ends_with(')'));
-    told
+    assert_eq!(stream.stop_reason().is_some(), reported.ends_with(')'));
+    reported
 }
 
 /// A future that is ready once the source has ended, and wakes no task.
@@ -59,7 +59,7 @@ fn a_future_that_is_ready_by_the_end_has_stopped_it_though_it_has_woken_nothing(
         false => Poll::Pending,
     });
     let stopped = format!("({})", StopReason::Cancelled);
-    assert_eq!(told(source.with_cancellation(when(over))), stopped);
+    assert_eq!(reported(source.with_cancellation(when(over))), stopped);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn of_two_signals_that_have_fired_by_the_end_the_first_gives_its_reason() {
         Poll::Ready(None)
     });
     let stream = source.with_cancellation(any(&first, &second));
-    assert_eq!(told(stream), "(the first)");
+    assert_eq!(reported(stream), "(the first)");
 }
 
 fn reason_of<S: Stoppable>(stream: S) -> Option<String> {
@@ -90,22 +90,22 @@ fn a_source_that_ends_in_the_poll_in_which_the_stop_fires_was_stopped() {
     let stream = cancelling(&t).take_until_cancelled(&t).drop_on_cancel();
     assert_eq!(reason_of(stream), enough);
     let t = new();
-    assert_eq!(told(cancelling(&t).with_cancellation(&t)), "a(enough)");
+    assert_eq!(reported(cancelling(&t).with_cancellation(&t)), "a(enough)");
     let t = new();
     let stream = cancelling(&t).with_cancellation(&t).drop_on_cancel();
-    assert_eq!(told(stream), "a(enough)");
+    assert_eq!(reported(stream), "a(enough)");
     let t = new();
     let stream = cancelling(&t).map(Ok).try_with_cancellation(&t);
-    assert_eq!(told(stream), "a(enough)");
+    assert_eq!(reported(stream), "a(enough)");
     let t = new();
     let stream = cancelling(&t).with_cancellation(t.child_token().child_token());
-    assert_eq!(told(stream), "a(enough)");
+    assert_eq!(reported(stream), "a(enough)");
     let t = new();
     let stream = cancelling(&t).with_cancellation(any(never(), any(&t, never())));
-    assert_eq!(told(stream), "a(enough)");
+    assert_eq!(reported(stream), "a(enough)");
     let t = new();
     let stream = cancelling(&t).with_cancellation(when(t.cancelled()));
-    assert_eq!(told(stream), "a(cancelled)");
+    assert_eq!(reported(stream), "a(cancelled)");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_body_that_returns_in_the_poll_in_which_the_stop_fires_was_stopped() {
                 false => Ok(()),
             }
         });
-        assert_eq!(told(stream), "a(enough)");
+        assert_eq!(reported(stream), "a(enough)");
     }
 }
 
@@ -148,22 +148,22 @@ fn the_stop_of_an_inner_stream_is_reported_by_the_outer_one() {
     ];
     for inner in inner {
         let t = CancellationToken::new();
-        assert_eq!(told(inner(&t).with_cancellation(&t)), "a(enough)");
+        assert_eq!(reported(inner(&t).with_cancellation(&t)), "a(enough)");
         let t = CancellationToken::new();
         assert_eq!(
-            told(inner(&t).with_cancellation(t.child_token())),
+            reported(inner(&t).with_cancellation(t.child_token())),
             "a(enough)"
         );
         let t = CancellationToken::new();
         let tries = inner(&t).map(Ok).try_with_cancellation(&t);
-        assert_eq!(told(tries), "a(enough)");
+        assert_eq!(reported(tries), "a(enough)");
         let t = CancellationToken::new();
         // For the outer one the error of the inner one is an item.
         let twice = inner(&t).with_cancellation(&t).try_with_cancellation(&t);
-        assert_eq!(told(twice), "a(enough)(enough)");
+        assert_eq!(reported(twice), "a(enough)(enough)");
         // For its parent the stop of a child is a natural end.
         let t = CancellationToken::new();
-        assert_eq!(told(inner(&t.child_token()).with_cancellation(&t)), "a");
+        assert_eq!(reported(inner(&t.child_token()).with_cancellation(&t)), "a");
     }
 }
 
@@ -278,7 +278,7 @@ fn race(round: usize, read: impl FnOnce(&CancellationToken)) {
 
 #[cfg(feature = "tokio")]
 mod with_tokio {
-    use super::{cancelling, poll, race, reason_of, told};
+    use super::{cancelling, poll, race, reason_of, reported};
     use futures::{Stream, StreamExt, executor::block_on, stream};
     use std::{
         cell::Cell,
@@ -322,13 +322,13 @@ mod with_tokio {
         const LATE: &str = "a(deadline exceeded)";
         for (time, expected) in [(SECOND, LATE), (SECOND - NANOSECOND, "a")] {
             let at = Instant::now() + SECOND;
-            assert_eq!(told(slow(time).with_deadline(at)), expected);
+            assert_eq!(reported(slow(time).with_deadline(at)), expected);
             let tries = slow(time).map(Ok).try_with_timeout(SECOND);
-            assert_eq!(told(tries), expected);
+            assert_eq!(reported(tries), expected);
             let token = CancellationToken::with_timeout(SECOND);
-            assert_eq!(told(slow(time).with_cancellation(token)), expected);
+            assert_eq!(reported(slow(time).with_cancellation(token)), expected);
             let token = CancellationToken::with_timeout(SECOND).child_token();
-            assert_eq!(told(slow(time).with_cancellation(&token)), expected);
+            assert_eq!(reported(slow(time).with_cancellation(&token)), expected);
             let silent = reason_of(slow(time).take_until_timeout(SECOND));
             assert_eq!(silent.is_some(), expected == LATE);
         }
@@ -362,13 +362,13 @@ mod with_tokio {
             tick(SECOND / 2);
             inner.poll_next_unpin(cx)
         });
-        assert_eq!(told(inner.with_deadline(at)), "a(deadline exceeded)");
+        assert_eq!(reported(inner.with_deadline(at)), "a(deadline exceeded)");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_end_counts_as_an_item_for_an_idle_timeout() {
         for timeout in [Duration::ZERO, SECOND] {
-            assert_eq!(told(slow(2 * SECOND).with_idle_timeout(timeout)), "a");
+            assert_eq!(reported(slow(2 * SECOND).with_idle_timeout(timeout)), "a");
         }
         let mut stream = pin!(
             stream::once(pending::<char>())
@@ -386,7 +386,7 @@ mod with_tokio {
         let check = async |grace: Duration, expected: &str| {
             let t = CancellationToken::new();
             let stream = cancelling(&t).with_cancellation(&t).drain_for(grace);
-            assert_eq!(told(stream), expected);
+            assert_eq!(reported(stream), expected);
         };
         check(SECOND, "a").await;
         check(Duration::ZERO, "a(enough)").await;
@@ -394,7 +394,7 @@ mod with_tokio {
             let token = CancellationToken::new();
             let stream = slow(time).with_cancellation(&token).drain_for(SECOND);
             token.cancel_with("enough");
-            assert_eq!(told(stream), expected);
+            assert_eq!(reported(stream), expected);
         }
     }
 
@@ -583,6 +583,6 @@ mod with_tokio {
         });
         let stream = source.with_cancellation(signal::when(over));
         let stopped = format!("({})", StopReason::Cancelled);
-        assert_eq!(told(stream.drain_for(Duration::ZERO)), stopped);
+        assert_eq!(reported(stream.drain_for(Duration::ZERO)), stopped);
     }
 }

@@ -139,9 +139,9 @@ pub(crate) fn is_without_threads(test: &str) -> bool {
         .env(STACK, too_much)
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success(), "{told}");
-    assert!(told.contains("1 passed"), "{told}");
+    let reported = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{reported}");
+    assert!(reported.contains("1 passed"), "{reported}");
     false
 }
 

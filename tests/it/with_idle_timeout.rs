@@ -326,6 +326,9 @@ fn outside_a_runtime_it_panics_with_the_way_out_unless_the_source_is_ready() {
     assert!(matches!(ready.next().now_or_never(), Some(Some(Ok(1)))));
     assert!(matches!(ready.next().now_or_never(), Some(None)));
     let mut pending = stream::pending::<u8>().with_idle_timeout(SECOND);
-    let told = crate::support::panic_of(|| pending.next().now_or_never());
-    assert!(told.contains("context of a Tokio 1.x runtime"), "{told}");
+    let reported = crate::support::panic_of(|| pending.next().now_or_never());
+    assert!(
+        reported.contains("context of a Tokio 1.x runtime"),
+        "{reported}"
+    );
 }

@@ -420,13 +420,13 @@ fn each_fault_of_one_that_ends_when_idle_is_caught() {
 
 #[test]
 fn a_broken_law_is_reported_with_the_waits() {
-    let told = crate::support::panic_of(|| {
+    let reported = crate::support::panic_of(|| {
         laws::ends_when_idle(SECOND, |source| {
             Idling::new(I::CountsFromTheLastItem, source)
         });
     });
     assert_eq!(
-        told,
+        reported,
         "\
 the law `ends_when_idle` is broken: the stream ends once its source was idle for the timeout, and not before
 

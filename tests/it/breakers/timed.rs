@@ -227,7 +227,7 @@ impl Stream for AsksATimerAtTheEnd {
 
 #[test]
 fn a_deadline_that_passes_in_the_last_poll_is_not_known_to_a_timer() {
-    let told = crate::support::panic_of(|| {
+    let reported = crate::support::panic_of(|| {
         laws::stop_is_reported(|source, stop| {
             let token = CancellationToken::with_deadline(stop.deadline());
             AsksATimerAtTheEnd {
@@ -237,8 +237,8 @@ fn a_deadline_that_passes_in_the_last_poll_is_not_known_to_a_timer() {
         });
     });
     assert!(
-        told.contains("script \"|\", stopped during poll 0 of the source"),
-        "{told}"
+        reported.contains("script \"|\", stopped during poll 0 of the source"),
+        "{reported}"
     );
 }
 

@@ -96,16 +96,16 @@ fn a_waker_of_theirs_sees_all_of_ours_cancelled_and_its_panic_comes_out_of_our_c
     let root = CancellationToken::new();
     let leaf = root.child_token().child_token();
     let watched = CancellationToken::from(leaf.to_tokio_util());
-    let (seen, told) = (leaf.clone(), Arc::new(AtomicUsize::new(0)));
-    let tell = Arc::clone(&told);
+    let (seen, reported) = (leaf.clone(), Arc::new(AtomicUsize::new(0)));
+    let report = Arc::clone(&reported);
     watched
         .on_cancel(move |_| {
             assert!(seen.is_cancelled());
-            tell.fetch_add(1, SeqCst);
+            report.fetch_add(1, SeqCst);
         })
         .detach();
     root.cancel();
-    assert_eq!(told.load(SeqCst), 1);
+    assert_eq!(reported.load(SeqCst), 1);
 
     struct Panics;
     impl std::task::Wake for Panics {

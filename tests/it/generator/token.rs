@@ -21,7 +21,7 @@ use stopcock::{
 };
 
 /// Yields its token repeatedly.
-async fn tell(mut y: Yielder<'_, CancellationToken>) {
+async fn report(mut y: Yielder<'_, CancellationToken>) {
     loop {
         let token = y.token();
         y.yield_item(token).await;
@@ -67,7 +67,7 @@ fn it_is_the_same_one_each_time_and_each_stream_has_its_own() {
 #[test]
 fn a_stop_by_a_token_reaches_it_at_once() {
     let server = CancellationToken::new();
-    let mut items = pin!(generator(server.child_token(), tell));
+    let mut items = pin!(generator(server.child_token(), report));
     let token = next(items.as_mut());
     assert_eq!(reason_of(&token), "open");
     server.cancel_with("shutting down");
@@ -88,10 +88,10 @@ fn a_stop_by_what_is_no_token_reaches_it_in_the_poll_that_is_stopped() {
         assert_eq!(reason_of(&token), reason.to_string());
     }
     let stop = CancellationToken::new();
-    check(generator(any(&stop, never()), tell), &stop);
+    check(generator(any(&stop, never()), report), &stop);
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
-    check(generator(when(stopped), tell), &stop);
+    check(generator(when(stopped), report), &stop);
     let stop = CancellationToken::new();
     let tries = try_generator(any(never(), &stop), async |mut y| {
         let token = y.token();
@@ -109,8 +109,8 @@ fn a_stop_by_what_is_no_token_reaches_it_in_the_poll_that_is_stopped() {
 fn a_stream_that_is_dropped_cancels_it() {
     for server in [None, Some(CancellationToken::new())] {
         let mut items: Pin<Box<dyn Stream<Item = CancellationToken>>> = match &server {
-            Some(server) => Box::pin(generator(server, tell)),
-            None => Box::pin(generator(never(), tell)),
+            Some(server) => Box::pin(generator(server, report)),
+            None => Box::pin(generator(never(), report)),
         };
         let token = next(items.as_mut());
         assert!(!token.is_cancelled());
@@ -165,7 +165,7 @@ fn a_panic_of_the_body_cancels_it_on_its_way() {
 
     // Before there is a future.
     fn broken(mut y: Yielder<'_, u8>) -> future::Ready<()> {
-        TOLD.with_borrow_mut(|told| told.push(y.token()));
+        TOLD.with_borrow_mut(|reported| reported.push(y.token()));
         panic!("broken");
     }
     thread_local! {
@@ -190,9 +190,9 @@ fn requested_in_a_drop_it_has_the_reason() {
         }
     }
     for requested_before in [false, true] {
-        let told = RefCell::new(Vec::new());
+        let reported = RefCell::new(Vec::new());
         let body = async |y: Yielder<'_, u8>| {
-            let mut local = RequestOnDrop(y, &told);
+            let mut local = RequestOnDrop(y, &reported);
             let before = requested_before.then(|| local.0.token());
             local.0.yield_item(1).await;
             drop((before, local));
@@ -218,7 +218,7 @@ fn requested_in_a_drop_it_has_the_reason() {
         assert_eq!(next(items.as_mut()), 1);
         assert_eq!(poll(items.as_mut()), Poll::Ready(None));
         assert_eq!(
-            *told.borrow(),
+            *reported.borrow(),
             ["shutting down", "enough", "consumer dropped", "open"]
         );
     }
@@ -249,7 +249,7 @@ fn a_future_that_keeps_its_yielder_after_it_was_ready_sees_the_end() {
 #[test]
 fn it_stays_as_it_was_after_the_end() {
     let server = CancellationToken::new();
-    let mut items = pin!(generator(&server, tell));
+    let mut items = pin!(generator(&server, report));
     let token = next(items.as_mut());
     // Cancelling it stops only what is under it.
     token.cancel_with("mine");
@@ -262,7 +262,7 @@ fn it_stays_as_it_was_after_the_end() {
 
 #[test]
 fn what_the_body_starts_ends_with_it() {
-    let mut items = Box::pin(generator(never(), tell));
+    let mut items = Box::pin(generator(never(), report));
     let token = next(items.as_mut());
     let wakes = Wakes::new();
     let mut task = pin!(stream::pending::<u8>().take_until_cancelled(&token));
@@ -279,7 +279,7 @@ fn what_the_body_starts_ends_with_it() {
 #[test]
 fn it_keeps_nothing_from_settling_but_what_it_stops_does() {
     let server = CancellationToken::new();
-    let mut items = Box::pin(generator(&server, tell));
+    let mut items = Box::pin(generator(&server, report));
     let token = next(items.as_mut());
     let task = stream::pending::<u8>().take_until_cancelled(&token);
     let mut settled = server.cancel_and_settle();
@@ -323,8 +323,8 @@ fn a_callback_runs_before_the_body_is_dropped() {
 #[test]
 fn a_callback_may_cancel_and_drop_what_it_likes() {
     let server = CancellationToken::new();
-    let mut inner = Box::pin(generator(&server, tell));
-    let told = next(inner.as_mut());
+    let mut inner = Box::pin(generator(&server, report));
+    let reported = next(inner.as_mut());
     let mut items = pin!(generator(&server, async |mut y| {
         let (server, token, inner) = (server.clone(), y.token(), inner);
         let again = token.clone();
@@ -341,7 +341,7 @@ fn a_callback_may_cancel_and_drop_what_it_likes() {
     // The body had returned by then, but the poll had not.
     assert_eq!(items.stop_reason().unwrap().to_string(), "from a callback");
     assert!(matches!(
-        told.stop_reason(),
+        reported.stop_reason(),
         Some(StopReason::ConsumerDropped)
     ));
     assert_eq!(reason_of(&server), "from a callback");
@@ -399,7 +399,7 @@ fn a_yielder_returns_it_on_a_scoped_thread() {
 fn nested_generators_pass_their_end_down() {
     let mut items = Box::pin(generator(never(), async |mut outer| {
         let scope = outer.token();
-        let mut inner = pin!(generator(&scope, tell));
+        let mut inner = pin!(generator(&scope, report));
         while let Some(token) = inner.next().await {
             outer.yield_item(token).await;
         }
@@ -420,7 +420,7 @@ async fn it_has_the_deadline_of_the_signal() {
     use tokio::time::advance;
 
     let request = CancellationToken::with_timeout(Duration::from_secs(5));
-    let mut items = pin!(generator(&request, tell));
+    let mut items = pin!(generator(&request, report));
     let token = next(items.as_mut());
     assert_eq!(token.deadline(), request.deadline());
     advance(Duration::from_secs(5)).await;

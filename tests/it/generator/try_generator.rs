@@ -206,8 +206,8 @@ fn a_stop_between_the_last_item_and_the_error_wins() {
     }));
     assert!(matches!(poll(items.as_mut()), Poll::Ready(Some(Ok(1)))));
     token.cancel();
-    let told = poll(items.as_mut());
-    assert!(matches!(told, Poll::Ready(Some(Err(Failure::Stop(_))))));
+    let reported = poll(items.as_mut());
+    assert!(matches!(reported, Poll::Ready(Some(Err(Failure::Stop(_))))));
     assert!(matches!(poll(items.as_mut()), Poll::Ready(None)));
     assert!(items.stop_reason().is_some());
     assert_eq!(*dropped.borrow(), ["error"]);

@@ -201,7 +201,7 @@ fn a_callback_registered_from_a_callback_runs_at_once_wherever_in_the_subtree() 
 }
 
 /// A cancel has begun, and calls `first` before it comes to the callback of the leaf.
-fn told_after(first: impl FnOnce([CancellationToken; 2]) + Send + 'static) -> Vec<String> {
+fn reported_after(first: impl FnOnce([CancellationToken; 2]) + Send + 'static) -> Vec<String> {
     let [root, middle, leaf] = chain();
     let calls = Calls::new();
     let (middle_moved, leaf_moved) = (middle.clone(), leaf.clone());
@@ -249,7 +249,7 @@ fn a_callback_runs_once_whatever_is_done_to_its_token_before_its_cancel_comes_by
         ),
     ];
     for (case, first) in cases {
-        assert_eq!(told_after(first), ["leaf: root"], "{case}");
+        assert_eq!(reported_after(first), ["leaf: root"], "{case}");
     }
 }
 

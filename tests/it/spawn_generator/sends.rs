@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 #[tokio::test]
 async fn a_waiting_send_fails_at_the_stop() {
     let token = CancellationToken::new();
-    let (told, reason) = oneshot::channel();
+    let (reported, reason) = oneshot::channel();
     // The body has time after the stop to report the error.
     let stream = spawn_generator(&token, 1, |tx| async move {
         tx.send(1).await?;
         let stopped = tx.send(2).await.unwrap_err();
-        told.send(stopped.clone()).unwrap();
+        reported.send(stopped.clone()).unwrap();
         Err(stopped)
     })
     .with_grace(SECOND);
@@ -48,11 +48,11 @@ async fn a_send_of_a_clone_on_another_task_fails_at_the_stop_in_the_grace_period
 
 #[tokio::test]
 async fn a_send_fails_once_the_consumer_is_dropped() {
-    let (told, reason) = oneshot::channel();
+    let (reported, reason) = oneshot::channel();
     let stream = spawn_generator(signal::never(), 1, |tx| async move {
         tx.send(1).await?;
         let stopped = tx.send(2).await;
-        told.send(stopped.clone()).unwrap();
+        reported.send(stopped.clone()).unwrap();
         stopped
     })
     .with_grace(SECOND);
