@@ -12,7 +12,7 @@
 //! | a stream that can be stopped | [`prefix`], [`identity`], [`nothing_early`], [`nothing_late`], [`nothing_lost`], [`ends`], [`left_alone`], [`dropped_first`], [`released`], [`fair`], [`on_time`], [`panics`] | [`check_stop`], with those above |
 //! | a stream that reports why it was stopped: [`Stoppable`](super::Stoppable) | [`one_outcome`], [`honest`] | [`check_all`], with those above |
 //!
-//! [A table](super#which-law-is-which) has their numbers in [the laws](crate::guide::laws) of the crate.
+//! [A table](super#which-law-is-which) gives their numbers in [the laws](crate::guide::laws) of the crate.
 //!
 //! Some streams promise more, or something else. These laws are checked by their own functions only:
 //!
