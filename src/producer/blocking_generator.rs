@@ -51,8 +51,8 @@ use std::{
 /// [`stop_reason`](BlockingGenerator::stop_reason) is a [`Custom`](StopReason::Custom) with the
 /// [`io::Error`](std::io::Error).
 ///
-/// [`CancellationToken::settled`](crate::CancellationToken::settled) waits until the body has returned. The stream does
-/// not have to be polled or dropped for that.
+/// Once the token is cancelled, [`CancellationToken::settled`](crate::CancellationToken::settled) waits until the body
+/// has returned. The stream does not have to be polled or dropped for that.
 ///
 /// # Paused clock
 ///
@@ -186,13 +186,34 @@ where
     start(signal, capacity, Ok, body, Outcome::of_try, report)
 }
 
-/// A [`blocking_generator`] of the items of an iterator.
+/// Makes a stream from an iterator whose `next` blocks, on a thread of its own, at most `capacity` items ahead of its
+/// consumer.
+///
+/// It is a [`blocking_generator`] that sends the items. When the signal fires, the stream ends at once, without an error,
+/// and [`stop_reason`](BlockingGenerator::stop_reason) is the reason. A blocked `next` is not interrupted: the iterator is
+/// dropped, on its thread, when `next` returns.
 ///
 /// # Panics
 ///
 /// Like [`blocking_generator`].
 ///
 /// # Examples
+///
+/// The lines of a file, which are results:
+///
+/// ```
+/// use futures::{TryStreamExt, executor::block_on};
+/// use std::{fs::File, io::{self, BufRead, BufReader}};
+/// use stopcock::{CancellationToken, blocking_iter};
+///
+/// # fn main() -> io::Result<()> {
+/// let token = CancellationToken::new();
+/// let file = BufReader::new(File::open("Cargo.toml")?);
+/// let lines: Vec<String> = block_on(blocking_iter(&token, 16, file.lines()).try_collect())?;
+/// assert!(lines.len() > 1);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// ```
 /// use futures::StreamExt;

@@ -32,8 +32,8 @@ use std::{
 /// are dropped at once. Neither other blocking work nor the shutdown of a runtime waits for an abandoned call, as it
 /// has a thread of its own, named `stopcock`.
 ///
-/// If the signal is a token, [`CancellationToken::settled`] waits until the call has returned, abandoned or not, and a
-/// late result has been dropped. The future checks the signal itself, so no task watches it.
+/// If the signal is a token, [`CancellationToken::settled`] of the cancelled token waits until the call has returned,
+/// abandoned or not, and a late result has been dropped. The future checks the signal itself, so no task watches it.
 ///
 /// # Cost
 ///

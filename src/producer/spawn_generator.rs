@@ -39,19 +39,21 @@ use tokio::runtime::Handle;
 /// The stream ends when the body has returned and all sent items have been delivered. Once the body has returned, clones
 /// of the sender fail. When the signal fires, the stream ends without an error: it yields no further item, even if one
 /// is ready, and the items in the channel are dropped. A token of this crate stops the body at once. Any other signal
-/// is watched by a task, which stops the body when it runs.
+/// is watched by a task, and the body is stopped when that task runs. With
+/// [`signal::never()`](fn@crate::signal::never) the body is stopped only when the stream is dropped.
 ///
 /// When the signal fires, and when the stream is dropped, the body is dropped at the `await` at which it is suspended,
 /// like an aborted task, even if the stream is not polled. A waiting send fails at once.
-/// [`with_grace`](SpawnedGenerator::with_grace) gives a body time to clean up, and [`join`](SpawnedGenerator::join)
-/// waits until it has been dropped. If the signal has fired before the call, the body never starts.
+/// [`with_grace`](SpawnedGenerator::with_grace) gives a body time to clean up. [`join`](SpawnedGenerator::join) drops
+/// the stream, which stops the body, and waits until the body has been dropped. If the signal has fired before the call,
+/// the body never starts.
 ///
 /// If the body returns an `Err`, the stream yields the items sent before it and ends, with that error as its
 /// [`stop_reason`](SpawnedGenerator::stop_reason). If the body panics, the consumer's poll panics, once, after the items
 /// sent before. If the runtime shuts down, the stream ends with [`StopReason::Cancelled`].
 ///
-/// [`CancellationToken::settled`](crate::CancellationToken::settled) waits until the body has been dropped. The stream
-/// does not have to be polled or dropped for that.
+/// Once the token is cancelled, [`CancellationToken::settled`](crate::CancellationToken::settled) waits until the body
+/// has been dropped. The stream does not have to be polled or dropped for that.
 ///
 /// # Task-locals and spans
 ///
@@ -92,6 +94,30 @@ use tokio::runtime::Handle;
 /// token.cancel_with("enough");
 /// assert_eq!(numbers.next().await, None);
 /// assert_eq!(numbers.join().await.unwrap_err().to_string(), "enough");
+/// # }
+/// ```
+///
+/// A body that ends with its receiver:
+///
+/// ```
+/// use futures::StreamExt;
+/// use std::sync::Arc;
+/// use stopcock::{signal, spawn_generator};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let connection = Arc::new("connection");
+/// let used = Arc::clone(&connection);
+/// let mut events = spawn_generator(signal::never(), 8, async move |tx| {
+///     loop {
+///         tx.send(used.len()).await?;
+///     }
+/// });
+/// assert_eq!(events.next().await, Some(10));
+///
+/// // Drops the stream. The body is dropped when its task runs next, at the latest: `join` waits for that.
+/// events.join().await.unwrap_err();
+/// assert_eq!(Arc::strong_count(&connection), 1);
 /// # }
 /// ```
 #[track_caller]

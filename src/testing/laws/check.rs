@@ -74,9 +74,27 @@ where
 
 /// Checks a stream that can be stopped against all laws except those about the reason.
 ///
+/// The items of the [`Source`] are `char`s, and the laws compare the items of the stream with them. For an adapter that
+/// changes its items, convert them before and after it.
+///
 /// # Panics
 ///
 /// If a law is broken.
+///
+/// # Examples
+///
+/// ```
+/// use futures::{Stream, StreamExt};
+/// use stopcock::{CancelStreamExt, CancellationToken, testing::laws};
+///
+/// fn doubled(numbers: impl Stream<Item = u32>, token: CancellationToken) -> impl Stream<Item = u32> {
+///     numbers.map(|n| 2 * n).take_until_cancelled(token)
+/// }
+///
+/// laws::check_stop(|source, stop| {
+///     doubled(source.map(u32::from), stop.token()).map(|n| char::from_u32(n / 2).unwrap())
+/// });
+/// ```
 #[track_caller]
 pub fn check_stop<S>(wrap: impl Fn(Source, Stop) -> S)
 where
