@@ -112,6 +112,7 @@ pub use coroutine::{GeneratorBody, YieldItem, Yielder};
 /// }
 ///
 /// let token = CancellationToken::new();
+/// // It captures nothing, so it can be used twice.
 /// let lines = async |mut y: stopcock::Yielder<'_, String>| y.yield_item("a".to_owned()).await;
 /// let boxed = Lines { lines: Box::pin(generator(&token, lines)) };
 /// let generic = Service { lines: generator(&token, lines) };

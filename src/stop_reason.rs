@@ -9,7 +9,7 @@ use std::{
 /// Why a stream, a future or a token was stopped.
 ///
 /// A [`CancellationToken`](crate::CancellationToken) passes it on to its whole subtree. An adapter returns it from
-/// `stop_reason()`, or yields it as its last item. Behind an adapter of another crate, such as `map` of futures, reach
+/// `stop_reason()`; a `with_*` or `try_*` adapter also yields it, as its last item. Behind an adapter of another crate, such as `map` of futures, reach
 /// this crate's adapter by `get_ref()`: `stream.get_ref().stop_reason()`.
 ///
 /// In Go it is the error of `context.Cause(ctx)`.

@@ -28,9 +28,9 @@ use tokio::runtime::Handle;
 /// output   ------a--b--c--|
 /// ```
 ///
-/// For a body that works while its consumer is busy: prefetching, polling, listening. It replaces a task with a channel,
-/// where the task continues after the consumer is dropped. Kotlin calls this `produce`. If nothing has to run ahead, a
-/// [`generator`](crate::generator()) needs neither a task nor a channel.
+/// For a body that works while its consumer is busy: prefetching, polling, listening. It replaces a hand-written task with
+/// a channel, which would continue after the consumer is dropped. Kotlin calls this `produce`. If nothing has to run
+/// ahead, a [`generator`](crate::generator()) needs neither a task nor a channel.
 ///
 /// This call spawns the task on the current runtime; [`spawn_generator_on`] takes a handle.
 ///
