@@ -95,13 +95,13 @@ table! {
     the_inner_of_two_adapters: check_stop, |source, stop| {
         source.take_until_cancelled(stop.token()).take_until_cancelled(CancellationToken::new())
     };
-    a_loud_token: check_reporting, |source, stop| source.with_cancellation(stop.token());
-    a_loud_future: check_reporting, |source, stop| source.with_cancellation(when(cancelled(stop)));
+    a_token_with_an_error: check_reporting, |source, stop| source.with_cancellation(stop.token());
+    a_future_with_an_error: check_reporting, |source, stop| source.with_cancellation(when(cancelled(stop)));
     a_token_among_errors: check_reporting, |source, stop| {
         source.map(io::Result::Ok).try_with_cancellation(stop.token())
     };
     a_token_of_tokio_util: check_all, |source, stop| source.take_until_cancelled(of_tokio_util(&stop));
-    a_loud_child_of_tokio_util: check_reporting, |source, stop| {
+    a_child_of_tokio_util_with_an_error: check_reporting, |source, stop| {
         source.with_cancellation(of_tokio_util(&stop).child_token())
     };
     a_mapped_token: check_stop, |source, stop| source.with_cancellation(stop.token()).map_stop(drop);
@@ -111,40 +111,40 @@ table! {
     a_token_from_tokio_util: check_all, |source, stop| {
         source.take_until_cancelled(CancellationToken::from(of_tokio_util(&stop)))
     };
-    a_loud_token_from_tokio_utils_child: check_reporting, |source, stop| {
+    a_token_from_tokio_utils_child_with_an_error: check_reporting, |source, stop| {
         source.with_cancellation(linked(of_tokio_util(&stop).child_token().into()))
     };
     a_token_there_and_back: check_all, |source, stop| {
         source.take_until_cancelled(CancellationToken::from(stop.token().to_tokio_util()))
     };
     a_yield_now_and_then: check_all, |source, stop| source.take_until_cancelled(stop.token()).yield_every(7);
-    a_loud_yield_after_each_item: check_reporting, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
-    an_eager_token: check_all, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
-    an_eager_child: check_all, |source, stop| source.take_until_cancelled(great_grandchild(&stop)).drop_on_cancel();
-    a_loud_eager_token: check_reporting, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
-    an_eager_token_with_yields: check_all, |source, stop| {
+    a_yield_after_each_item_with_an_error: check_reporting, |source, stop| source.with_cancellation(stop.token()).yield_every(1);
+    a_token_dropped_on_cancel: check_all, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
+    a_child_dropped_on_cancel: check_all, |source, stop| source.take_until_cancelled(great_grandchild(&stop)).drop_on_cancel();
+    a_token_with_an_error_dropped_on_cancel: check_reporting, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
+    a_token_with_yields_dropped_on_cancel: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).drop_on_cancel().yield_every(7)
     };
-    an_eager_token_among_errors: check_reporting, |source, stop| among_errors(source, stop).drop_on_cancel();
-    an_eager_token_among_errors_with_yields: check_reporting, |source, stop| {
+    a_token_among_errors_dropped_on_cancel: check_reporting, |source, stop| among_errors(source, stop).drop_on_cancel();
+    a_token_among_errors_with_yields_dropped_on_cancel: check_reporting, |source, stop| {
         among_errors(source, stop).yield_every(7).drop_on_cancel()
     };
     a_yield_among_errors: check_reporting, |source, stop| among_errors(source, stop).yield_every(1);
-    whoever_cancels_a_token_drops_the_source: drop_on_cancel, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
-    whoever_cancels_a_great_grandparent_does: drop_on_cancel, |source, stop| {
+    the_thread_that_cancels_a_token_drops_the_source: drop_on_cancel, |source, stop| source.take_until_cancelled(stop.token()).drop_on_cancel();
+    the_thread_that_cancels_a_great_grandparent_drops: drop_on_cancel, |source, stop| {
         source.take_until_cancelled(great_grandchild(&stop)).drop_on_cancel()
     };
-    whoever_cancels_a_linked_token_does: drop_on_cancel, |source, stop| {
+    the_thread_that_cancels_a_linked_token_drops: drop_on_cancel, |source, stop| {
         source.take_until_cancelled(linked(stop.token())).drop_on_cancel()
     };
-    whoever_cancels_a_loud_token_does: drop_on_cancel, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
-    whoever_cancels_a_token_of_tokio_util_does: drop_on_cancel, |source, stop| {
+    the_thread_that_cancels_a_token_with_an_error_drops: drop_on_cancel, |source, stop| source.with_cancellation(stop.token()).drop_on_cancel();
+    the_thread_that_cancels_a_token_of_tokio_util_drops: drop_on_cancel, |source, stop| {
         source.take_until_cancelled(CancellationToken::from(of_tokio_util(&stop))).drop_on_cancel()
     };
-    whoever_cancels_a_token_with_yields_does: drop_on_cancel, |source, stop| {
+    the_thread_that_cancels_a_token_with_yields_drops: drop_on_cancel, |source, stop| {
         source.with_cancellation(stop.token()).drop_on_cancel().yield_every(1)
     };
-    whoever_cancels_a_token_among_errors_does: drop_on_cancel, |source, stop| {
+    the_thread_that_cancels_a_token_among_errors_drops: drop_on_cancel, |source, stop| {
         among_errors(source, stop).drop_on_cancel()
     };
     no_signal: check_stream, |source| source.take_until_cancelled(never());
@@ -218,7 +218,7 @@ table! {
     no_grace_at_all: check_all, |source, stop| {
         source.take_until_cancelled(stop.token()).drain_for(Duration::ZERO)
     };
-    no_loud_grace_at_all: check_reporting, |source, stop| {
+    no_grace_at_all_with_an_error: check_reporting, |source, stop| {
         source.with_cancellation(stop.token()).drain_for(Duration::ZERO)
     };
     no_grace_among_errors_at_all: check_reporting, |source, stop| among_errors(source, stop).drain_for(Duration::ZERO);
@@ -232,7 +232,7 @@ table! {
         source.take_until_cancelled(CancellationToken::from_signal(stop.token()))
     };
     a_token_of_a_signal: check_watched, |source, stop| source.take_until_cancelled(watched(stop));
-    a_loud_token_of_a_signal: check_watched, |source, stop| source.with_cancellation(watched(stop).child_token());
+    a_token_of_a_signal_with_an_error: check_watched, |source, stop| source.with_cancellation(watched(stop).child_token());
     a_spawned_body: check_producer, |source, stop| spawned(source, stop.token(), 1);
     a_spawned_body_with_room: check_producer, |source, stop| spawned(source, stop.token(), 8);
     a_spawned_body_of_a_great_grandchild: check_producer, |source, stop| spawned(source, great_grandchild(&stop), 2);
@@ -248,7 +248,7 @@ table! {
     a_grace: drains_and_says_why(SECOND), |source, stop| {
         source.take_until_cancelled(stop.token()).drain_for(SECOND)
     };
-    a_loud_grace: drains_and_says_why(SECOND), |source, stop| {
+    a_grace_with_an_error: drains_and_says_why(SECOND), |source, stop| {
         source.with_cancellation(stop.token()).drain_for(SECOND)
     };
     a_grace_among_errors: drains_and_says_why(SECOND), |source, stop| among_errors(source, stop).drain_for(SECOND);

@@ -95,7 +95,7 @@ async fn at_a_deadline_a_source_is_dropped_on_a_task() {
     let source = || AtDrop::new(log(&done, "dropped"));
     let child = || token.child_token();
     let _silent = source().take_until_cancelled(child()).drop_on_cancel();
-    let _loud = source().with_cancellation(child()).drop_on_cancel();
+    let _with_an_error = source().with_cancellation(child()).drop_on_cancel();
     let _among_errors = source().try_with_cancellation(child()).drop_on_cancel();
     sleep(2 * SECOND).await;
     assert_eq!(logged(&done), ["dropped"; 3]);

@@ -33,10 +33,14 @@ fn a_run_has_the_configured_length() {
             .take_until_cancelled(&token)
             .yield_every(items);
         assert_eq!(rows(silent, 2 * items + 3), [items, items, 1], "{items}");
-        let loud = stream::repeat('a')
+        let with_an_error = stream::repeat('a')
             .with_cancellation(signal::never())
             .yield_every(items);
-        assert_eq!(rows(loud, 2 * items + 3), [items, items, 1], "{items}");
+        assert_eq!(
+            rows(with_an_error, 2 * items + 3),
+            [items, items, 1],
+            "{items}"
+        );
         let among_errors = stream::repeat('a')
             .map(io::Result::Ok)
             .try_with_cancellation(&token)
